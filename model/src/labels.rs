@@ -1,0 +1,413 @@
+//! Label sets: sorted name/value pairs in one shared allocation.
+//!
+//! Owns the packed encoding and its order. Must not know what any label means, apart from the metric's name.
+//!
+//! Encoding: for each pair, in ascending order of the name, `len(name) name len(value) value` in one `str`, where a
+//! length in bytes is written as one `char` (the surrogate gap skipped). So every slice is valid UTF-8 without
+//! `unsafe`, equality is one `memcmp`, and a clone is one reference count.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The label that carries the metric's name.
+pub const METRIC_NAME: &str = "__name__";
+
+/// The longest name or value that a label may have, in bytes.
+pub const MAX_LABEL_BYTES: usize = 1 << 20;
+
+/// An immutable, sorted, duplicate-free set of labels. Labels with an empty value do not exist (as in Prometheus).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Labels(Arc<str>);
+
+impl Default for Labels {
+    fn default() -> Self {
+        Labels(Arc::from(""))
+    }
+}
+
+// === impl Labels ===
+
+impl Labels {
+    /// The empty set.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Builds a set from pairs in any order; of a repeated name the last value stays; empty values are dropped.
+    pub fn from_pairs<N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Self
+    where
+        N: Into<String>,
+        V: Into<String>,
+    {
+        let mut builder = LabelsBuilder::default();
+        for (name, value) in pairs {
+            builder.set(name, value);
+        }
+        builder.build()
+    }
+
+    /// The pairs in ascending order of the name.
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { rest: &self.0 }
+    }
+
+    /// The value of `name`, or `None`. O(labels).
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter()
+            .take_while(|(n, _)| *n <= name)
+            .find(|(n, _)| *n == name)
+            .map(|(_, v)| v)
+    }
+
+    /// The metric's name, or the empty string.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.get(METRIC_NAME).unwrap_or("")
+    }
+
+    /// How many labels there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// Whether there is no label at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The packed form: stable within a process and on disk, unique for a set.
+    #[must_use]
+    pub fn as_packed(&self) -> &str {
+        &self.0
+    }
+
+    /// Reads the packed form back. Errors when it is not one: lengths past the end, names out of order or repeated,
+    /// empty names or values.
+    pub fn from_packed(packed: &str) -> Result<Self, InvalidPacked> {
+        let mut rest = packed;
+        let mut last: Option<&str> = None;
+        while !rest.is_empty() {
+            let (name, tail) = take(rest).ok_or(InvalidPacked)?;
+            let (value, tail) = take(tail).ok_or(InvalidPacked)?;
+            if name.is_empty() || value.is_empty() || last.is_some_and(|l| l >= name) {
+                return Err(InvalidPacked);
+            }
+            last = Some(name);
+            rest = tail;
+        }
+        Ok(Labels(Arc::from(packed)))
+    }
+
+    /// A builder that starts with this set.
+    #[must_use]
+    pub fn to_builder(&self) -> LabelsBuilder {
+        LabelsBuilder {
+            pairs: self
+                .iter()
+                .map(|(n, v)| (n.to_owned(), v.to_owned()))
+                .collect(),
+        }
+    }
+
+    /// This set without the metric's name.
+    #[must_use]
+    pub fn without_name(&self) -> Labels {
+        self.retain(|n| n != METRIC_NAME)
+    }
+
+    /// The labels whose name `keep` accepts.
+    #[must_use]
+    pub fn retain(&self, mut keep: impl FnMut(&str) -> bool) -> Labels {
+        let mut packed = String::with_capacity(self.0.len());
+        for (name, value) in self {
+            if keep(name) {
+                push(&mut packed, name);
+                push(&mut packed, value);
+            }
+        }
+        Labels(Arc::from(packed))
+    }
+
+    /// This set with `name` set to `value` (removed when empty).
+    #[must_use]
+    pub fn with(&self, name: &str, value: &str) -> Labels {
+        let mut builder = self.to_builder();
+        builder.set(name, value);
+        builder.build()
+    }
+}
+
+impl<'a> IntoIterator for &'a Labels {
+    type Item = (&'a str, &'a str);
+    type IntoIter = Iter<'a>;
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// Prometheus' order: pair by pair by name, then value; a prefix sorts first.
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.iter().cmp(other.iter())
+    }
+}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// As PromQL writes it: `name{a="b"}`, names that are not plain identifiers quoted.
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name();
+        let plain_name = is_metric_identifier(name);
+        if plain_name {
+            f.write_str(name)?;
+        }
+        let mut first = true;
+        if !plain_name && !name.is_empty() {
+            write!(f, "{{{name:?}")?;
+            first = false;
+        }
+        for (n, v) in self.iter().filter(|(n, _)| *n != METRIC_NAME) {
+            f.write_str(if first { "{" } else { ", " })?;
+            first = false;
+            if is_label_identifier(n) {
+                write!(f, "{n}={v:?}")?;
+            } else {
+                write!(f, "{n:?}={v:?}")?;
+            }
+        }
+        if !first {
+            f.write_str("}")?;
+        } else if name.is_empty() {
+            f.write_str("{}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl serde::Serialize for Labels {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Labels {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let map = std::collections::BTreeMap::<String, String>::deserialize(deserializer)?;
+        Ok(Labels::from_pairs(map))
+    }
+}
+
+/// The packed form was not one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a packed label set")]
+pub struct InvalidPacked;
+
+/// Iterates over a set's pairs in ascending order of the name.
+#[derive(Debug, Clone)]
+pub struct Iter<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a str, &'a str);
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, tail) = take(self.rest)?;
+        let (value, tail) = take(tail)?;
+        self.rest = tail;
+        Some((name, value))
+    }
+}
+
+/// Collects labels in any order. O(n) a change: sets are small.
+#[derive(Debug, Clone, Default)]
+pub struct LabelsBuilder {
+    pairs: Vec<(String, String)>,
+}
+
+// === impl LabelsBuilder ===
+
+impl LabelsBuilder {
+    /// Sets `name` to `value`; an empty value removes it. Values past [`MAX_LABEL_BYTES`] are cut at a character.
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Self {
+        let (mut name, mut value) = (name.into(), value.into());
+        cut(&mut name);
+        cut(&mut value);
+        match self.pairs.binary_search_by(|(n, _)| n.as_str().cmp(&name)) {
+            Ok(at) if value.is_empty() => {
+                self.pairs.remove(at);
+            }
+            Ok(at) => self.pairs[at].1 = value,
+            Err(_) if value.is_empty() || name.is_empty() => {}
+            Err(at) => self.pairs.insert(at, (name, value)),
+        }
+        self
+    }
+
+    /// Removes `name`.
+    pub fn remove(&mut self, name: &str) -> &mut Self {
+        self.pairs.retain(|(n, _)| n != name);
+        self
+    }
+
+    /// The value set for `name` so far.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let at = self
+            .pairs
+            .binary_search_by(|(n, _)| n.as_str().cmp(name))
+            .ok()?;
+        Some(&self.pairs[at].1)
+    }
+
+    /// The finished set.
+    #[must_use]
+    pub fn build(&self) -> Labels {
+        let bytes = self.pairs.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
+        let mut packed = String::with_capacity(bytes);
+        for (name, value) in &self.pairs {
+            push(&mut packed, name);
+            push(&mut packed, value);
+        }
+        Labels(Arc::from(packed))
+    }
+}
+
+/// Whether `name` can stand in PromQL as a metric's name without quotes: `[a-zA-Z_:][a-zA-Z0-9_:]*`.
+#[must_use]
+pub fn is_metric_identifier(name: &str) -> bool {
+    is_identifier(name, |b| b == b':')
+}
+
+/// Whether `name` can stand in PromQL as a label's name without quotes: `[a-zA-Z_][a-zA-Z0-9_]*`.
+#[must_use]
+pub fn is_label_identifier(name: &str) -> bool {
+    is_identifier(name, |_| false)
+}
+
+fn is_identifier(name: &str, extra: impl Fn(u8) -> bool) -> bool {
+    !name.is_empty()
+        && name.bytes().enumerate().all(|(i, b)| {
+            b == b'_' || b.is_ascii_alphabetic() || extra(b) || (i > 0 && b.is_ascii_digit())
+        })
+}
+
+fn cut(text: &mut String) {
+    if text.len() > MAX_LABEL_BYTES {
+        text.truncate(text.floor_char_boundary_at(MAX_LABEL_BYTES));
+    }
+}
+
+trait FloorCharBoundary {
+    fn floor_char_boundary_at(&self, index: usize) -> usize;
+}
+
+impl FloorCharBoundary for String {
+    fn floor_char_boundary_at(&self, index: usize) -> usize {
+        (0..=index)
+            .rev()
+            .find(|&i| self.is_char_boundary(i))
+            .unwrap_or(0)
+    }
+}
+
+/// First code point of the surrogate gap, which no `char` can be.
+const GAP_START: u32 = 0xD800;
+/// Width of the surrogate gap.
+const GAP: u32 = 0x800;
+
+fn push(packed: &mut String, text: &str) {
+    let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    let code = if len < GAP_START { len } else { len + GAP };
+    packed.push(char::from_u32(code).unwrap_or('\0'));
+    packed.push_str(text);
+}
+
+fn take(packed: &str) -> Option<(&str, &str)> {
+    let mut chars = packed.chars();
+    let code = chars.next()? as u32;
+    let len = if code < GAP_START { code } else { code - GAP } as usize;
+    let rest = chars.as_str();
+    Some((rest.get(..len)?, rest.get(len..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn builds_sorted_and_drops_empty_values() {
+        let labels = Labels::from_pairs([("z", "1"), ("a", "2"), ("gone", ""), ("z", "3")]);
+        assert_eq!(labels.iter().collect::<Vec<_>>(), [("a", "2"), ("z", "3")]);
+        assert_eq!(labels.get("z"), Some("3"));
+        assert_eq!(labels.get("gone"), None);
+    }
+
+    #[test]
+    fn displays_as_promql() {
+        let labels =
+            Labels::from_pairs([("__name__", "up"), ("job", "a\"b"), ("dotted.name", "x")]);
+        assert_eq!(labels.to_string(), r#"up{"dotted.name"="x", job="a\"b"}"#);
+        assert_eq!(Labels::empty().to_string(), "{}");
+        assert_eq!(
+            Labels::from_pairs([("__name__", "a.b")]).to_string(),
+            r#"{"a.b"}"#
+        );
+        assert_eq!(Labels::from_pairs([("__name__", "up")]).to_string(), "up");
+    }
+
+    #[test]
+    fn long_values_are_cut_at_a_character() {
+        let labels = Labels::from_pairs([("a", "é".repeat(MAX_LABEL_BYTES))]);
+        assert_eq!(labels.get("a").map(str::len), Some(MAX_LABEL_BYTES));
+        let crosses_the_gap = "x".repeat(0xD900);
+        let labels = Labels::from_pairs([("a", crosses_the_gap.as_str()), ("b", "2")]);
+        assert_eq!(labels.get("a"), Some(crosses_the_gap.as_str()));
+        assert_eq!(labels.get("b"), Some("2"));
+    }
+
+    #[test]
+    fn from_packed_refuses_what_is_not_packed() {
+        for bad in [
+            "\u{5}ab",
+            "\u{1}b\u{1}1\u{1}a\u{1}1",
+            "\u{1}a",
+            "\u{0}\u{1}a",
+            "\u{1}a\u{0}",
+        ] {
+            assert_eq!(Labels::from_packed(bad), Err(InvalidPacked), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn packed_round_trips(pairs in proptest::collection::btree_map("[a-zé.]{1,12}", ".{1,40}", 0..8)) {
+            let labels = Labels::from_pairs(pairs.clone());
+            prop_assert_eq!(Labels::from_packed(labels.as_packed()), Ok(labels.clone()));
+            let read: std::collections::BTreeMap<String, String> =
+                labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+            prop_assert_eq!(read, pairs);
+        }
+
+        #[test]
+        fn from_packed_never_panics(text in ".{0,40}") {
+            let _ = Labels::from_packed(&text);
+        }
+    }
+}
