@@ -1,0 +1,260 @@
+//! [`Ingest`]: the one door through which samples, metadata, exemplars and collected log lines reach what keeps them.
+//!
+//! Owns the handle, its counters and the table of targets that `/api/v1/targets` shows. Receivers and collectors write
+//! through it and never see what is behind it: the store in the agent, a bounded memory in tests. Must not know where a
+//! sample came from, nor any wire format.
+
+mod memory;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use model::log::LogRecord;
+use model::source::{Exemplar, Metadata};
+use model::{Labels, Source, Value};
+
+pub use memory::Memory;
+
+/// One sample of one series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The series' identity, `__name__` included.
+    pub labels: Labels,
+    /// When, Unix milliseconds.
+    pub t_ms: i64,
+    /// A float (a stale NaN ends the series) or a native histogram.
+    pub value: Value,
+}
+
+impl Sample {
+    /// A float sample.
+    #[must_use]
+    pub fn float(labels: Labels, t_ms: i64, value: f64) -> Self {
+        Sample {
+            labels,
+            t_ms,
+            value: Value::Float(value),
+        }
+    }
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Appended {
+    /// Samples kept.
+    pub appended: u64,
+    /// Refused: older than the newest of their series (or than the store accepts).
+    pub out_of_order: u64,
+    /// Refused: the series has another value at that instant.
+    pub duplicate: u64,
+    /// Refused: one series too many.
+    pub cardinality: u64,
+    /// Lost because the disk refused the write.
+    pub failed: u64,
+}
+
+impl Appended {
+    /// Samples that were not kept.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.out_of_order + self.duplicate + self.cardinality + self.failed
+    }
+}
+
+/// Samples handed to [`Ingest::append`] since the start, by what became of them.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Kept.
+    pub appended: AtomicU64,
+    /// Refused as out of order.
+    pub out_of_order: AtomicU64,
+    /// Refused as a second value for an instant.
+    pub duplicate: AtomicU64,
+    /// Refused because there are too many series.
+    pub cardinality: AtomicU64,
+    /// Lost to a failing disk.
+    pub failed: AtomicU64,
+}
+
+/// What a collector knows about one of its targets; the row of `/api/v1/targets`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Target {
+    /// The job, which is also the scrape pool's name.
+    pub job: String,
+    /// The URL that is scraped or probed.
+    pub url: String,
+    /// Labels before relabelling.
+    pub discovered: Labels,
+    /// Labels that its samples carry.
+    pub labels: Labels,
+    /// Whether the last attempt succeeded; `None` before the first.
+    pub up: Option<bool>,
+    /// The last error, or empty.
+    pub last_error: String,
+    /// When the last attempt began, Unix milliseconds.
+    pub last_ms: i64,
+    /// How long it took, seconds.
+    pub duration_seconds: f64,
+    /// How often it is tried, milliseconds.
+    pub interval_ms: i64,
+    /// When an attempt is given up, milliseconds.
+    pub timeout_ms: i64,
+}
+
+/// Writes samples to what keeps them. Cheap to clone; every clone is the same door.
+#[derive(Clone)]
+pub struct Ingest {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    memory: Memory,
+    counters: Counters,
+    targets: Mutex<BTreeMap<(String, String), Target>>,
+}
+
+// === impl Ingest ===
+
+impl Ingest {
+    /// A door to a bounded memory, for tests: keeps at most `max_samples` and refuses what comes after.
+    #[must_use]
+    pub fn in_memory(max_samples: usize) -> Self {
+        Ingest {
+            inner: Arc::new(Inner {
+                memory: Memory::new(max_samples),
+                counters: Counters::default(),
+                targets: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Keeps a batch. When it returns, what was appended is queryable and survives `kill -9` (in front of a store).
+    /// Refused samples are counted, never an error. Blocks for one write of the log; cheap enough for async callers
+    /// with batches below about 10 000 samples.
+    pub fn append(&self, samples: &[Sample]) -> Appended {
+        let report = self.inner.memory.append(samples);
+        self.count(&report);
+        report
+    }
+
+    /// Keeps what is known about the metric `name` (for histograms the name without suffix).
+    pub fn metadata(&self, name: &str, metadata: Metadata) {
+        self.inner.memory.set_metadata(name, metadata);
+    }
+
+    /// Keeps exemplars of one series.
+    pub fn exemplars(&self, series: &Labels, exemplars: &[Exemplar]) {
+        self.inner.memory.append_exemplars(series, exemplars);
+    }
+
+    /// Keeps log records that a collector read (a tailed file). Returns how many were kept.
+    pub fn logs(&self, records: &[LogRecord]) -> usize {
+        self.inner.memory.append_logs(records)
+    }
+
+    /// Reads back what was appended.
+    #[must_use]
+    pub fn source(&self) -> Arc<dyn Source> {
+        Arc::new(self.inner.memory.clone())
+    }
+
+    /// The counters since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
+    /// Writes a target's row (keyed by job and URL): after every attempt, and once before the first.
+    pub fn report_target(&self, target: Target) {
+        let key = (target.job.clone(), target.url.clone());
+        self.lock_targets().insert(key, target);
+    }
+
+    /// Removes a target that is no longer configured.
+    pub fn forget_target(&self, job: &str, url: &str) {
+        self.lock_targets()
+            .remove(&(job.to_owned(), url.to_owned()));
+    }
+
+    /// All targets, by job and URL.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Target> {
+        self.lock_targets().values().cloned().collect()
+    }
+
+    fn lock_targets(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), Target>> {
+        self.inner
+            .targets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, report: &Appended) {
+        let counters = &self.inner.counters;
+        for (counter, n) in [
+            (&counters.appended, report.appended),
+            (&counters.out_of_order, report.out_of_order),
+            (&counters.duplicate, report.duplicate),
+            (&counters.cardinality, report.cardinality),
+            (&counters.failed, report.failed),
+        ] {
+            if n > 0 {
+                counter.fetch_add(n, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Matcher, SelectRequest};
+
+    #[test]
+    fn what_is_appended_is_read_back_and_the_rest_is_counted() {
+        let ingest = Ingest::in_memory(3);
+        let up = Labels::from_pairs([("__name__", "up"), ("job", "a")]);
+        let sample = |t, v| Sample::float(up.clone(), t, v);
+        let report = ingest.append(&[
+            sample(1, 1.0),
+            sample(1, 2.0),
+            sample(0, 1.0),
+            sample(2, 0.0),
+        ]);
+        assert_eq!(
+            (report.appended, report.duplicate, report.out_of_order),
+            (2, 1, 1)
+        );
+        ingest.append(&[sample(3, 1.0), sample(4, 1.0)]);
+        assert_eq!(ingest.counters().cardinality.load(Ordering::Relaxed), 1);
+        let matchers = [Matcher::equal("__name__", "up")];
+        let read = ingest
+            .source()
+            .select(&SelectRequest {
+                matchers: &matchers,
+                start_ms: 0,
+                end_ms: 10,
+                max_points: 10,
+            })
+            .unwrap();
+        assert_eq!(read[0].points.t_ms, [1, 2, 3]);
+    }
+
+    #[test]
+    fn targets_are_one_row_each() {
+        let ingest = Ingest::in_memory(0);
+        for up in [None, Some(true)] {
+            ingest.report_target(Target {
+                job: "a".into(),
+                url: "http://127.0.0.1:1/metrics".into(),
+                up,
+                ..Target::default()
+            });
+        }
+        assert_eq!(ingest.targets().len(), 1);
+        assert_eq!(ingest.targets()[0].up, Some(true));
+        ingest.forget_target("a", "http://127.0.0.1:1/metrics");
+        assert!(ingest.targets().is_empty());
+    }
+}
