@@ -1,0 +1,493 @@
+//! Taking samples in: find or make the series, write the log, then change memory.
+//!
+//! Owns the order of those steps: nothing is in memory that is not in the log, nothing is acknowledged that is not
+//! written. Must not know how samples are kept.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use model::source::{Exemplar, Metadata};
+use model::{Labels, NativeHistogram, Value};
+
+use crate::cardinality::Admission;
+use crate::error::StoreError;
+use crate::exemplars::MAX_LABEL_BYTES;
+use crate::head::{Head, SeriesId};
+use crate::options::Fsync;
+use crate::record::Batch;
+use crate::series::Outcome;
+use crate::stats;
+use crate::store::{Log, State, Store};
+use crate::sync::lock;
+use crate::wal::{BATCH, RECORD_HEADER};
+
+/// Samples in one log record, at most; larger appends are split.
+const MAX_BATCH: usize = 200_000;
+
+/// One sample and whose it is.
+#[derive(Debug, Clone)]
+pub struct SampleRef<'a> {
+    /// The series, its name included.
+    pub labels: &'a Labels,
+    /// When, Unix milliseconds.
+    pub t_ms: i64,
+    /// What.
+    pub value: Value,
+}
+
+// === impl SampleRef ===
+
+impl<'a> SampleRef<'a> {
+    /// A float sample.
+    #[must_use]
+    pub fn float(labels: &'a Labels, t_ms: i64, value: f64) -> Self {
+        SampleRef {
+            labels,
+            t_ms,
+            value: Value::Float(value),
+        }
+    }
+
+    /// A histogram sample.
+    #[must_use]
+    pub fn histogram(labels: &'a Labels, t_ms: i64, value: Arc<NativeHistogram>) -> Self {
+        SampleRef {
+            labels,
+            t_ms,
+            value: Value::Histogram(value),
+        }
+    }
+}
+
+/// One float sample of a series whose id is known: the fast way in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct IdSample {
+    /// The series, from [`Store::series_id`].
+    pub id: SeriesId,
+    /// When, Unix milliseconds.
+    pub t_ms: i64,
+    /// What.
+    pub value: f64,
+}
+
+/// What became of the samples of one append.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AppendReport {
+    /// Stored, and in the log.
+    pub appended: u64,
+    /// Refused: older than the window for late samples, or than retention.
+    pub out_of_order: u64,
+    /// Refused: there is a sample of that series at that time (the first one stays).
+    pub duplicate: u64,
+    /// Folded into an overflow series, or refused, because of a limit on the number of series.
+    pub rejected_cardinality: u64,
+    /// Positions in the call of samples whose id is no longer valid; ask for a new id and send them again.
+    pub stale_ids: Vec<usize>,
+}
+
+const REFUSED: u32 = u32::MAX;
+
+type HistogramSample = (u32, i64, Arc<NativeHistogram>);
+
+/// Samples that fold into overflow series: added up per series and time within one batch.
+type Folded = BTreeMap<(u32, i64), f64>;
+
+// === impl Store ===
+
+impl Store {
+    /// Appends samples as one batch: when this returns they survive the death of the process. On an error nothing of
+    /// the batch is kept (of more than 200,000 samples, whole batches of that size may be).
+    pub fn append(&self, samples: &[SampleRef<'_>]) -> Result<AppendReport, StoreError> {
+        let mut report = AppendReport::default();
+        for part in samples.chunks(MAX_BATCH) {
+            self.append_batch(part, &mut report)?;
+        }
+        Ok(report)
+    }
+
+    fn append_batch(
+        &self,
+        samples: &[SampleRef<'_>],
+        report: &mut AppendReport,
+    ) -> Result<(), StoreError> {
+        let mut log = lock(&self.inner.log);
+        let slots = self.resolve(samples.iter().map(|s| s.labels));
+        let mut floats = Vec::with_capacity(samples.len());
+        let mut histograms = Vec::new();
+        for (sample, slot) in samples.iter().zip(slots) {
+            if slot == REFUSED {
+                report.rejected_cardinality += 1;
+                stats::add(&self.inner.counters.rejected_cardinality, 1);
+                continue;
+            }
+            match &sample.value {
+                Value::Float(v) => floats.push((slot, sample.t_ms, *v)),
+                Value::Histogram(h) => {
+                    h.validate()
+                        .map_err(|e| StoreError::Invalid(e.to_string()))?;
+                    histograms.push((slot, sample.t_ms, Arc::clone(h)));
+                }
+            }
+        }
+        self.commit(&mut log, floats.iter().copied(), &histograms, report)
+    }
+
+    /// The id of a series, which is made when it does not exist. With too many series it may be that of an overflow
+    /// series, or one whose samples are refused and counted.
+    #[must_use]
+    pub fn series_id(&self, labels: &Labels) -> SeriesId {
+        let _log = lock(&self.inner.log);
+        match self.resolve(std::iter::once(labels)).first() {
+            Some(slot) if *slot != REFUSED => self.read().head.id(*slot),
+            _ => SeriesId::REFUSED,
+        }
+    }
+
+    /// Appends floats of series whose ids are known, as [`Store::append`] does.
+    pub fn append_ids(&self, samples: &[IdSample]) -> Result<AppendReport, StoreError> {
+        let mut report = AppendReport::default();
+        let mut log = lock(&self.inner.log);
+        for (index, part) in samples.chunks(MAX_BATCH).enumerate() {
+            if self.all_valid(part) {
+                let floats = part.iter().map(|s| (s.id.slot(), s.t_ms, s.value));
+                self.commit(&mut log, floats, &[], &mut report)?;
+            } else {
+                self.append_some(&mut log, part, index * MAX_BATCH, &mut report)?;
+            }
+        }
+        Ok(report)
+    }
+
+    fn all_valid(&self, samples: &[IdSample]) -> bool {
+        let state = self.read();
+        samples.iter().all(|s| state.head.get(s.id).is_some())
+    }
+
+    fn append_some(
+        &self,
+        log: &mut Log,
+        samples: &[IdSample],
+        offset: usize,
+        report: &mut AppendReport,
+    ) -> Result<(), StoreError> {
+        let mut floats = Vec::with_capacity(samples.len());
+        {
+            let state = self.read();
+            for (index, sample) in samples.iter().enumerate() {
+                if sample.id == SeriesId::REFUSED {
+                    report.rejected_cardinality += 1;
+                    stats::add(&self.inner.counters.rejected_cardinality, 1);
+                } else if state.head.get(sample.id).is_some() {
+                    floats.push((sample.id.slot(), sample.t_ms, sample.value));
+                } else {
+                    report.stale_ids.push(offset + index);
+                }
+            }
+        }
+        self.commit(log, floats.iter().copied(), &[], report)
+    }
+
+    /// The slots of label sets, made when they do not exist. The caller holds the log, so no slot goes away.
+    fn resolve<'a>(&self, all: impl Iterator<Item = &'a Labels>) -> Vec<u32> {
+        let mut missing = Vec::new();
+        let mut slots: Vec<u32> = {
+            let state = self.read();
+            all.enumerate()
+                .map(|(index, labels)| {
+                    state.head.find(labels).unwrap_or_else(|| {
+                        missing.push((index, labels));
+                        REFUSED
+                    })
+                })
+                .collect()
+        };
+        if !missing.is_empty() {
+            let mut state = self.write();
+            for (index, labels) in missing {
+                slots[index] = admit(&mut state, self, labels);
+            }
+        }
+        slots
+    }
+
+    /// Writes the log, then memory. `floats` is iterated over twice.
+    fn commit(
+        &self,
+        log: &mut Log,
+        floats: impl Iterator<Item = (u32, i64, f64)> + Clone,
+        histograms: &[HistogramSample],
+        report: &mut AppendReport,
+    ) -> Result<(), StoreError> {
+        let mut defined = HashSet::new();
+        let mut folded = Folded::new();
+        log.batch.clear();
+        {
+            let state = self.read();
+            let plan = Plan {
+                head: &state.head,
+                floor_ms: state.floor_ms,
+                window_ms: self.inner.options.window_ms(),
+            };
+            plan.floats(&mut log.batch, floats.clone(), &mut defined, &mut folded);
+            plan.histograms(&mut log.batch, histograms, &mut defined);
+        }
+        self.write_log(log)?;
+        let mut state = self.write();
+        let before = report.clone();
+        for slot in defined {
+            state.head.slots[slot as usize].logged = true;
+        }
+        self.apply(&mut state, floats, histograms, &folded, report);
+        drop(state);
+        self.count(&before, report);
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        state: &mut State,
+        floats: impl Iterator<Item = (u32, i64, f64)>,
+        histograms: &[HistogramSample],
+        folded: &Folded,
+        report: &mut AppendReport,
+    ) {
+        let window_ms = self.inner.options.window_ms();
+        let floor_ms = state.floor_ms;
+        let head = &mut state.head;
+        let (mut appended, mut min_t, mut max_t) = (0u64, i64::MAX, i64::MIN);
+        for (slot, t, value) in floats {
+            let series = &mut head.slots[slot as usize];
+            if t < floor_ms {
+                report.out_of_order += 1;
+            } else if series.overflow {
+                report.rejected_cardinality += 1;
+            } else {
+                match series.push_float(t, value, window_ms) {
+                    Outcome::Appended => {
+                        appended += 1;
+                        min_t = min_t.min(t);
+                        max_t = max_t.max(t);
+                    }
+                    Outcome::Duplicate => report.duplicate += 1,
+                    Outcome::TooLate => report.out_of_order += 1,
+                }
+            }
+        }
+        report.appended += appended;
+        head.samples += appended;
+        head.min_t = head.min_t.min(min_t);
+        head.max_t = head.max_t.max(max_t);
+        for ((slot, t), sum) in folded {
+            let series = &mut head.slots[*slot as usize];
+            if series.push_float(*t, *sum, window_ms) == Outcome::Appended {
+                head.note(*t);
+            }
+        }
+        for (slot, t, h) in histograms {
+            let series = &mut head.slots[*slot as usize];
+            if *t < floor_ms {
+                report.out_of_order += 1;
+                continue;
+            }
+            if series.overflow {
+                report.rejected_cardinality += 1;
+                continue;
+            }
+            match series.push_histogram(*t, Arc::clone(h), window_ms) {
+                Outcome::Appended => {
+                    report.appended += 1;
+                    head.note(*t);
+                }
+                Outcome::Duplicate => report.duplicate += 1,
+                Outcome::TooLate => report.out_of_order += 1,
+            }
+        }
+    }
+
+    fn write_log(&self, log: &mut Log) -> Result<(), StoreError> {
+        if log.batch.is_empty() {
+            return Ok(());
+        }
+        log.record.clear();
+        log.record.resize(RECORD_HEADER, 0);
+        log.batch.write(&mut log.record);
+        let counters = &self.inner.counters;
+        let seq = log.wal.seq();
+        let written = log.wal.append(BATCH, &mut log.record);
+        if log.wal.seq() != seq {
+            self.inner.syncer.switched(log.wal.file());
+        }
+        if let Err(error) = &written {
+            stats::add(&counters.refused_full, u64::from(error.is_full()));
+        }
+        let full = written.as_ref().is_err_and(StoreError::is_full);
+        counters
+            .full
+            .store(u64::from(full), std::sync::atomic::Ordering::Relaxed);
+        written?;
+        match self.inner.options.fsync {
+            Fsync::EveryAppend => crate::disk::sync(&log.wal.file(), log.wal.path()),
+            Fsync::EverySecond => {
+                self.inner.syncer.wrote(&log.wal.file());
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&self, before: &AppendReport, after: &AppendReport) {
+        let counters = &self.inner.counters;
+        stats::add(&counters.appended, after.appended - before.appended);
+        stats::add(
+            &counters.out_of_order,
+            after.out_of_order - before.out_of_order,
+        );
+        stats::add(&counters.duplicates, after.duplicate - before.duplicate);
+        stats::add(
+            &counters.rejected_cardinality,
+            after.rejected_cardinality - before.rejected_cardinality,
+        );
+    }
+
+    /// Keeps exemplars of series that exist; others, and those with labels past 512 bytes, are dropped and counted.
+    pub fn append_exemplars(&self, all: &[(&Labels, Exemplar)]) -> Result<(), StoreError> {
+        let mut log = lock(&self.inner.log);
+        log.batch.clear();
+        let mut kept = Vec::new();
+        let mut defined = HashSet::new();
+        {
+            let state = self.read();
+            for (labels, exemplar) in all {
+                match state.head.find(labels) {
+                    Some(slot) if exemplar.labels.as_packed().len() <= MAX_LABEL_BYTES => {
+                        define(&mut log.batch, &state.head, slot, &mut defined);
+                        log.batch.exemplar(slot, exemplar);
+                        kept.push((slot, exemplar));
+                    }
+                    _ => stats::add(&self.inner.counters.long_exemplars, 1),
+                }
+            }
+        }
+        self.write_log(&mut log)?;
+        let mut state = self.write();
+        for slot in defined {
+            state.head.slots[slot as usize].logged = true;
+        }
+        for (slot, exemplar) in kept {
+            state.head.exemplars.push(slot, exemplar.clone());
+        }
+        Ok(())
+    }
+
+    /// Remembers what is known about metrics. Names past 100,000 are left out.
+    pub fn set_metadata(&self, all: &[(&str, Metadata)]) -> Result<(), StoreError> {
+        let mut log = lock(&self.inner.log);
+        log.batch.clear();
+        let news: Vec<&(&str, Metadata)> = {
+            let state = self.read();
+            all.iter()
+                .filter(|(name, m)| state.head.metadata.get(*name) != Some(m))
+                .collect()
+        };
+        for (name, metadata) in &news {
+            log.batch.metadata(name, metadata);
+        }
+        self.write_log(&mut log)?;
+        let mut state = self.write();
+        for (name, metadata) in news {
+            state
+                .head
+                .set_metadata((*name).to_owned(), metadata.clone());
+        }
+        Ok(())
+    }
+}
+
+/// Finds or makes the slot for a label set that had none when last looked.
+fn admit(state: &mut State, store: &Store, labels: &Labels) -> u32 {
+    if let Some(slot) = state.head.find(labels) {
+        return slot;
+    }
+    let options = &store.inner.options;
+    match state.cardinality.admit(&state.head, options, labels) {
+        Admission::Own => {
+            let slot = state.head.create(labels);
+            let folds = labels.get(crate::cardinality::OVERFLOW_LABEL).is_some();
+            state.head.slots[slot as usize].overflow = folds;
+            slot
+        }
+        Admission::Refuse => REFUSED,
+        Admission::Fold(into) => match state.head.find(&into) {
+            Some(slot) => slot,
+            None => {
+                let slot = state.head.create(&into);
+                state.head.slots[slot as usize].overflow = true;
+                slot
+            }
+        },
+    }
+}
+
+/// Introduces a series that the log does not know yet.
+fn define(batch: &mut Batch, head: &Head, slot: u32, defined: &mut HashSet<u32>) {
+    let series = &head.slots[slot as usize];
+    if !series.logged && defined.insert(slot) {
+        batch.define(slot, series.last_t(), series.overflow, &series.labels);
+    }
+}
+
+/// Writes into a batch what memory will accept.
+struct Plan<'a> {
+    head: &'a Head,
+    floor_ms: i64,
+    window_ms: i64,
+}
+
+// === impl Plan ===
+
+impl Plan<'_> {
+    fn accepts(&self, slot: u32, t: i64) -> bool {
+        let series = &self.head.slots[slot as usize];
+        series.is_in_order(t) || series.judge_late(t, self.window_ms) == Outcome::Appended
+    }
+
+    fn floats(
+        &self,
+        batch: &mut Batch,
+        floats: impl Iterator<Item = (u32, i64, f64)>,
+        defined: &mut HashSet<u32>,
+        folded: &mut Folded,
+    ) {
+        for (slot, t, value) in floats {
+            let series = &self.head.slots[slot as usize];
+            if t < self.floor_ms || !self.accepts(slot, t) {
+                continue;
+            }
+            if !series.logged {
+                define(batch, self.head, slot, defined);
+            }
+            if series.overflow {
+                *folded.entry((slot, t)).or_default() += value;
+            } else {
+                batch.float(slot, t, value);
+            }
+        }
+        for ((slot, t), sum) in folded {
+            batch.float(*slot, *t, *sum);
+        }
+    }
+
+    fn histograms(
+        &self,
+        batch: &mut Batch,
+        histograms: &[HistogramSample],
+        defined: &mut HashSet<u32>,
+    ) {
+        for (slot, t, h) in histograms {
+            let overflow = self.head.slots[*slot as usize].overflow;
+            if *t >= self.floor_ms && !overflow && self.accepts(*slot, *t) {
+                define(batch, self.head, *slot, defined);
+                batch.histogram(*slot, *t, h);
+            }
+        }
+    }
+}

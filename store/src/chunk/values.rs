@@ -1,0 +1,263 @@
+//! Float values of a chunk: constant, integer or scaled decimal differences, or xor byte planes.
+//!
+//! Owns the value part of a chunk. Must not know its times. Differences are whole bytes (zigzag varints) on purpose:
+//! the pages that chunks end up in are compressed again, and equal bytes compress where packed bits do not.
+
+use crate::chunk::Encoding;
+use crate::wire::{Damaged, MAX_EXACT, Reader, as_exact_integer, put_ivarint, put_uvarint};
+
+/// The most decimal places that are tried.
+const MAX_PLACES: usize = 9;
+
+const POWERS: [f64; MAX_PLACES + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+
+/// Values per chunk that integers are collected for on the stack.
+const ON_STACK: usize = 16;
+
+/// Appends `values` (not empty) in the encoding that suits them, and says which.
+pub(crate) fn encode(out: &mut Vec<u8>, values: &[f64]) -> Encoding {
+    let first = values[0].to_bits();
+    if values.iter().all(|v| v.to_bits() == first) {
+        out.extend_from_slice(&first.to_le_bytes());
+        return Encoding::Constant;
+    }
+    if values.len() <= ON_STACK {
+        let mut scaled = [0i64; ON_STACK];
+        encode_varying(out, values, &mut scaled[..values.len()])
+    } else {
+        encode_varying(out, values, &mut vec![0; values.len()])
+    }
+}
+
+fn encode_varying(out: &mut Vec<u8>, values: &[f64], scaled: &mut [i64]) -> Encoding {
+    let Some((places, exceptions)) = scale(values, scaled) else {
+        put_xor(out, values);
+        return Encoding::Xor;
+    };
+    let at = out.len();
+    let by_delta_of_delta = sizes(scaled);
+    if places > 0 {
+        out.push(places as u8);
+    }
+    put_exceptions(out, values, places, exceptions);
+    put_differences(out, scaled, by_delta_of_delta);
+    if out.len() - at > values.len() * 7 {
+        let mut xor = Vec::with_capacity(values.len() * 8 + 16);
+        put_xor(&mut xor, values);
+        if xor.len() < out.len() - at {
+            out.truncate(at);
+            out.extend_from_slice(&xor);
+            return Encoding::Xor;
+        }
+    }
+    match (places > 0, by_delta_of_delta) {
+        (false, false) => Encoding::IntegerDelta,
+        (false, true) => Encoding::IntegerDeltaOfDelta,
+        (true, false) => Encoding::DecimalDelta,
+        (true, true) => Encoding::DecimalDeltaOfDelta,
+    }
+}
+
+/// Finds the fewest decimal places that make every value an integer, and how many exceptions that leaves: values that
+/// are not finite, and negative zeros. An exception repeats the integer before it.
+fn scale(values: &[f64], scaled: &mut [i64]) -> Option<(usize, usize)> {
+    let mut places = 0;
+    'again: loop {
+        let mut exceptions = 0;
+        let mut last = 0;
+        for (value, integer) in values.iter().zip(scaled.iter_mut()) {
+            if let Some(exact) = scaled_integer(*value, places) {
+                last = exact;
+            } else if is_exception(*value) {
+                exceptions += 1;
+            } else {
+                places =
+                    (places + 1..=MAX_PLACES).find(|p| scaled_integer(*value, *p).is_some())?;
+                continue 'again;
+            }
+            *integer = last;
+        }
+        let affordable = exceptions <= values.len() / 8 + 1;
+        return affordable.then_some((places, exceptions));
+    }
+}
+
+fn is_exception(value: f64) -> bool {
+    !value.is_finite() || value.to_bits() == (-0.0f64).to_bits()
+}
+
+#[inline]
+fn scaled_integer(value: f64, places: usize) -> Option<i64> {
+    if places == 0 {
+        return as_exact_integer(value);
+    }
+    let power = POWERS[places];
+    let integer = (value * power).round_ties_even();
+    let fits = integer.abs() <= MAX_EXACT as f64 && integer.to_bits() != (-0.0f64).to_bits();
+    let exact = fits && (integer / power).to_bits() == value.to_bits();
+    exact.then_some(integer as i64)
+}
+
+/// Whether differences of differences are shorter than differences.
+fn sizes(scaled: &[i64]) -> bool {
+    let (mut delta_bytes, mut dod_bytes) = (0u32, 0u32);
+    let mut before = 0i64;
+    for pair in scaled.windows(2) {
+        let delta = pair[1] - pair[0];
+        delta_bytes += magnitude(delta);
+        dod_bytes += magnitude(delta - before);
+        before = delta;
+    }
+    dod_bytes < delta_bytes
+}
+
+/// Bits of the magnitude: a finer measure than bytes, since pages are entropy coded again.
+#[inline]
+fn magnitude(value: i64) -> u32 {
+    64 - value.unsigned_abs().leading_zeros()
+}
+
+fn put_exceptions(out: &mut Vec<u8>, values: &[f64], places: usize, count: usize) {
+    put_uvarint(out, count as u64);
+    if count == 0 {
+        return;
+    }
+    let mut after = 0;
+    for (index, value) in values.iter().enumerate() {
+        if scaled_integer(*value, places).is_none() {
+            put_uvarint(out, (index - after) as u64);
+            out.extend_from_slice(&value.to_bits().to_le_bytes());
+            after = index + 1;
+        }
+    }
+}
+
+fn put_differences(out: &mut Vec<u8>, scaled: &[i64], of_differences: bool) {
+    put_ivarint(out, scaled[0]);
+    let mut before = 0i64;
+    for pair in scaled.windows(2) {
+        let delta = pair[1] - pair[0];
+        put_ivarint(out, delta - before);
+        if of_differences {
+            before = delta;
+        }
+    }
+}
+
+fn put_xor(out: &mut Vec<u8>, values: &[f64]) {
+    let xors = || values.windows(2).map(|w| w[0].to_bits() ^ w[1].to_bits());
+    let any = xors().fold(0, |all, x| all | x);
+    let mask = (0..8)
+        .filter(|plane| (any >> (plane * 8)) & 0xff != 0)
+        .fold(0u8, |mask, plane| mask | 1 << plane);
+    out.extend_from_slice(&values[0].to_bits().to_le_bytes());
+    out.push(mask);
+    for plane in (0..8).filter(|p| mask >> p & 1 == 1) {
+        out.extend(xors().map(|x| (x >> (plane * 8)) as u8));
+    }
+}
+
+/// Appends the `count` values of a chunk.
+pub(crate) fn decode(
+    reader: &mut Reader<'_>,
+    encoding: Encoding,
+    count: usize,
+    out: &mut Vec<f64>,
+) -> Result<(), Damaged> {
+    match encoding {
+        Encoding::Constant => {
+            let value = f64::from_bits(reader.u64()?);
+            out.resize(out.len() + count, value);
+            Ok(())
+        }
+        Encoding::IntegerDelta => read_integers(reader, false, 0, count, out),
+        Encoding::IntegerDeltaOfDelta => read_integers(reader, true, 0, count, out),
+        Encoding::DecimalDelta => read_decimals(reader, false, count, out),
+        Encoding::DecimalDeltaOfDelta => read_decimals(reader, true, count, out),
+        Encoding::Xor => read_xor(reader, count, out),
+        Encoding::Histogram => Err(Damaged("histograms are not floats")),
+    }
+}
+
+fn read_decimals(
+    reader: &mut Reader<'_>,
+    of_differences: bool,
+    count: usize,
+    out: &mut Vec<f64>,
+) -> Result<(), Damaged> {
+    let places = reader.byte()? as usize;
+    if places == 0 || places > MAX_PLACES {
+        return Err(Damaged("a decimal chunk has an impossible scale"));
+    }
+    read_integers(reader, of_differences, places, count, out)
+}
+
+fn read_integers(
+    reader: &mut Reader<'_>,
+    of_differences: bool,
+    places: usize,
+    count: usize,
+    out: &mut Vec<f64>,
+) -> Result<(), Damaged> {
+    let exceptions = reader.count(9)?;
+    let mut listed = reader.clone();
+    for _ in 0..exceptions {
+        reader.uvarint()?;
+        reader.u64()?;
+    }
+    if reader.len() < count {
+        return Err(Damaged("a count is larger than its data"));
+    }
+    let at = out.len();
+    out.reserve(count);
+    let mut value = reader.ivarint()?;
+    let mut delta = 0i64;
+    out.push(value as f64);
+    for _ in 1..count {
+        let difference = reader.ivarint()?;
+        delta = if of_differences {
+            delta.wrapping_add(difference)
+        } else {
+            difference
+        };
+        value = value.wrapping_add(delta);
+        out.push(value as f64);
+    }
+    if places > 0 {
+        let power = POWERS[places];
+        out[at..].iter_mut().for_each(|v| *v /= power);
+    }
+    let mut next = at;
+    for _ in 0..exceptions {
+        let gap = usize::try_from(listed.uvarint()?).unwrap_or(usize::MAX);
+        let index = next.saturating_add(gap);
+        let slot = out
+            .get_mut(index)
+            .ok_or(Damaged("an exception is outside its chunk"))?;
+        *slot = f64::from_bits(listed.u64()?);
+        next = index + 1;
+    }
+    Ok(())
+}
+
+fn read_xor(reader: &mut Reader<'_>, count: usize, out: &mut Vec<f64>) -> Result<(), Damaged> {
+    let first = reader.u64()?;
+    let mask = reader.byte()?;
+    let gaps = count - 1;
+    let planes = mask.count_ones() as usize;
+    let bytes = reader.take(planes * gaps)?;
+    let mut bits = vec![0u64; gaps];
+    for (k, plane) in (0..8).filter(|p| mask >> p & 1 == 1).enumerate() {
+        for (word, byte) in bits.iter_mut().zip(&bytes[k * gaps..(k + 1) * gaps]) {
+            *word |= u64::from(*byte) << (plane * 8);
+        }
+    }
+    out.reserve(count);
+    out.push(f64::from_bits(first));
+    let mut last = first;
+    for word in bits {
+        last ^= word;
+        out.push(f64::from_bits(last));
+    }
+    Ok(())
+}

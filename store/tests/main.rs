@@ -1,0 +1,3 @@
+//! The store from outside: one binary for all integration tests.
+
+mod api;
