@@ -19,6 +19,7 @@ mod postings;
 mod record;
 mod select;
 mod series;
+pub mod spool;
 mod stats;
 mod store;
 mod sync;

@@ -1,0 +1,174 @@
+//! Tests of segments: what was appended is read, after restarts, cuts, flips and deletions too.
+
+use super::*;
+use proptest::prelude::*;
+
+fn options(dir: &std::path::Path) -> SegmentsOptions {
+    SegmentsOptions::new(dir)
+}
+
+fn block(i: u64, content: &[u8]) -> NewBlock<'_> {
+    NewBlock {
+        bytes: content,
+        footer: b"footer",
+        items: 2,
+        min_ns: i * 100,
+        max_ns: i * 100 + 50,
+    }
+}
+
+fn content(i: u64, len: usize) -> Vec<u8> {
+    (0..len as u64).map(|k| (k * (i + 3) / 7) as u8).collect()
+}
+
+#[test]
+fn blocks_come_back_newest_first_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    for compression in [Compression::None, Compression::Lz4, Compression::Zstd] {
+        let mut settings = options(&dir.path().join(format!("{compression:?}")));
+        settings.compression = compression;
+        let log = Segments::open(settings.clone()).unwrap();
+        let ids: Vec<BlockId> = (0..5)
+            .map(|i| log.append(&block(i, &content(i, 10_000))).unwrap())
+            .collect();
+        let before = log.blocks();
+        drop(log);
+        let log = Segments::open(settings).unwrap();
+        assert_eq!(log.blocks(), before);
+        assert_eq!(before.iter().map(|b| b.id).rev().collect::<Vec<_>>(), ids);
+        for (i, id) in ids.iter().enumerate() {
+            assert_eq!(log.read(*id).unwrap(), content(i as u64, 10_000));
+            assert_eq!(&*log.footer(*id).unwrap(), b"footer");
+        }
+        assert_eq!(log.blocks_between(160, 210).len(), 1);
+        assert_eq!(log.blocks_between(150, 250).len(), 2);
+        let stats = log.stats();
+        assert_eq!((stats.blocks, stats.items, stats.torn_bytes), (5, 10, 0));
+        log.append(&block(9, b"more")).unwrap();
+        assert_eq!(log.blocks().len(), 6);
+    }
+}
+
+#[test]
+fn retention_deletes_the_oldest_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = options(dir.path());
+    settings.compression = Compression::None;
+    settings.retention_bytes = Some(1 << 20);
+    settings.retention_ms = Some(1);
+    let log = Segments::open(settings).unwrap();
+    let first = log.append(&block(0, &content(0, 100_000))).unwrap();
+    for i in 1..40 {
+        log.append(&block(i, &content(i, 100_000))).unwrap();
+    }
+    let stats = log.stats();
+    assert!(stats.bytes <= (1 << 20) + 400_000, "{}", stats.bytes);
+    assert_eq!(stats.blocks as u64 + stats.expired.blocks, 40);
+    assert!(matches!(log.read(first), Err(StoreError::NoSuchBlock)));
+    let expired = log.maintain(2_000_000).unwrap();
+    assert!(expired.segments > 0);
+    assert_eq!(log.stats().segments, 1);
+    assert!(log.read(log.blocks()[0].id).is_ok());
+}
+
+#[test]
+fn a_full_disk_is_refused_and_recovered_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = options(dir.path());
+    settings.compression = Compression::None;
+    settings.write_budget = WriteBudget::new(2_000);
+    let log = Segments::open(settings.clone()).unwrap();
+    log.append(&block(0, &content(0, 1_000))).unwrap();
+    assert!(
+        log.append(&block(1, &content(1, 1_000)))
+            .unwrap_err()
+            .is_full()
+    );
+    settings.write_budget.set(u64::MAX);
+    let id = log.append(&block(2, &content(2, 1_000))).unwrap();
+    assert_eq!(log.read(id).unwrap(), content(2, 1_000));
+    drop(log);
+    let log = Segments::open(settings).unwrap();
+    assert_eq!((log.blocks().len(), log.stats().damaged_bytes), (2, 0));
+}
+
+#[test]
+fn footers_past_the_cache_are_read_from_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = options(dir.path());
+    settings.footer_cache_bytes = 60;
+    let log = Segments::open(settings.clone()).unwrap();
+    for i in 0..100 {
+        log.append(&block(i, b"x")).unwrap();
+    }
+    assert!(log.stats().cached_footer_bytes <= 60);
+    assert!(
+        log.blocks()
+            .iter()
+            .all(|b| &*log.footer(b.id).unwrap() == b"footer")
+    );
+    drop(log);
+    assert!(
+        Segments::open(settings)
+            .unwrap()
+            .stats()
+            .cached_footer_bytes
+            <= 60
+    );
+}
+
+/// Four blocks in one file, and that file.
+fn written(dir: &std::path::Path) -> (PathBuf, Vec<Vec<u8>>) {
+    let log = Segments::open(options(dir)).unwrap();
+    let contents: Vec<Vec<u8>> = (0..4).map(|i| content(i, 500)).collect();
+    for (i, c) in contents.iter().enumerate() {
+        log.append(&block(i as u64, c)).unwrap();
+    }
+    (dir.join("seg-0000000001.nseg"), contents)
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, contents) = written(dir.path());
+    let whole = std::fs::read(&path).unwrap();
+    for cut in (0..whole.len()).step_by(7) {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let log = Segments::open(options(dir.path())).unwrap();
+        let blocks = log.blocks();
+        for (k, b) in blocks.iter().rev().enumerate() {
+            assert_eq!(log.read(b.id).unwrap(), contents[k]);
+        }
+        let good: u64 = blocks.first().map_or(0, |b| b.id.offset);
+        assert!(log.stats().torn_bytes <= cut as u64 - good.min(cut as u64));
+        assert!(log.append(&block(9, b"after")).is_ok());
+        drop(log);
+        for (_, extra) in disk::numbered(dir.path(), "seg-", ".nseg").unwrap() {
+            std::fs::remove_file(extra).unwrap();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn a_flipped_byte_is_never_returned(at in any::<usize>(), flip in 1u8..) {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, contents) = written(dir.path());
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = at % bytes.len();
+        bytes[at] ^= flip;
+        std::fs::write(&path, &bytes).unwrap();
+        let log = Segments::open(options(dir.path())).unwrap();
+        let blocks = log.blocks();
+        let mut good = 0;
+        for b in &blocks {
+            prop_assert_eq!(&*log.footer(b.id).unwrap(), b"footer");
+            if let Ok(read) = log.read(b.id) {
+                prop_assert!(contents.contains(&read));
+                good += 1;
+            }
+        }
+        prop_assert!(good >= 3 || at < format::SEGMENT_HEADER);
+    }
+}
