@@ -146,8 +146,19 @@ pub(crate) fn remove_unfinished(dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Takes the folder for this process, until the file is dropped.
-pub(crate) fn lock_dir(dir: &Path) -> Result<File, StoreError> {
+/// A folder that belongs to this process until this is dropped.
+#[derive(Debug)]
+pub(crate) struct DirLock(File);
+
+impl Drop for DirLock {
+    /// Closing the file is not enough: a process that was forked at this moment has it open too.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes the folder for this process.
+pub(crate) fn lock_dir(dir: &Path) -> Result<DirLock, StoreError> {
     let path = dir.join("lock");
     let file = File::options()
         .write(true)
@@ -156,7 +167,7 @@ pub(crate) fn lock_dir(dir: &Path) -> Result<File, StoreError> {
         .open(&path)
         .map_err(|e| StoreError::io("open", &path, e))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(DirLock(file)),
         Err(fs::TryLockError::WouldBlock) => Err(StoreError::Locked(dir.to_owned())),
         Err(fs::TryLockError::Error(e)) => Err(StoreError::io("lock", path, e)),
     }

@@ -4,15 +4,17 @@
 //! argument. Samples are in a checksummed log before they are acknowledged, then in memory in small typed chunks, then
 //! in immutable compressed blocks.
 
-#![allow(dead_code, reason = "blocks use the rest")]
-
 mod append;
+mod block;
+mod blocks;
+mod cache;
 mod cardinality;
 mod chunk;
 mod disk;
 mod error;
 mod exemplars;
 mod head;
+mod maintain;
 mod merge;
 mod options;
 mod postings;

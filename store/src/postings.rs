@@ -164,13 +164,6 @@ pub(crate) fn is_narrowing(matcher: &Matcher) -> bool {
     !matcher.matches_empty()
 }
 
-/// Whether every matcher accepts the labels.
-pub(crate) fn accepts(matchers: &[Matcher], labels: &Labels) -> bool {
-    matchers
-        .iter()
-        .all(|m| m.matches(labels.get(&m.name).unwrap_or("")))
-}
-
 /// The union of ascending lists that may overlap.
 pub(crate) fn union_all(lists: Vec<&[u32]>) -> Vec<u32> {
     if let [only] = lists.as_slice() {

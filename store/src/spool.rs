@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::disk::{self, WriteBudget};
+use crate::disk::{self, DirLock, WriteBudget};
 use crate::error::StoreError;
 use crate::options::Fsync;
 use crate::sync::{Syncer, lock};
@@ -166,7 +166,7 @@ struct Inner {
     writer: Mutex<Writer>,
     index: RwLock<Index>,
     syncer: Syncer,
-    _lock: std::fs::File,
+    _lock: DirLock,
 }
 
 #[derive(Debug, Default)]

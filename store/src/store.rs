@@ -1,15 +1,19 @@
 //! [`Store`]: opening, locks, and what it says about itself.
 //!
-//! Owns the order of locks: maintenance, then log, then state. Readers take the state only. Must not know encodings.
+//! Owns the order of locks: upkeep, then log, then state. Readers take the state only. Must not know
+//! encodings.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::blocks::{self, Blocks};
+use crate::cache::Cache;
 use crate::cardinality::Cardinality;
-use crate::disk;
+use crate::disk::{self, DirLock};
 use crate::error::StoreError;
 use crate::head::{Head, Replay};
+use crate::maintain::{Frozen, Upkeep};
 use crate::options::StoreOptions;
 use crate::record::{self, Batch};
 use crate::stats::{self, Counters, Recovery, StoreStats};
@@ -29,8 +33,10 @@ pub(crate) struct Inner {
     pub(crate) state: RwLock<State>,
     pub(crate) counters: Counters,
     pub(crate) syncer: Syncer,
+    pub(crate) upkeep: Mutex<Upkeep>,
+    pub(crate) cache: Cache,
     recovery: Recovery,
-    _lock: File,
+    _lock: DirLock,
 }
 
 /// The writing side: who holds it may change the head.
@@ -46,6 +52,9 @@ pub(crate) struct Log {
 pub(crate) struct State {
     pub(crate) head: Head,
     pub(crate) cardinality: Cardinality,
+    /// Samples on their way to a block.
+    pub(crate) frozen: Option<Arc<Frozen>>,
+    pub(crate) blocks: Blocks,
     /// Samples before this are refused: retention would delete them.
     pub(crate) floor_ms: i64,
 }
@@ -56,13 +65,19 @@ impl Store {
     /// Opens the store in `options.dir`, making it when it does not exist. Reads the log back: a torn tail is cut,
     /// damage is skipped, both are counted in [`StoreStats::recovery`].
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
-        let log_dir = options.dir.join("log");
+        let (log_dir, block_dir) = (options.dir.join("log"), options.dir.join("blocks"));
         disk::create_dir(&log_dir)?;
+        disk::create_dir(&block_dir)?;
         let lock_file = disk::lock_dir(&options.dir)?;
         disk::remove_unfinished(&log_dir)?;
+        disk::remove_unfinished(&block_dir)?;
+        let opened = blocks::open_all(&block_dir)?;
+        let counters = Counters::default();
+        stats::add(&counters.damaged_blocks, opened.damaged);
         let mut head = Head::new(options.max_exemplars);
         let mut recovery = Recovery::default();
-        let wal = replay(&log_dir, &options, &mut head, &mut recovery)?;
+        let covered = blocks::log_before(&opened.blocks);
+        let wal = replay(&log_dir, &options, covered, &mut head, &mut recovery)?;
         let syncer = Syncer::start(wal.file());
         let inner = Inner {
             log: Mutex::new(Log {
@@ -73,10 +88,18 @@ impl Store {
             state: RwLock::new(State {
                 head,
                 cardinality: Cardinality::default(),
+                frozen: None,
+                blocks: Arc::new(opened.blocks),
                 floor_ms: i64::MIN,
             }),
-            counters: Counters::default(),
+            counters,
             syncer,
+            upkeep: Mutex::new(Upkeep {
+                next_seq: opened.next_seq,
+                gathering_since: None,
+                checkpoint_due: None,
+            }),
+            cache: Cache::new(options.cache_bytes),
             recovery,
             options,
             _lock: lock_file,
@@ -102,15 +125,6 @@ impl Store {
         disk::sync(&log.wal.file(), log.wal.path())
     }
 
-    /// Deletes what is past retention and writes blocks. Call it every few seconds with the current time, Unix
-    /// milliseconds; it may take long and blocks its thread, not the store.
-    pub fn maintain(&self, now_ms: i64) -> Result<(), StoreError> {
-        if let Some(keep) = self.inner.options.retention_ms {
-            self.write().floor_ms = now_ms.saturating_sub(keep);
-        }
-        Ok(())
-    }
-
     /// The folder.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -125,13 +139,23 @@ impl Store {
         let state = self.read();
         let head = &state.head;
         let bounds = (head.samples > 0).then_some((head.min_t, head.max_t));
+        let frozen = state.frozen.as_ref();
+        let oldest = bounds
+            .map(|b| b.0)
+            .into_iter()
+            .chain(frozen.map(|f| f.min_t))
+            .chain(state.blocks.iter().map(|b| b.footer.min_t))
+            .min();
         StoreStats {
             series: head.series_count(),
-            head_samples: head.samples,
+            head_samples: head.samples + frozen.map_or(0, |f| f.samples),
             head_bounds: bounds,
             head_bytes: head.bytes(),
             log_bytes,
-            oldest_ms: bounds.map(|b| b.0),
+            blocks: state.blocks.len(),
+            block_bytes: state.blocks.iter().map(|b| b.bytes).sum(),
+            block_samples: state.blocks.iter().map(|b| b.footer.samples).sum(),
+            oldest_ms: oldest,
             appended: stats::get(&c.appended),
             out_of_order: stats::get(&c.out_of_order),
             duplicates: stats::get(&c.duplicates),
@@ -150,15 +174,16 @@ impl Store {
             dropped_exemplars: head.exemplars.dropped + stats::get(&c.long_exemplars),
             recovery: self.inner.recovery,
             offenders: state.cardinality.offenders().cloned().collect(),
-            ..StoreStats::default()
         }
     }
 }
 
-/// Reads the newest checkpoint and the segments from it on, and opens the log for more.
+/// Reads the newest checkpoint and the segments from it on, and opens the log for more. The samples of segments below
+/// `covered` are in blocks.
 fn replay(
     dir: &Path,
     options: &StoreOptions,
+    covered: u64,
     head: &mut Head,
     recovery: &mut Recovery,
 ) -> Result<Wal, StoreError> {
@@ -174,6 +199,7 @@ fn replay(
     let mut last = None;
     let mut bytes = 0;
     for (seq, path) in segments.into_iter().filter(|(seq, _)| *seq >= from) {
+        replay.with_samples = seq >= covered;
         let scan = replay_file(&path, seq, &mut replay)?;
         let len = fs::metadata(&path).map_or(0, |m| m.len());
         recovery.segments += 1;
@@ -188,12 +214,12 @@ fn replay(
     recovery.orphans = replay.orphans;
     let budget = &options.write_budget;
     let mut wal = match last {
-        Some((seq, scan)) if scan.good_end > 0 => {
+        Some((seq, scan)) if scan.good_end > 0 && seq >= covered => {
             bytes -= scan.good_end;
             Wal::resume(dir, seq, &scan, budget)?
         }
-        Some((seq, _)) => Wal::create(dir, seq + 1, budget)?,
-        None => Wal::create(dir, from.max(1), budget)?,
+        Some((seq, _)) => Wal::create(dir, covered.max(seq + 1), budget)?,
+        None => Wal::create(dir, from.max(covered).max(1), budget)?,
     };
     wal.add_closed_bytes(bytes);
     Ok(wal)

@@ -231,10 +231,10 @@ fn next_block(
     }
     let rest = file.read_at(at, (len - at) as usize)?;
     for skip in 1..rest.len() {
-        if format::read_checked(&rest[skip..], file.salt).is_ok() {
-            if let Some(found) = block_at(file, seq, at + skip as u64, len)? {
-                return Ok(Some(found));
-            }
+        if format::read_checked(&rest[skip..], file.salt).is_ok()
+            && let Some(found) = block_at(file, seq, at + skip as u64, len)?
+        {
+            return Ok(Some(found));
         }
     }
     Ok(None)
