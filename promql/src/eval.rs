@@ -1,0 +1,21 @@
+//! Evaluation: a tree and a source to values. Must not know the text's grammar.
+
+mod aggregate;
+mod binary;
+mod block;
+mod call;
+mod dates;
+pub(crate) mod engine;
+mod extended;
+mod histfn;
+mod info;
+mod labelfn;
+mod math;
+mod notes;
+mod over_time;
+mod plan;
+mod rate;
+mod run;
+mod select;
+mod topk;
+mod window;

@@ -1,0 +1,373 @@
+//! The engine: a query's text or tree and a source to an answer.
+//!
+//! Owns limits, options and errors. Must not know how any expression is evaluated.
+
+use model::source::{SourceError, WholeQuery};
+use model::{Points, QueryData, RangeSeries, Source, VectorElement};
+
+use super::block::{Block, Cell};
+use super::notes::Notes;
+use super::plan;
+use super::run::{Evaluator, Grid, Out};
+use crate::syntax::ast::{Expr, ExprKind, ValueType};
+use crate::syntax::diagnose::ParseError;
+use crate::syntax::parse::{MAX_DEPTH, parse};
+use crate::syntax::rewrite::experimental_feature;
+
+/// What bounds and colours an evaluation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// How far back an instant selector looks for a sample, milliseconds.
+    pub lookback_ms: i64,
+    /// The most samples that a query may hold at once (read from the source, or in one intermediate result).
+    pub max_samples: usize,
+    /// The deepest expression that is evaluated.
+    pub max_depth: usize,
+    /// The step of a subquery that names none, milliseconds.
+    pub default_step_ms: i64,
+    /// Whether experimental syntax, functions and semantics are allowed.
+    pub experimental: bool,
+    /// The most steps of a range query.
+    pub max_steps: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            lookback_ms: 300_000,
+            max_samples: 50_000_000,
+            max_depth: MAX_DEPTH,
+            default_step_ms: 60_000,
+            experimental: false,
+            max_steps: 11_000,
+        }
+    }
+}
+
+/// A query's answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// The values. Range results are sorted by labels; so are instant results of up to 1,000 series, unless the query
+    /// orders them itself.
+    pub data: QueryData,
+    /// What is probably wrong, each ending in `(line:column)`.
+    pub warnings: Vec<String>,
+    /// What is worth knowing, each ending in `(line:column)`.
+    pub infos: Vec<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum QueryError {
+    /// The text is not a query.
+    #[error("{0}")]
+    Parse(#[from] ParseError),
+    /// The request makes no sense.
+    #[error("{0}")]
+    BadData(String),
+    /// The query cannot be evaluated over this data.
+    #[error("{0}")]
+    Execution(String),
+    /// The query is too large.
+    #[error("query processing would load too many samples into memory (limit {limit})")]
+    TooManySamples {
+        /// The limit, samples.
+        limit: usize,
+    },
+    /// The source failed.
+    #[error("{0}")]
+    Source(#[from] SourceError),
+}
+
+impl QueryError {
+    /// The error's type in the HTTP API: `bad_data`, `execution` or `timeout`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            QueryError::Parse(_) | QueryError::BadData(_) => "bad_data",
+            QueryError::Execution(_) | QueryError::TooManySamples { .. } => "execution",
+            QueryError::Source(SourceError::Unavailable(_)) => "timeout",
+            QueryError::Source(_) => "execution",
+        }
+    }
+
+    pub(crate) fn execution(message: impl Into<String>) -> Self {
+        QueryError::Execution(message.into())
+    }
+}
+
+/// Evaluates queries. Cheap to clone; holds no state between queries.
+#[derive(Debug, Clone, Default)]
+pub struct Engine {
+    /// Bounds and switches.
+    pub options: Options,
+}
+
+/// Expressions deeper than this are evaluated on a thread of their own, with a stack to match.
+const DEEP: usize = 24;
+
+/// The stack of that thread, bytes.
+const DEEP_STACK: usize = 64 << 20;
+
+/// Instant results up to this size are sorted.
+const SORT_LIMIT: usize = 1_000;
+
+// === impl Engine ===
+
+impl Engine {
+    /// An engine with these options.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Engine { options }
+    }
+
+    /// Evaluates at one instant (Unix milliseconds). Errors on text that is no query, on data the query cannot be
+    /// evaluated over, on a failing source, and past the limits.
+    pub fn instant(
+        &self,
+        source: &dyn Source,
+        text: &str,
+        t_ms: i64,
+    ) -> Result<Output, QueryError> {
+        let expr = parse(text)?;
+        self.query(source, Some(text), &expr, Grid::instant(t_ms), true)
+    }
+
+    /// Evaluates from `start_ms` to `end_ms` inclusive, every `step_ms` (all Unix milliseconds).
+    pub fn range(
+        &self,
+        source: &dyn Source,
+        text: &str,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+    ) -> Result<Output, QueryError> {
+        let expr = parse(text)?;
+        let grid = self.grid(start_ms, end_ms, step_ms)?;
+        self.query(source, Some(text), &expr, grid, false)
+    }
+
+    /// [`Engine::instant`] over a parsed query; positions in annotations are those of its text, taken as one line.
+    pub fn instant_expr(
+        &self,
+        source: &dyn Source,
+        expr: &Expr,
+        t_ms: i64,
+    ) -> Result<Output, QueryError> {
+        self.query(source, None, expr, Grid::instant(t_ms), true)
+    }
+
+    /// [`Engine::range`] over a parsed query.
+    pub fn range_expr(
+        &self,
+        source: &dyn Source,
+        expr: &Expr,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+    ) -> Result<Output, QueryError> {
+        let grid = self.grid(start_ms, end_ms, step_ms)?;
+        self.query(source, None, expr, grid, false)
+    }
+
+    fn grid(&self, start_ms: i64, end_ms: i64, step_ms: i64) -> Result<Grid, QueryError> {
+        let bad = |message: &str| Err(QueryError::BadData(message.to_owned()));
+        if step_ms <= 0 {
+            return bad(
+                "zero or negative query resolution step widths are not accepted; try a positive step",
+            );
+        }
+        if end_ms < start_ms {
+            return bad("end timestamp must not be before start time");
+        }
+        let steps = (end_ms as i128 - start_ms as i128) / i128::from(step_ms) + 1;
+        match usize::try_from(steps) {
+            Ok(steps) if steps <= self.options.max_steps => Ok(Grid {
+                start: start_ms,
+                end: end_ms,
+                step: step_ms,
+                steps,
+            }),
+            _ => bad(&format!(
+                "exceeded maximum resolution of {} points per series; try a larger step",
+                self.options.max_steps
+            )),
+        }
+    }
+
+    fn query(
+        &self,
+        source: &dyn Source,
+        text: Option<&str>,
+        expr: &Expr,
+        grid: Grid,
+        instant: bool,
+    ) -> Result<Output, QueryError> {
+        if !instant && !matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
+            let message = format!(
+                "invalid expression type {:?} for range query, must be scalar or instant vector",
+                expr.value_type().name()
+            );
+            return Err(QueryError::BadData(message));
+        }
+        let printed;
+        let whole_text = match text {
+            Some(text) => text,
+            None => {
+                printed = expr.to_string();
+                &printed
+            }
+        };
+        let whole = WholeQuery {
+            text: whole_text,
+            start_ms: grid.start,
+            end_ms: grid.end,
+            step_ms: if instant { 0 } else { grid.step },
+        };
+        if let Some(answer) = source.evaluate(&whole) {
+            return Ok(Output {
+                data: answer?,
+                warnings: Vec::new(),
+                infos: Vec::new(),
+            });
+        }
+        if !self.options.experimental
+            && let Some((feature, span)) = experimental_feature(expr)
+        {
+            let message = format!("{feature} is experimental and not enabled");
+            return Err(ParseError::new(whole_text, span, message).into());
+        }
+        let depth = plan::depth(expr);
+        if depth > self.options.max_depth {
+            let message = format!(
+                "expression is nested deeper than {} levels",
+                self.options.max_depth
+            );
+            return Err(QueryError::BadData(message));
+        }
+        if depth <= DEEP {
+            return self.evaluate(source, text, expr, grid, instant);
+        }
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .stack_size(DEEP_STACK)
+                .spawn_scoped(scope, || self.evaluate(source, text, expr, grid, instant))
+                .map_err(|e| {
+                    QueryError::execution(format!("no thread for a deep expression: {e}"))
+                })?
+                .join()
+                .unwrap_or_else(|_| Err(QueryError::execution("evaluation panicked")))
+        })
+    }
+
+    fn evaluate(
+        &self,
+        source: &dyn Source,
+        text: Option<&str>,
+        expr: &Expr,
+        grid: Grid,
+        instant: bool,
+    ) -> Result<Output, QueryError> {
+        let planned = plan::prepare(expr, grid, instant)?;
+        let notes = Notes::default();
+        let evaluator = Evaluator::new(source, &self.options, &notes);
+        let mut out = evaluator.eval(&planned, grid)?;
+        if let Out::Vector(block) = &mut out {
+            block.finish()?;
+        }
+        if let Out::Matrix(block) = &mut out {
+            evaluator.finish_matrix(block);
+        }
+        let ordered = is_ordered(&planned);
+        let data = if instant {
+            instant_data(out, grid.start, ordered)
+        } else {
+            range_data(out, grid)
+        };
+        let (warnings, infos) = notes.finish(text);
+        Ok(Output {
+            data,
+            warnings,
+            infos,
+        })
+    }
+}
+
+/// Whether the order of an instant result is the query's own.
+fn is_ordered(expr: &Expr) -> bool {
+    use crate::syntax::ast::AggregateOp::{Bottomk, Topk};
+    match &expr.unparen().kind {
+        ExprKind::Call(c) => c.function.name.starts_with("sort"),
+        ExprKind::Aggregate(a) => matches!(a.op, Topk | Bottomk),
+        _ => false,
+    }
+}
+
+fn instant_data(out: Out, t_ms: i64, ordered: bool) -> QueryData {
+    match out {
+        Out::Scalar(values) => QueryData::Scalar(t_ms, values.first().copied().unwrap_or(f64::NAN)),
+        Out::Text(text) => QueryData::String(t_ms, text),
+        Out::Matrix(windows) => {
+            let mut all: Vec<RangeSeries> = windows
+                .into_iter()
+                .map(super::window::Samples::into_series)
+                .collect();
+            all.retain(|s| !s.points.is_empty());
+            all.sort_by(|a, b| a.labels.cmp(&b.labels));
+            QueryData::Matrix(all)
+        }
+        Out::Vector(block) => {
+            let mut all: Vec<VectorElement> = Vec::with_capacity(block.len());
+            for s in 0..block.len() {
+                let value = match block.cell(s, 0) {
+                    Cell::None => continue,
+                    Cell::Float(v) => model::Value::Float(v),
+                    Cell::Hist(h) => model::Value::Histogram(h),
+                };
+                let labels = block.series[s].labels.clone();
+                all.push(VectorElement {
+                    labels,
+                    t_ms,
+                    value,
+                });
+            }
+            if !ordered && all.len() <= SORT_LIMIT {
+                all.sort_by(|a, b| a.labels.cmp(&b.labels));
+            }
+            QueryData::Vector(all)
+        }
+    }
+}
+
+fn range_data(out: Out, grid: Grid) -> QueryData {
+    let block = match out {
+        Out::Scalar(values) => {
+            let mut block = Block::new(grid.steps);
+            block.push_series(super::block::Meta {
+                labels: model::Labels::empty(),
+                drop_name: false,
+            });
+            block.floats = values;
+            block
+        }
+        Out::Vector(block) => block,
+        Out::Text(_) | Out::Matrix(_) => Block::new(grid.steps),
+    };
+    let mut all: Vec<RangeSeries> = Vec::with_capacity(block.len());
+    for s in 0..block.len() {
+        let mut points = Points::default();
+        for (step, t) in grid.times().enumerate() {
+            match block.cell(s, step) {
+                Cell::None => {}
+                Cell::Float(v) => points.push_float(t, v),
+                Cell::Hist(h) => points.push_histogram(t, h),
+            }
+        }
+        if !points.is_empty() {
+            let labels = block.series[s].labels.clone();
+            all.push(RangeSeries { labels, points });
+        }
+    }
+    all.sort_by(|a, b| a.labels.cmp(&b.labels));
+    QueryData::Matrix(all)
+}

@@ -1,0 +1,175 @@
+//! What is wrong with a query's text: the place, what was found, what was expected, and a guess at what was meant.
+//!
+//! Owns how an error reads. Must not know the grammar.
+
+use std::fmt;
+
+use super::ast::Span;
+
+/// A text that is not a query. `Display` gives `line:column: message`, the line, and a caret under the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParseError {
+    /// Where.
+    pub span: Span,
+    /// Line of the place, from 1.
+    pub line: usize,
+    /// Column of the place in characters, from 1.
+    pub column: usize,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// What to do about it, in one line.
+    pub hint: Option<String>,
+    /// The text of the line.
+    source_line: String,
+    /// How many characters stand before the caret.
+    indent: usize,
+    /// How many characters the caret line marks.
+    width: usize,
+}
+
+impl ParseError {
+    pub(crate) fn new(text: &str, span: Span, message: impl Into<String>) -> Self {
+        let start = floor_boundary(text, span.start);
+        let (line, column) = line_column(text, start);
+        let line_start = text[..start].rfind('\n').map_or(0, |i| i + 1);
+        let line_end = text[start..].find('\n').map_or(text.len(), |i| start + i);
+        let end = floor_boundary(text, span.end).clamp(start, line_end);
+        let (window, indent) = window(&text[line_start..line_end], column);
+        ParseError {
+            span,
+            line,
+            column,
+            message: message.into(),
+            hint: None,
+            width: text[start..end]
+                .chars()
+                .count()
+                .clamp(1, WINDOW - indent.min(WINDOW - 1)),
+            indent,
+            source_line: window,
+        }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// How many characters of a line are shown.
+const WINDOW: usize = 100;
+
+/// The part of a long line around `column`, and where in it the column is (from 0).
+fn window(line: &str, column: usize) -> (String, usize) {
+    let at = column - 1;
+    let skip = at.saturating_sub(WINDOW / 2);
+    let length = line.chars().count();
+    let skip = if length <= WINDOW { 0 } else { skip };
+    (line.chars().skip(skip).take(WINDOW).collect(), at - skip)
+}
+
+fn floor_boundary(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// Line and column, both from 1, of byte `at`.
+pub(crate) fn line_column(text: &str, at: usize) -> (usize, usize) {
+    let before = &text[..floor_boundary(text, at)];
+    let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |i| i + 1);
+    (line, before[start..].chars().count() + 1)
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, self.message)?;
+        let shown = self.source_line.replace('\t', " ");
+        write!(
+            f,
+            "\n  {shown}\n  {}{}",
+            " ".repeat(self.indent),
+            "^".repeat(self.width)
+        )?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+/// The candidate nearest to `word`, when it is near enough to be a slip.
+pub(crate) fn nearest<'a>(
+    word: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    if word.len() > 40 {
+        return None;
+    }
+    let lower = word.to_ascii_lowercase();
+    let limit = (word.chars().count() / 3).max(1);
+    candidates
+        .map(|c| (distance(&lower, c), c))
+        .filter(|(d, _)| *d <= limit)
+        .min()
+        .map(|(_, c)| c)
+}
+
+/// Edits (insert, delete, replace, swap of neighbours) from one word to the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let cost = usize::from(a[i - 1] != b[j - 1]);
+            row[j] = (last[j - 1] + cost).min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caret_stands_under_the_token() {
+        let text = "sum(\n  rat(x[5m]))";
+        let error = ParseError::new(text, Span::new(7, 10), "unknown function \"rat\"")
+            .hint("did you mean \"rate\"?");
+        assert_eq!(
+            error.to_string(),
+            "2:3: unknown function \"rat\"\n    rat(x[5m]))\n    ^^^\n  did you mean \"rate\"?"
+        );
+    }
+
+    #[test]
+    fn nearest_finds_slips_only() {
+        let names = ["rate", "irate", "increase", "histogram_quantile"];
+        assert_eq!(
+            nearest("histogram_quantlie", names.into_iter()),
+            Some("histogram_quantile")
+        );
+        assert_eq!(nearest("raet", names.into_iter()), Some("rate"));
+        assert_eq!(nearest("foo", names.into_iter()), None);
+    }
+
+    #[test]
+    fn long_lines_are_cut_around_the_place() {
+        let text = format!("{}?{}", "a".repeat(500), "b".repeat(500));
+        let shown = ParseError::new(&text, Span::new(500, 501), "bad").to_string();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[1].find('?'), lines[2].find('^'));
+    }
+}
