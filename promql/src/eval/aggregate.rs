@@ -18,6 +18,8 @@ use crate::hist::accumulate::Kahan;
 use crate::hist::bucket::to_text;
 use crate::hist::{arith, quantile};
 use crate::syntax::ast::{Aggregate, AggregateOp, ExprKind, Grouping, Span};
+use crate::syntax::lexer::is_label_name;
+use crate::syntax::print::quote;
 
 /// Appends what identifies the labels that `keep` accepts.
 pub(crate) fn push_key(key: &mut String, labels: &Labels, keep: impl Fn(&str) -> bool) {
@@ -356,9 +358,10 @@ fn count_values(ev: &Evaluator<'_>, a: &Aggregate, grid: Grid) -> Evaluated<Bloc
         Some(ExprKind::String(s)) => s.clone(),
         _ => String::new(),
     };
-    if label.is_empty() {
+    if !is_label_name(&label) {
         return Err(QueryError::Execution(format!(
-            "invalid label name {label:?}"
+            "invalid label name {}",
+            quote(&label)
         )));
     }
     let block = ev.vector(&a.expr, grid)?;

@@ -270,7 +270,7 @@ impl Engine {
     ) -> Result<Output, QueryError> {
         let planned = plan::prepare(expr, grid, instant)?;
         let notes = Notes::default();
-        let evaluator = Evaluator::new(source, &self.options, &notes);
+        let evaluator = Evaluator::new(source, &self.options, &notes, plan::counted_only(&planned));
         let mut out = evaluator.eval(&planned, grid)?;
         if let Out::Vector(block) = &mut out {
             block.finish()?;

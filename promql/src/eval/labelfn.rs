@@ -11,6 +11,7 @@ use super::block::Block;
 use super::engine::QueryError;
 use super::run::{Evaluated, Evaluator, Grid, Out};
 use crate::syntax::ast::{Call, Expr, ExprKind};
+use crate::syntax::lexer::is_label_name;
 
 /// The text that an argument is.
 pub(crate) fn text(call: &Call, index: usize) -> &str {
@@ -34,7 +35,7 @@ pub(crate) fn label_replace(ev: &Evaluator<'_>, call: &Call, grid: Grid) -> Eval
                 "invalid regular expression in label_replace(): {pattern}"
             ))
         })?;
-    if dst.is_empty() {
+    if !is_label_name(dst) {
         return Err(QueryError::Execution(format!(
             "invalid destination label name in label_replace(): {dst}"
         )));
@@ -59,12 +60,12 @@ pub(crate) fn label_replace(ev: &Evaluator<'_>, call: &Call, grid: Grid) -> Eval
 pub(crate) fn label_join(ev: &Evaluator<'_>, call: &Call, grid: Grid) -> Evaluated<Out> {
     let (dst, separator) = (text(call, 1), text(call, 2));
     let sources: Vec<&str> = (3..call.args.len()).map(|i| text(call, i)).collect();
-    if let Some(bad) = sources.iter().find(|s| s.is_empty()) {
+    if let Some(bad) = sources.iter().find(|s| !is_label_name(s)) {
         return Err(QueryError::Execution(format!(
             "invalid source label name in label_join(): {bad}"
         )));
     }
-    if dst.is_empty() {
+    if !is_label_name(dst) {
         return Err(QueryError::Execution(format!(
             "invalid destination label name in label_join(): {dst}"
         )));

@@ -199,9 +199,8 @@ fn message(note: &Note) -> (bool, String) {
         ),
         Note::StartOverlap(name) => (
             true,
-            named(
-                "sample has start time that overlaps with previous sample timestamp",
-                name,
+            format!(
+                "sample has start time that overlaps with previous sample timestamp for metric {name:?}"
             ),
         ),
         other => (false, info_message(other)),

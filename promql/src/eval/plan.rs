@@ -4,7 +4,7 @@
 
 use super::engine::QueryError;
 use super::run::Grid;
-use crate::syntax::ast::{At, Duration, DurationKind, Expr, ExprKind, Modifiers};
+use crate::syntax::ast::{At, BinaryOp, Duration, DurationKind, Expr, ExprKind, Modifiers, Span};
 use crate::syntax::duration::DurationContext;
 
 /// How deep a tree is.
@@ -140,4 +140,36 @@ pub(crate) fn is_invariant(expr: &Expr) -> bool {
         ExprKind::Unary(u) => is_invariant(&u.expr),
         ExprKind::Paren(inner) => is_invariant(inner),
     }
+}
+
+/// Where the selectors stand of which only counts and sums of histograms are wanted. Their samples get reset hints that
+/// tell of the sample before, as Prometheus does while it reads.
+pub(crate) fn counted_only(expr: &Expr) -> Vec<Span> {
+    fn visit(expr: &Expr, wanted: bool, out: &mut Vec<Span>) {
+        match &expr.kind {
+            ExprKind::Number(_) | ExprKind::String(_) | ExprKind::Subquery(_) => {}
+            ExprKind::Selector(_) if wanted => out.push(expr.span),
+            ExprKind::Matrix(m) if wanted => out.push(m.selector_span),
+            ExprKind::Selector(_) | ExprKind::Matrix(_) => {}
+            ExprKind::Call(c) => match c.function.name {
+                "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => {}
+                name => {
+                    let counts =
+                        matches!(name, "histogram_count" | "histogram_sum" | "histogram_avg");
+                    c.args.iter().for_each(|a| visit(a, wanted || counts, out));
+                }
+            },
+            ExprKind::Aggregate(a) => visit(&a.expr, wanted, out),
+            ExprKind::Binary(b) if matches!(b.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) => {}
+            ExprKind::Binary(b) => {
+                visit(&b.lhs, wanted, out);
+                visit(&b.rhs, wanted, out);
+            }
+            ExprKind::Unary(u) => visit(&u.expr, wanted, out),
+            ExprKind::Paren(inner) => visit(inner, wanted, out),
+        }
+    }
+    let mut out = Vec::new();
+    visit(expr, false, &mut out);
+    out
 }

@@ -11,7 +11,7 @@ use super::engine::{Options, QueryError};
 use super::notes::Notes;
 use super::window::Samples;
 use super::{aggregate, binary, call, plan};
-use crate::syntax::ast::{At, Expr, ExprKind, Modifiers, Subquery};
+use crate::syntax::ast::{At, Expr, ExprKind, Modifiers, Span, Subquery};
 
 /// The instants of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) source: &'a dyn Source,
     pub(crate) options: &'a Options,
     pub(crate) notes: &'a Notes,
+    /// Selectors whose histograms get reset hints while they are read.
+    hinted: Vec<Span>,
     read: StdCell<usize>,
 }
 
@@ -73,13 +75,23 @@ pub(crate) type Evaluated<T> = Result<T, QueryError>;
 // === impl Evaluator ===
 
 impl<'a> Evaluator<'a> {
-    pub(crate) fn new(source: &'a dyn Source, options: &'a Options, notes: &'a Notes) -> Self {
+    pub(crate) fn new(
+        source: &'a dyn Source,
+        options: &'a Options,
+        notes: &'a Notes,
+        hinted: Vec<Span>,
+    ) -> Self {
         Evaluator {
             source,
             options,
             notes,
+            hinted,
             read: StdCell::new(0),
         }
+    }
+
+    pub(crate) fn is_hinted(&self, selector: Span) -> bool {
+        self.hinted.contains(&selector)
     }
 
     /// Counts samples read from the source. Errors past the limit.

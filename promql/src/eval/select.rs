@@ -2,13 +2,17 @@
 //!
 //! Owns which time span a selector needs, lookback and staleness. Must not know functions.
 
+use std::sync::Arc;
+
+use model::histogram::ResetHint;
 use model::{Matcher, SelectRequest, SeriesData};
 
-use super::block::{Block, Meta};
+use super::block::{Block, Hist, Meta};
 use super::engine::QueryError;
 use super::extended;
 use super::run::{Evaluated, Evaluator, Grid, reference};
 use super::window::Samples;
+use crate::hist::arith;
 use crate::syntax::ast::{Extension, MatrixSelector, Modifiers, Selector, Span};
 
 // === impl Evaluator ===
@@ -39,7 +43,10 @@ impl Evaluator<'_> {
     /// An instant vector selector over all steps.
     pub(crate) fn selector(&self, s: &Selector, span: Span, grid: Grid) -> Evaluated<Block> {
         let smoothed = s.extension == Extension::Smoothed;
-        let series = self.read_instants(&s.all_matchers(), &s.modifiers, smoothed, grid)?;
+        let mut series = self.read_instants(&s.all_matchers(), &s.modifiers, smoothed, grid)?;
+        if self.is_hinted(span) {
+            series.iter_mut().for_each(hint);
+        }
         if smoothed {
             return extended::smooth(self, series, &s.modifiers, span, grid);
         }
@@ -115,11 +122,14 @@ impl Evaluator<'_> {
         let (behind, ahead) = self.reach(m.selector.extension);
         let first = reference(modifiers, grid.start).saturating_sub(range);
         let last = reference(modifiers, grid.last());
-        let series = self.read(
+        let mut series = self.read(
             &m.selector.all_matchers(),
             first.saturating_sub(behind),
             last.saturating_add(ahead),
         )?;
+        if self.is_hinted(m.selector_span) {
+            series.iter_mut().for_each(hint);
+        }
         Ok(series
             .into_iter()
             .map(Samples::from_series)
@@ -148,6 +158,27 @@ impl Evaluator<'_> {
         }
         all.retain(|s| s.len() > 0);
         Ok(all)
+    }
+}
+
+/// Settles unknown reset hints by the histogram before.
+fn hint(series: &mut SeriesData) {
+    let mut before: Option<Hist> = None;
+    for h in series.points.histograms.iter_mut().flatten() {
+        if model::is_stale(h.sum) {
+            continue;
+        }
+        let last = before.replace(Arc::clone(h));
+        if h.reset_hint == ResetHint::Unknown
+            && let Some(last) = last
+        {
+            let reset = arith::is_reset(h, &last);
+            Arc::make_mut(h).reset_hint = if reset {
+                ResetHint::Reset
+            } else {
+                ResetHint::NotReset
+            };
+        }
     }
 }
 

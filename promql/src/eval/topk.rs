@@ -24,10 +24,10 @@ pub(crate) fn keep(
     if ratio {
         check_ratio(ev, a, param, (lowest, highest), span)?;
     } else {
+        check_k(param, (lowest, highest))?;
         if highest < 1.0 {
             return Ok(Block::new(block.steps));
         }
-        check_k(param, (lowest, highest))?;
     }
     let groups = Groups::new(&block.series, a.grouping.as_ref());
     let mut members: Vec<Vec<usize>> = vec![Vec::new(); groups.labels.len()];
@@ -129,15 +129,94 @@ fn in_ratio(r: f64, labels: &Labels) -> bool {
     if r > 0.0 { place < r } else { place >= 1.0 + r }
 }
 
-/// A hash of labels that is the same on every machine (FNV-1a, then mixed).
+/// Prometheus' hash of labels, so that the same series are chosen: xxHash64 over names and values, each after its length.
 fn hash(labels: &Labels) -> u64 {
-    let mut h: u64 = 0xcbf2_9ce4_8422_2325;
-    for b in labels.as_packed().bytes() {
-        h = (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+    let mut bytes = Vec::new();
+    for text in labels.iter().flat_map(|(n, v)| [n, v]) {
+        match u8::try_from(text.len()) {
+            Ok(short) if short < u8::MAX => bytes.push(short),
+            _ => {
+                bytes.push(u8::MAX);
+                bytes.extend_from_slice(&(text.len() as u32).to_le_bytes()[..3]);
+            }
+        }
+        bytes.extend_from_slice(text.as_bytes());
     }
-    h ^= h >> 33;
-    h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    h ^ (h >> 33)
+    xxhash64(&bytes)
+}
+
+const PRIMES: [u64; 5] = [
+    0x9E37_79B1_85EB_CA87,
+    0xC2B2_AE3D_27D4_EB4F,
+    0x1656_67B1_9E37_79F9,
+    0x85EB_CA77_C2B2_AE63,
+    0x27D4_EB2F_1656_67C5,
+];
+
+fn read(bytes: &[u8], width: usize) -> u64 {
+    bytes
+        .iter()
+        .take(width)
+        .rev()
+        .fold(0, |v, b| (v << 8) | u64::from(*b))
+}
+
+fn round(lane: u64, input: u64) -> u64 {
+    lane.wrapping_add(input.wrapping_mul(PRIMES[1]))
+        .rotate_left(31)
+        .wrapping_mul(PRIMES[0])
+}
+
+/// xxHash64 with seed 0 (specification: xxHash, Yann Collet).
+fn xxhash64(data: &[u8]) -> u64 {
+    let stripes = data.chunks_exact(32);
+    let mut rest = stripes.remainder();
+    let mut h = PRIMES[4];
+    if data.len() >= 32 {
+        let mut lanes = [
+            PRIMES[0].wrapping_add(PRIMES[1]),
+            PRIMES[1],
+            0,
+            0u64.wrapping_sub(PRIMES[0]),
+        ];
+        for stripe in stripes {
+            for (lane, word) in lanes.iter_mut().zip(stripe.chunks_exact(8)) {
+                *lane = round(*lane, read(word, 8));
+            }
+        }
+        h = lanes
+            .iter()
+            .zip([1, 7, 12, 18])
+            .fold(0u64, |h, (lane, r)| h.wrapping_add(lane.rotate_left(r)));
+        for lane in lanes {
+            h = (h ^ round(0, lane))
+                .wrapping_mul(PRIMES[0])
+                .wrapping_add(PRIMES[3]);
+        }
+    }
+    h = h.wrapping_add(data.len() as u64);
+    while rest.len() >= 8 {
+        h = (h ^ round(0, read(rest, 8)))
+            .rotate_left(27)
+            .wrapping_mul(PRIMES[0])
+            .wrapping_add(PRIMES[3]);
+        rest = &rest[8..];
+    }
+    if rest.len() >= 4 {
+        h = (h ^ read(rest, 4).wrapping_mul(PRIMES[0]))
+            .rotate_left(23)
+            .wrapping_mul(PRIMES[1])
+            .wrapping_add(PRIMES[2]);
+        rest = &rest[4..];
+    }
+    for b in rest {
+        h = (h ^ u64::from(*b).wrapping_mul(PRIMES[4]))
+            .rotate_left(11)
+            .wrapping_mul(PRIMES[0]);
+    }
+    h = (h ^ (h >> 33)).wrapping_mul(PRIMES[1]);
+    h = (h ^ (h >> 29)).wrapping_mul(PRIMES[2]);
+    h ^ (h >> 32)
 }
 
 /// The chosen cells; of one step, in the order chosen.
@@ -157,4 +236,17 @@ fn select(block: &Block, chosen: &[Vec<usize>]) -> Block {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xxhash64_gives_the_published_values() {
+        assert_eq!(xxhash64(b""), 0xef46_db37_51d8_e999);
+        assert_eq!(xxhash64(b"abc"), 0x44bc_2cf5_ad77_0999);
+        let long = b"Nobody inspects the spammish repetition";
+        assert_eq!(xxhash64(long), 0xfbce_a83c_8a37_8bf1);
+    }
 }

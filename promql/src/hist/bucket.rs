@@ -124,6 +124,15 @@ pub(crate) fn all(h: &NativeHistogram) -> Vec<Bucket> {
 }
 
 impl Bucket {
+    /// Nothing, at zero.
+    pub(crate) const EMPTY: Bucket = Bucket {
+        lower: 0.0,
+        upper: 0.0,
+        lower_inclusive: false,
+        upper_inclusive: false,
+        count: 0.0,
+    };
+
     /// The share of the bucket below `v`, which lies in it.
     pub(crate) fn fraction_below(&self, v: f64, linear: bool) -> f64 {
         if linear {

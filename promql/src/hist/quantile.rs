@@ -240,9 +240,7 @@ pub(crate) fn native(q: f64, h: &NativeHistogram) -> (f64, NanEffect) {
         }
     }
     let found = at.unwrap_or(0);
-    let Some(mut b) = buckets.get(found).copied() else {
-        return (if h.sum.is_nan() { f64::NAN } else { 0.0 }, NanEffect::None);
-    };
+    let mut b = buckets.get(found).copied().unwrap_or(bucket::Bucket::EMPTY);
     if custom {
         if b.lower == f64::NEG_INFINITY {
             if b.upper <= 0.0 {
@@ -270,7 +268,7 @@ pub(crate) fn native(q: f64, h: &NativeHistogram) -> (f64, NanEffect) {
         count - rank
     };
     if h.sum.is_nan() {
-        let rest: f64 = buckets[found + 1..].iter().map(|b| b.count).sum();
+        let rest: f64 = buckets.iter().skip(found + 1).map(|b| b.count).sum();
         if count + rest < h.count {
             effect = NanEffect::Skew;
         }

@@ -194,7 +194,7 @@ impl Lexer<'_> {
                 }
                 Some(c) if c == quote => {
                     self.at += 1;
-                    return Ok(Token::Text(String::from_utf8_lossy(&bytes).into_owned()));
+                    return Ok(Token::Text(to_text(&bytes)));
                 }
                 Some('\\') => self.escape(quote, &mut bytes)?,
                 Some(c) => {
@@ -258,6 +258,36 @@ impl Lexer<'_> {
         }
         Ok(())
     }
+}
+
+/// Where bytes that are not UTF-8 are kept in a text: the private plane's last page but a few.
+const RAW: u32 = 0x10_FE00;
+
+/// Bytes as a text; those that are not UTF-8 become private characters that [`raw_byte`] knows.
+fn to_text(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(
+            chunk
+                .invalid()
+                .iter()
+                .filter_map(|b| char::from_u32(RAW + u32::from(*b))),
+        );
+    }
+    out
+}
+
+/// The byte that a character of a text stands for, when the text was not UTF-8 there.
+pub(crate) fn raw_byte(c: char) -> Option<u8> {
+    (c as u32)
+        .checked_sub(RAW)
+        .and_then(|b| u8::try_from(b).ok())
+}
+
+/// Whether a label may have this name: any text that is not empty and is UTF-8.
+pub(crate) fn is_label_name(name: &str) -> bool {
+    !name.is_empty() && !name.chars().any(|c| raw_byte(c).is_some())
 }
 
 /// How many bytes at the start belong to a number or duration (or to what was meant as one).

@@ -295,7 +295,7 @@ impl<'a> Parser<'a> {
         while !self.take_sign(")") {
             match self.peek() {
                 Token::Ident(name) if !name.contains(':') => labels.push(name.clone()),
-                Token::Text(name) if !name.is_empty() => labels.push(name.clone()),
+                Token::Text(name) if lexer::is_label_name(name) => labels.push(name.clone()),
                 _ => return Err(self.unexpected("grouping", "a label's name")),
             }
             self.advance();

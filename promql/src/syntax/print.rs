@@ -11,6 +11,7 @@ use super::ast::{
     Aggregate, At, Binary, Cardinality, Duration, DurationKind, Expr, ExprKind, Extension,
     Matching, Modifiers, Selector, ValueType,
 };
+use super::lexer::raw_byte;
 use super::parse::constant;
 
 /// A line longer than this is broken.
@@ -267,7 +268,7 @@ pub(crate) fn number(v: f64) -> String {
         return "NaN".into();
     }
     if v.is_infinite() {
-        return if v > 0.0 { "Inf" } else { "-Inf" }.into();
+        return if v > 0.0 { "+Inf" } else { "-Inf" }.into();
     }
     let magnitude = v.abs();
     if v != 0.0 && !(1e-6..1e21).contains(&magnitude) {
@@ -287,6 +288,9 @@ pub(crate) fn quote(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
+            c if raw_byte(c).is_some() => {
+                let _ = write!(out, "\\x{:02x}", raw_byte(c).unwrap_or(0));
+            }
             c if c.is_control() => {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }

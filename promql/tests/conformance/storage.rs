@@ -133,11 +133,12 @@ fn ready(labels: &Labels, samples: &BTreeMap<i64, (Value, i64)>) -> SeriesData {
             Value::Histogram(h) => {
                 let mut h = (**h).clone();
                 let stale = model::is_stale(h.sum);
-                if !stale && !matches!(h.reset_hint, ResetHint::Gauge | ResetHint::Reset) {
+                if !stale && h.reset_hint != ResetHint::Gauge {
                     h.reset_hint = match &before {
-                        None => ResetHint::Unknown,
-                        Some(b) if is_reset(&h, b) => ResetHint::Reset,
-                        Some(_) => ResetHint::NotReset,
+                        Some(b) if h.reset_hint != ResetHint::Reset && !is_reset(&h, b) => {
+                            ResetHint::NotReset
+                        }
+                        _ => ResetHint::Unknown,
                     };
                 }
                 before = (!stale && h.reset_hint != ResetHint::Gauge).then(|| h.clone());
