@@ -23,7 +23,6 @@ use model::{Labels, QueryData, Source};
 
 use crate::notification::{Notification, Status};
 use crate::rules::{DEFAULT_INTERVAL_MS, Rule, RuleFile, RuleGroup};
-pub(crate) use persist::replace_file;
 pub use state::{Active, AlertState, RESOLVED_RETENTION_MS};
 
 /// What colours an engine.
@@ -114,7 +113,11 @@ impl RuleEngine {
 
     /// [`RuleEngine::new`] with options.
     #[must_use]
-    pub fn with_options(files: Vec<RuleFile>, state_dir: Option<PathBuf>, options: EngineOptions) -> Self {
+    pub fn with_options(
+        files: Vec<RuleFile>,
+        state_dir: Option<PathBuf>,
+        options: EngineOptions,
+    ) -> Self {
         let mut engine = RuleEngine {
             options,
             groups: groups_of(files),
@@ -152,10 +155,11 @@ impl RuleEngine {
 
     /// Evaluates the groups that are due at `now_ms`. Call it at least as often as the shortest interval.
     pub fn tick(&mut self, now_ms: i64, source: &dyn Source, engine: &promql::Engine) -> Tick {
-        let mut query = |source: &dyn Source, text: &str, t_ms: i64| match engine.instant(source, text, t_ms) {
-            Ok(output) => Ok(output.data),
-            Err(e) => Err(e.to_string()),
-        };
+        let mut query =
+            |source: &dyn Source, text: &str, t_ms: i64| match engine.instant(source, text, t_ms) {
+                Ok(output) => Ok(output.data),
+                Err(e) => Err(e.to_string()),
+            };
         self.tick_with(now_ms, source, &mut query)
     }
 
@@ -164,15 +168,25 @@ impl RuleEngine {
         let mut tick = Tick::default();
         for orphan in std::mem::take(&mut self.orphans) {
             self.dirty = true;
-            tick.transitions.push(evaluate::event(now_ms, "resolved", &orphan, "its rule is gone"));
+            tick.transitions.push(evaluate::event(
+                now_ms,
+                "resolved",
+                &orphan,
+                "its rule is gone",
+            ));
             let mut told = evaluate::notification(&orphan, Status::Resolved, &self.options, "");
             told.ends_at_ms = Some(now_ms);
             tick.notifications.push(told);
         }
         for group in &mut self.groups {
-            let interval = group.group.interval_ms.unwrap_or(self.options.default_interval_ms);
+            let interval = group
+                .group
+                .interval_ms
+                .unwrap_or(self.options.default_interval_ms);
             // Half a millisecond of scheduling slack would skip whole intervals: due means 98 % of one has passed.
-            let due = group.last_ms.is_none_or(|last| now_ms < last || (now_ms - last) * 50 >= interval * 49);
+            let due = group
+                .last_ms
+                .is_none_or(|last| now_ms < last || (now_ms - last) * 50 >= interval * 49);
             if due {
                 let run = evaluate::Run {
                     now_ms,
@@ -194,7 +208,10 @@ impl RuleEngine {
     #[must_use]
     pub fn next_due_ms(&self) -> Option<i64> {
         let due = |g: &GroupState| {
-            let interval = g.group.interval_ms.unwrap_or(self.options.default_interval_ms);
+            let interval = g
+                .group
+                .interval_ms
+                .unwrap_or(self.options.default_interval_ms);
             g.last_ms.map_or(i64::MIN, |last| last + interval)
         };
         self.groups.iter().map(due).min()
@@ -241,11 +258,13 @@ impl RuleEngine {
 
     fn snapshot(&self) -> persist::Saved {
         let rules = self.groups.iter().flat_map(|g| &g.rules);
-        let saved = rules.filter(|r| !r.alerts.is_empty()).map(|r| persist::SavedRule {
-            key: r.key.clone(),
-            last_ms: r.last_ms,
-            alerts: r.alerts.values().map(persist::SavedAlert::from).collect(),
-        });
+        let saved = rules
+            .filter(|r| !r.alerts.is_empty())
+            .map(|r| persist::SavedRule {
+                key: r.key.clone(),
+                last_ms: r.last_ms,
+                alerts: r.alerts.values().map(persist::SavedAlert::from).collect(),
+            });
         persist::Saved {
             version: persist::VERSION,
             rules: saved.collect(),

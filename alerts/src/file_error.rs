@@ -144,10 +144,11 @@ fn find_key(text: &str, from: Place, key: &str) -> Place {
     for (number, line) in text.lines().enumerate().skip(start) {
         let trimmed = line.trim_start().trim_start_matches("- ").trim_start();
         let bare = trimmed.trim_start_matches(['"', '\'']);
-        if bare
-            .strip_prefix(key)
-            .is_some_and(|r| r.trim_start_matches(['"', '\'']).trim_start().starts_with(':'))
-        {
+        if bare.strip_prefix(key).is_some_and(|r| {
+            r.trim_start_matches(['"', '\''])
+                .trim_start()
+                .starts_with(':')
+        }) {
             let column = line.chars().count() - trimmed.chars().count() + 1;
             return Place {
                 line: number + 1,
@@ -165,7 +166,12 @@ pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
     }
     let limit = (word.chars().count() / 3).max(1);
     known
-        .map(|k| (distance(&word.to_ascii_lowercase(), &k.to_ascii_lowercase()), k))
+        .map(|k| {
+            (
+                distance(&word.to_ascii_lowercase(), &k.to_ascii_lowercase()),
+                k,
+            )
+        })
         .filter(|(d, _)| *d <= limit)
         .min()
         .map(|(_, k)| k)
@@ -210,7 +216,10 @@ mod tests {
     #[test]
     fn nearest_is_a_slip_not_a_stranger() {
         let known = ["annotations", "labels", "for"];
-        assert_eq!(nearest("annotation", known.into_iter()), Some("annotations"));
+        assert_eq!(
+            nearest("annotation", known.into_iter()),
+            Some("annotations")
+        );
         assert_eq!(nearest("Lables", known.into_iter()), Some("labels"));
         assert_eq!(nearest("severity", known.into_iter()), None);
     }

@@ -19,9 +19,9 @@ use std::collections::BTreeMap;
 
 use model::{Labels, QueryData};
 
+pub(crate) use functions::escape_query;
 pub use humanize::{humanize, humanize_duration, humanize_percentage};
 pub use value::Value;
-pub(crate) use functions::escape_query;
 
 /// What is wrong with a template, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +62,11 @@ impl Template {
     }
 
     /// Expands it. Errors name the function or field that failed.
-    pub fn expand(&self, scope: &Scope<'_>, query: &mut QueryFn<'_>) -> Result<String, TemplateError> {
+    pub fn expand(
+        &self,
+        scope: &Scope<'_>,
+        query: &mut QueryFn<'_>,
+    ) -> Result<String, TemplateError> {
         let labels = labels_value(scope.labels);
         let external = Value::Map(
             scope
@@ -74,7 +78,10 @@ impl Template {
         let data = Value::Struct(BTreeMap::from([
             ("Labels".to_owned(), labels.clone()),
             ("ExternalLabels".to_owned(), external.clone()),
-            ("ExternalURL".to_owned(), Value::Str(scope.external_url.to_owned())),
+            (
+                "ExternalURL".to_owned(),
+                Value::Str(scope.external_url.to_owned()),
+            ),
             ("Value".to_owned(), Value::Float(scope.value)),
         ]));
         let variables = vec![
@@ -122,10 +129,14 @@ pub fn expand_or_error(text: &str, scope: &Scope<'_>, query: &mut QueryFn<'_>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::{VectorElement, Value as Sample};
+    use model::{Value as Sample, VectorElement};
 
     fn expand(text: &str) -> Result<String, TemplateError> {
-        let labels = Labels::from_pairs([("job", "api"), ("instance", "host:8080"), ("empty_not", "x")]);
+        let labels = Labels::from_pairs([
+            ("job", "api"),
+            ("instance", "host:8080"),
+            ("empty_not", "x"),
+        ]);
         let external = BTreeMap::from([("cluster".to_owned(), "eu".to_owned())]);
         let scope = Scope {
             labels: &labels,
@@ -163,31 +174,73 @@ mod tests {
             ("{{ $labels.nothing }}|", "|"),
             ("{{ $value | humanizePercentage }}", "5.123%"),
             ("{{ printf \"%.2f\" $value }}", "0.05"),
-            ("{{ printf \"%.1f%% of %s\" 5.25 $labels.job }}", "5.2% of api"),
+            (
+                "{{ printf \"%.1f%% of %s\" 5.25 $labels.job }}",
+                "5.2% of api",
+            ),
             ("{{ $labels.job | toUpper }}", "API"),
             ("{{ \"hello world\" | title }}", "Hello World"),
             ("{{ if gt $value 0.05 }}high{{ else }}low{{ end }}", "high"),
-            ("{{ if eq $labels.job \"x\" }}a{{ else if eq .Labels.job \"api\" }}b{{ end }}", "b"),
+            (
+                "{{ if eq $labels.job \"x\" }}a{{ else if eq .Labels.job \"api\" }}b{{ end }}",
+                "b",
+            ),
             ("{{- /* note */ -}} a {{- \" b\" -}}  c", "a bc"),
-            ("{{ range query \"up\" }}{{ .Labels.job }}={{ .Value }};{{ end }}", "b=2;a=1;"),
-            ("{{ range query \"up\" | sortByLabel \"job\" }}{{ .Labels.job }}{{ end }}", "ab"),
-            ("{{ with query \"up\" }}{{ . | first | value }}{{ end }}", "2"),
-            ("{{ with query \"up\" }}{{ . | first | label \"job\" }}{{ end }}", "b"),
-            ("{{ range $k, $v := $labels }}{{ $k }}:{{ $v }},{{ end }}", "empty_not:x,instance:host:8080,job:api,"),
+            (
+                "{{ range query \"up\" }}{{ .Labels.job }}={{ .Value }};{{ end }}",
+                "b=2;a=1;",
+            ),
+            (
+                "{{ range query \"up\" | sortByLabel \"job\" }}{{ .Labels.job }}{{ end }}",
+                "ab",
+            ),
+            (
+                "{{ with query \"up\" }}{{ . | first | value }}{{ end }}",
+                "2",
+            ),
+            (
+                "{{ with query \"up\" }}{{ . | first | label \"job\" }}{{ end }}",
+                "b",
+            ),
+            (
+                "{{ range $k, $v := $labels }}{{ $k }}:{{ $v }},{{ end }}",
+                "empty_not:x,instance:host:8080,job:api,",
+            ),
             ("{{ $x := 3 }}{{ $x }}{{ $x = 4 }}{{ $x }}", "34"),
-            ("{{ $externalLabels.cluster }} {{ $externalURL }}", "eu http://nines:9909"),
-            ("{{ define \"t\" }}<{{ . }}>{{ end }}{{ template \"t\" $labels.job }}", "<api>"),
-            ("{{ reReplaceAll \"(.*):.*\" \"$1\" $labels.instance }}", "host"),
+            (
+                "{{ $externalLabels.cluster }} {{ $externalURL }}",
+                "eu http://nines:9909",
+            ),
+            (
+                "{{ define \"t\" }}<{{ . }}>{{ end }}{{ template \"t\" $labels.job }}",
+                "<api>",
+            ),
+            (
+                "{{ reReplaceAll \"(.*):.*\" \"$1\" $labels.instance }}",
+                "host",
+            ),
             ("{{ stripPort $labels.instance }}", "host"),
             ("{{ match \"^a\" $labels.job }}", "true"),
             ("{{ len $labels.job }}{{ index $labels \"job\" }}", "3api"),
             ("{{ (query \"up\" | first).Value }}", "2"),
-            ("{{ 3661 | humanizeDuration }} {{ 1234567.0 | humanize }} {{ 2048 | humanize1024 }}", "1h 1m 1s 1.235M 2ki"),
-            ("{{ and true $labels.job }}{{ or \"\" \"z\" }}{{ not true }}", "apizfalse"),
+            (
+                "{{ 3661 | humanizeDuration }} {{ 1234567.0 | humanize }} {{ 2048 | humanize1024 }}",
+                "1h 1m 1s 1.235M 2ki",
+            ),
+            (
+                "{{ and true $labels.job }}{{ or \"\" \"z\" }}{{ not true }}",
+                "apizfalse",
+            ),
             ("{{ parseDuration \"1h30m\" }}", "5400"),
-            ("{{ 1000 | humanizeTimestamp }}", "1970-01-01 00:16:40 +0000 UTC"),
+            (
+                "{{ 1000 | humanizeTimestamp }}",
+                "1970-01-01 00:16:40 +0000 UTC",
+            ),
             ("{{ args 1 \"b\" | print }}", "map[arg0:1 arg1:b]"),
-            ("{{ range $i, $s := query \"up\" }}{{ if $i }},{{ end }}{{ $s.Labels.job }}{{ else }}none{{ end }}", "b,a"),
+            (
+                "{{ range $i, $s := query \"up\" }}{{ if $i }},{{ end }}{{ $s.Labels.job }}{{ else }}none{{ end }}",
+                "b,a",
+            ),
         ] {
             assert_eq!(expand(text).as_deref(), Ok(want), "{text}");
         }

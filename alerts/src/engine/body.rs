@@ -25,7 +25,11 @@ pub(super) fn rules(groups: &[GroupState], default_interval_ms: i64) -> RulesBod
 
 pub(super) fn alerts(groups: &[GroupState]) -> AlertsBody {
     AlertsBody {
-        alerts: groups.iter().flat_map(|g| &g.rules).flat_map(active).collect(),
+        alerts: groups
+            .iter()
+            .flat_map(|g| &g.rules)
+            .flat_map(active)
+            .collect(),
     }
 }
 
@@ -67,7 +71,10 @@ fn rule(state: &RuleState) -> RuleBody {
 }
 
 fn active(state: &RuleState) -> impl Iterator<Item = AlertBody> + '_ {
-    let shown = state.alerts.values().filter(|a| a.state != AlertState::Resolved);
+    let shown = state
+        .alerts
+        .values()
+        .filter(|a| a.state != AlertState::Resolved);
     shown.map(|a: &Active| AlertBody {
         labels: a.labels.clone(),
         annotations: a.annotations.clone(),

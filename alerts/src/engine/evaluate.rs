@@ -61,7 +61,10 @@ pub(super) fn group(
                 tick.samples.extend(samples);
             }
             Err(e) => {
-                tick.errors.push(format!("rule {:?} of group {:?}: {e}", rule.rule.name, group.group.name));
+                tick.errors.push(format!(
+                    "rule {:?} of group {:?}: {e}",
+                    rule.rule.name, group.group.name
+                ));
                 rule.last_error = Some(e);
             }
         }
@@ -74,7 +77,8 @@ pub(super) fn group(
 fn tell(rule: &RuleState, made: &Made, run: &Run<'_>, tick: &mut Tick) {
     for alert in &made.entered {
         let detail = format!("value {}", format_float(alert.value));
-        tick.transitions.push(event(run.now_ms, alert.state.word(), alert, &detail));
+        tick.transitions
+            .push(event(run.now_ms, alert.state.word(), alert, &detail));
     }
     for alert in made.entered.iter().chain(&made.replayed) {
         let status = match alert.state {
@@ -82,7 +86,8 @@ fn tell(rule: &RuleState, made: &Made, run: &Run<'_>, tick: &mut Tick) {
             AlertState::Firing => Status::Firing,
             AlertState::Resolved => Status::Resolved,
         };
-        tick.notifications.push(notification(alert, status, run.options, &rule.rule.expr));
+        tick.notifications
+            .push(notification(alert, status, run.options, &rule.rule.expr));
     }
 }
 
@@ -98,7 +103,12 @@ pub(super) fn event(now_ms: i64, kind: &str, alert: &Active, detail: &str) -> Al
     }
 }
 
-pub(super) fn notification(alert: &Active, status: Status, options: &EngineOptions, expr: &str) -> Notification {
+pub(super) fn notification(
+    alert: &Active,
+    status: Status,
+    options: &EngineOptions,
+    expr: &str,
+) -> Notification {
     let mut labels = alert.labels.to_builder();
     for (name, value) in &options.external_labels {
         if alert.labels.get(name).is_none() {
@@ -110,7 +120,9 @@ pub(super) fn notification(alert: &Active, status: Status, options: &EngineOptio
         labels: labels.build(),
         annotations: alert.annotations.clone(),
         starts_at_ms: alert.active_at_ms,
-        ends_at_ms: (status == Status::Resolved).then_some(alert.resolved_at_ms).flatten(),
+        ends_at_ms: (status == Status::Resolved)
+            .then_some(alert.resolved_at_ms)
+            .flatten(),
         value: format_float(alert.value),
         generator_url: match expr {
             "" => String::new(),
@@ -124,9 +136,14 @@ pub(super) fn notification(alert: &Active, status: Status, options: &EngineOptio
 }
 
 /// The series of this evaluation, and a staleness marker for each that the last one had and this one has not.
-fn with_staleness(rule: &mut RuleState, series: Vec<(Labels, f64)>, t_ms: i64) -> Vec<(Labels, i64, f64)> {
+fn with_staleness(
+    rule: &mut RuleState,
+    series: Vec<(Labels, f64)>,
+    t_ms: i64,
+) -> Vec<(Labels, i64, f64)> {
     let now: BTreeSet<Labels> = series.iter().map(|(l, _)| l.clone()).collect();
-    let mut samples: Vec<(Labels, i64, f64)> = series.into_iter().map(|(l, v)| (l, t_ms, v)).collect();
+    let mut samples: Vec<(Labels, i64, f64)> =
+        series.into_iter().map(|(l, v)| (l, t_ms, v)).collect();
     let gone = rule.returned.difference(&now);
     samples.extend(gone.map(|l| (l.clone(), t_ms, stale_nan())));
     rule.returned = now;
@@ -141,7 +158,10 @@ fn vector(data: QueryData) -> Result<Vec<VectorElement>, String> {
             t_ms,
             value: Value::Float(v),
         }]),
-        other => Err(format!("rule result is a {}, not a vector or scalar", other.type_name())),
+        other => Err(format!(
+            "rule result is a {}, not a vector or scalar",
+            other.type_name()
+        )),
     }
 }
 
@@ -171,7 +191,9 @@ fn record(
             labels.set(name.as_str(), value.as_str());
         }
         if series.insert(labels.build(), value).is_some() {
-            return Err("vector contains metrics with the same labelset after applying rule labels".into());
+            return Err(
+                "vector contains metrics with the same labelset after applying rule labels".into(),
+            );
         }
     }
     over_limit(limit, series.len(), "series")?;
@@ -201,23 +223,40 @@ fn alert(
         keep_ms: state.rule.keep_firing_for_ms,
     };
     let step = state::step(&mut state.alerts, holds, t_ms, hits);
-    let count = state.alerts.values().filter(|a| a.state != AlertState::Resolved).count();
+    let count = state
+        .alerts
+        .values()
+        .filter(|a| a.state != AlertState::Resolved)
+        .count();
     if let Err(e) = over_limit(limit, count, "alerts") {
         state.alerts.clear();
         state.returned.clear();
         return Err(e);
     }
-    let active = state.alerts.values().filter(|a| a.state != AlertState::Resolved);
-    let series = active.flat_map(|a| series_of(&state.rule.name, a)).collect();
+    let active = state
+        .alerts
+        .values()
+        .filter(|a| a.state != AlertState::Resolved);
+    let series = active
+        .flat_map(|a| series_of(&state.rule.name, a))
+        .collect();
     let replayed = match replay {
         None => Vec::new(),
         Some(_) => {
             let told: BTreeSet<&Labels> = step.entered.iter().map(|e| &e.labels).collect();
-            state.alerts.values().filter(|a| !told.contains(&a.labels)).cloned().collect()
+            state
+                .alerts
+                .values()
+                .filter(|a| !told.contains(&a.labels))
+                .cloned()
+                .collect()
         }
     };
     // While something is pending, the time of the last evaluation is kept too: see `skip_downtime`.
-    let pending = state.alerts.values().any(|a| a.state == AlertState::Pending);
+    let pending = state
+        .alerts
+        .values()
+        .any(|a| a.state == AlertState::Pending);
     Ok(Made {
         series,
         entered: step.entered,
@@ -231,7 +270,11 @@ fn skip_downtime(state: &mut RuleState, stopped_ms: i64, run: &Run<'_>) -> bool 
     let gap = run.now_ms - stopped_ms - run.interval_ms;
     let mut changed = false;
     if gap > run.interval_ms {
-        for alert in state.alerts.values_mut().filter(|a| a.state == AlertState::Pending) {
+        for alert in state
+            .alerts
+            .values_mut()
+            .filter(|a| a.state == AlertState::Pending)
+        {
             alert.active_at_ms += gap;
             changed = true;
         }
@@ -241,7 +284,9 @@ fn skip_downtime(state: &mut RuleState, stopped_ms: i64, run: &Run<'_>) -> bool 
 
 fn series_of(name: &str, alert: &Active) -> [(Labels, f64); 2] {
     let mut labels = alert.labels.to_builder();
-    labels.set("alertname", name).set(METRIC_NAME, "ALERTS_FOR_STATE");
+    labels
+        .set("alertname", name)
+        .set(METRIC_NAME, "ALERTS_FOR_STATE");
     let for_state = labels.build();
     labels
         .set(METRIC_NAME, "ALERTS")
@@ -280,10 +325,16 @@ fn hits(
             labels.set(name.as_str(), expand(text));
         }
         labels.set("alertname", rule.name.as_str());
-        let annotations = rule.annotations.iter().map(|(k, text)| (k.clone(), expand(text))).collect();
+        let annotations = rule
+            .annotations
+            .iter()
+            .map(|(k, text)| (k.clone(), expand(text)))
+            .collect();
         let labels = labels.build();
         if !seen.insert(labels.clone()) {
-            return Err("vector contains metrics with the same labelset after applying alert labels".into());
+            return Err(
+                "vector contains metrics with the same labelset after applying alert labels".into(),
+            );
         }
         out.push(Hit {
             labels,

@@ -57,7 +57,10 @@ impl Source for Overlay<'_> {
         Ok(out)
     }
 
-    fn exemplars(&self, request: &SelectRequest<'_>) -> Result<Vec<(Labels, Vec<Exemplar>)>, SourceError> {
+    fn exemplars(
+        &self,
+        request: &SelectRequest<'_>,
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, SourceError> {
         self.base.exemplars(request)
     }
 

@@ -96,7 +96,9 @@ pub(super) fn load(dir: &Path) -> Result<Option<Saved>, String> {
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => return Err(set_aside(&path, "it is not text")),
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+            return Err(set_aside(&path, "it is not text"));
+        }
         Err(e) => return Err(format!("{}: {e}", path.display())),
     };
     match decode(&text) {
@@ -111,7 +113,10 @@ fn set_aside(path: &Path, reason: &str) -> String {
         Ok(()) => format!("it was moved to {}", aside.display()),
         Err(e) => format!("it could not be moved: {e}"),
     };
-    format!("{} is damaged ({reason}); {moved}; alert state begins anew", path.display())
+    format!(
+        "{} is damaged ({reason}); {moved}; alert state begins anew",
+        path.display()
+    )
 }
 
 fn decode(text: &str) -> Result<Saved, String> {

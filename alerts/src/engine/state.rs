@@ -177,8 +177,9 @@ fn mature(alert: &mut Active, hold_ms: i64, now_ms: i64, out: &mut Step) {
         alert.fired_at_ms = Some(now_ms);
         out.changed = true;
         // An alert that was just re-entered as pending and fires at once is told only as firing.
-        out.entered
-            .retain(|e| !(e.state == AlertState::Pending && hold_ms == 0 && e.labels == alert.labels));
+        out.entered.retain(|e| {
+            !(e.state == AlertState::Pending && hold_ms == 0 && e.labels == alert.labels)
+        });
         out.entered.push(alert.clone());
     }
 }
@@ -229,14 +230,21 @@ mod tests {
             ("xx-xx", 1, 0, "pfrpf"),
             ("x-------------------", 0, 0, "frrrrrrrrrrrrrrrr..."),
         ] {
-            assert_eq!(life(pattern, hold, keep), want, "{pattern} for {hold} keep {keep}");
+            assert_eq!(
+                life(pattern, hold, keep),
+                want,
+                "{pattern} for {hold} keep {keep}"
+            );
         }
     }
 
     #[test]
     fn says_each_transition_once() {
         let mut alerts = BTreeMap::new();
-        let holds = Holds { hold_ms: 0, keep_ms: 0 };
+        let holds = Holds {
+            hold_ms: 0,
+            keep_ms: 0,
+        };
         let words = |s: Step| s.entered.iter().map(|a| a.state.word()).collect::<Vec<_>>();
         assert_eq!(words(step(&mut alerts, holds, 0, hit(1.0))), ["firing"]);
         let again = step(&mut alerts, holds, 1, hit(2.0));

@@ -42,7 +42,11 @@ fn element(instance: &str, v: f64) -> VectorElement {
 fn tick(engine: &mut RuleEngine, minute: i64, x: f64) -> Tick {
     let mut query = |_: &dyn Source, text: &str, _: i64| {
         let holds = text == "x" || x > 1.0;
-        Ok(QueryData::Vector(if holds { vec![element("a", x)] } else { vec![] }))
+        Ok(QueryData::Vector(if holds {
+            vec![element("a", x)]
+        } else {
+            vec![]
+        }))
     };
     engine.tick_with(minute * 60_000, &Nothing, &mut query)
 }
@@ -55,7 +59,11 @@ fn kinds(tick: &Tick) -> Vec<&str> {
 fn records_alerts_and_marks_stale() {
     let mut engine = RuleEngine::new(files(), None);
     let first = tick(&mut engine, 0, 2.0);
-    let texts: Vec<String> = first.samples.iter().map(|(l, _, v)| format!("{l} {v}")).collect();
+    let texts: Vec<String> = first
+        .samples
+        .iter()
+        .map(|(l, _, v)| format!("{l} {v}"))
+        .collect();
     assert_eq!(
         texts,
         [
@@ -92,11 +100,26 @@ fn only_due_groups_are_evaluated() {
     let mut engine = RuleEngine::new(files(), None);
     assert_eq!(tick(&mut engine, 0, 0.0).groups_evaluated, 1);
     let mut none = |_: &dyn Source, _: &str, _: i64| Ok(QueryData::Vector(vec![]));
-    assert_eq!(engine.tick_with(30_000, &Nothing, &mut none).groups_evaluated, 0);
+    assert_eq!(
+        engine
+            .tick_with(30_000, &Nothing, &mut none)
+            .groups_evaluated,
+        0
+    );
     assert_eq!(engine.next_due_ms(), Some(60_000));
-    assert_eq!(engine.tick_with(59_900, &Nothing, &mut none).groups_evaluated, 1);
+    assert_eq!(
+        engine
+            .tick_with(59_900, &Nothing, &mut none)
+            .groups_evaluated,
+        1
+    );
     // The clock was set back: evaluate rather than wait for it to catch up.
-    assert_eq!(engine.tick_with(10_000, &Nothing, &mut none).groups_evaluated, 1);
+    assert_eq!(
+        engine
+            .tick_with(10_000, &Nothing, &mut none)
+            .groups_evaluated,
+        1
+    );
 }
 
 #[test]
@@ -176,11 +199,27 @@ fn a_failing_rule_is_reported_and_keeps_its_alerts() {
 fn limits_and_duplicates_are_errors() {
     let text = RULES.replace("interval: 1m", "limit: 1");
     let mut engine = RuleEngine::new(vec![RuleFile::parse("r.yaml", &text).unwrap()], None);
-    let mut two = |_: &dyn Source, _: &str, _: i64| Ok(QueryData::Vector(vec![element("a", 2.0), element("b", 2.0)]));
+    let mut two = |_: &dyn Source, _: &str, _: i64| {
+        Ok(QueryData::Vector(vec![
+            element("a", 2.0),
+            element("b", 2.0),
+        ]))
+    };
     let errors = engine.tick_with(0, &Nothing, &mut two).errors;
-    assert!(errors[0].contains("exceeded limit of 1 with 2 series"), "{errors:?}");
-    assert!(errors[1].contains("exceeded limit of 1 with 2 alerts"), "{errors:?}");
-    let mut same = |_: &dyn Source, _: &str, _: i64| Ok(QueryData::Vector(vec![element("a", 2.0), element("a", 2.0)]));
+    assert!(
+        errors[0].contains("exceeded limit of 1 with 2 series"),
+        "{errors:?}"
+    );
+    assert!(
+        errors[1].contains("exceeded limit of 1 with 2 alerts"),
+        "{errors:?}"
+    );
+    let mut same = |_: &dyn Source, _: &str, _: i64| {
+        Ok(QueryData::Vector(vec![
+            element("a", 2.0),
+            element("a", 2.0),
+        ]))
+    };
     let errors = engine.tick_with(60_000, &Nothing, &mut same).errors;
     assert!(errors[0].contains("same labelset"), "{errors:?}");
 }

@@ -57,12 +57,8 @@ impl Context<'_> {
 
     fn expr(&self, expr: &Spanned<String>) -> Result<promql::Expr, RuleError> {
         promql::parse(&expr.value).map_err(|e| {
-            let place = locate::inside(
-                self.text,
-                expr.referenced.into(),
-                &expr.value,
-                e.span.start,
-            );
+            let place =
+                locate::inside(self.text, expr.referenced.into(), &expr.value, e.span.start);
             let width = expr
                 .value
                 .get(e.span.start..e.span.end)
@@ -95,7 +91,9 @@ pub(super) fn rule(
         (None, None) => {
             return Err(context
                 .error(place, "one of 'record' or 'alert' must be set")
-                .hint("give the rule a name: `alert: HighErrorRate` or `record: job:errors:rate5m`"));
+                .hint(
+                    "give the rule a name: `alert: HighErrorRate` or `record: job:errors:rate5m`",
+                ));
         }
         (Some(alert), None) => (RuleKind::Alert, alert),
         (None, Some(record)) => (RuleKind::Record, record),
@@ -112,12 +110,15 @@ pub(super) fn rule(
     let is_alert = kind == RuleKind::Alert;
     if !is_alert {
         refuse_on_recording(context, place, &name, &raw.hold, "for")?;
-        refuse_on_recording(context, place, &name, &raw.keep_firing_for, "keep_firing_for")?;
+        refuse_on_recording(
+            context,
+            place,
+            &name,
+            &raw.keep_firing_for,
+            "keep_firing_for",
+        )?;
         if raw.annotations.as_ref().is_some_and(|a| !a.0.is_empty()) {
-            return Err(context.error(
-                place,
-                "invalid field 'annotations' in recording rule",
-            ));
+            return Err(context.error(place, "invalid field 'annotations' in recording rule"));
         }
         if name.value.contains(['{', '}']) {
             return Err(context.error(
@@ -138,7 +139,9 @@ pub(super) fn rule(
         expr: expr.value.trim().to_owned(),
         parsed,
         for_ms: raw.hold.map_or(Ok(0), |d| context.duration(&d))?,
-        keep_firing_for_ms: raw.keep_firing_for.map_or(Ok(0), |d| context.duration(&d))?,
+        keep_firing_for_ms: raw
+            .keep_firing_for
+            .map_or(Ok(0), |d| context.duration(&d))?,
         labels,
         annotations: context.labels(raw.annotations.as_ref(), true)?,
         line: place.line,

@@ -49,7 +49,13 @@ fn offset_of(text: &str, place: Place) -> Option<usize> {
     }
     let line = &text[begin..];
     let column = place.column.checked_sub(1)?;
-    Some(begin + line.char_indices().nth(column).map_or(line.len(), |(i, _)| i))
+    Some(
+        begin
+            + line
+                .char_indices()
+                .nth(column)
+                .map_or(line.len(), |(i, _)| i),
+    )
 }
 
 fn place_of(text: &str, at: usize) -> Place {
@@ -78,9 +84,24 @@ mod tests {
     #[test]
     fn finds_tokens_in_every_style() {
         check("expr: up + bad", (1, 7), "up + bad", "bad");
-        check("expr: 'a{b=\"x\"} + bad'", (1, 7), "a{b=\"x\"} + bad", "bad");
-        check("expr: \"a{b=\\\"x\\\"} + bad\"", (1, 7), "a{b=\"x\"} + bad", "bad");
-        check("expr: |\n    up\n      + bad\nfor: 5m", (1, 7), "up\n  + bad\n", "bad");
+        check(
+            "expr: 'a{b=\"x\"} + bad'",
+            (1, 7),
+            "a{b=\"x\"} + bad",
+            "bad",
+        );
+        check(
+            "expr: \"a{b=\\\"x\\\"} + bad\"",
+            (1, 7),
+            "a{b=\"x\"} + bad",
+            "bad",
+        );
+        check(
+            "expr: |\n    up\n      + bad\nfor: 5m",
+            (1, 7),
+            "up\n  + bad\n",
+            "bad",
+        );
         check("expr: >-\n  up\n\n  + bad", (1, 7), "up\n+ bad", "bad");
     }
 
@@ -92,7 +113,10 @@ mod tests {
         let quoted = "expr: 'sum(up'\nfor: 5m";
         assert_eq!(
             inside(quoted, start, "sum(up", 6),
-            Place { line: 1, column: 14 }
+            Place {
+                line: 1,
+                column: 14
+            }
         );
     }
 }

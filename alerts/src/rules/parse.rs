@@ -23,7 +23,10 @@ impl<'de> Deserialize<'de> for Pairs {
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a mapping of names to texts")
             }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Pairs, A::Error> {
                 let mut out = Vec::new();
                 while let Some(entry) = map.next_entry()? {
                     out.push(entry);
@@ -102,7 +105,11 @@ pub(super) fn parse(file_name: &str, text: &str) -> Result<RuleFile, RuleError> 
     Ok(file)
 }
 
-fn group(context: &Context<'_>, raw: RawGroup, before: &[RuleGroup]) -> Result<RuleGroup, RuleError> {
+fn group(
+    context: &Context<'_>,
+    raw: RawGroup,
+    before: &[RuleGroup],
+) -> Result<RuleGroup, RuleError> {
     let Some(name) = raw.name.filter(|n| !n.value.is_empty()) else {
         let place = raw
             .rules

@@ -67,7 +67,10 @@ pub(super) fn to_yaml(file: &RuleFile) -> String {
             out.push_str(&format!("    limit: {}\n", group.limit));
         }
         if group.query_offset_ms > 0 {
-            out.push_str(&format!("    query_offset: {}\n", time(group.query_offset_ms)));
+            out.push_str(&format!(
+                "    query_offset: {}\n",
+                time(group.query_offset_ms)
+            ));
         }
         out.push_str("    rules:\n");
         for rule in &group.rules {
@@ -77,7 +80,10 @@ pub(super) fn to_yaml(file: &RuleFile) -> String {
             };
             out.push_str(&format!("      - {key}: {}\n", quote(&rule.name)));
             out.push_str(&format!("        expr: {}\n", quote(&rule.expr)));
-            for (name, ms) in [("for", rule.for_ms), ("keep_firing_for", rule.keep_firing_for_ms)] {
+            for (name, ms) in [
+                ("for", rule.for_ms),
+                ("keep_firing_for", rule.keep_firing_for_ms),
+            ] {
                 if ms > 0 {
                     out.push_str(&format!("        {name}: {}\n", time(ms)));
                 }

@@ -53,14 +53,18 @@ struct Reader<'a> {
 
 pub(super) fn parse(file: &str, text: &str) -> Result<SloFile, FileError> {
     let reader = Reader { file, text };
-    let raw: RawFile = serde_saphyr::from_str(text).map_err(|e| FileError::from_yaml(file, text, &e))?;
+    let raw: RawFile =
+        serde_saphyr::from_str(text).map_err(|e| FileError::from_yaml(file, text, &e))?;
     let mut slos: Vec<Slo> = Vec::new();
     for entry in raw.slos {
         let place = Place::from(entry.referenced);
         let name_place = Place::from(entry.value.name.referenced);
         let slo = reader.slo(place, entry.value)?;
         if slos.iter().any(|s| s.name == slo.name) {
-            return Err(reader.error(name_place, format!("the SLO name {:?} is repeated", slo.name)));
+            return Err(reader.error(
+                name_place,
+                format!("the SLO name {:?} is repeated", slo.name),
+            ));
         }
         slos.push(slo);
     }
@@ -82,20 +86,29 @@ impl Reader<'_> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if name.is_empty() || !name.chars().all(plain) {
             return Err(self
-                .error(raw.name.referenced.into(), format!("{name:?} cannot name an SLO"))
+                .error(
+                    raw.name.referenced.into(),
+                    format!("{name:?} cannot name an SLO"),
+                )
                 .hint("use lower-case letters, digits and -, as in checkout-latency"));
         }
         let percent = raw.objective.value;
         if !(percent > 0.0 && percent < 100.0) {
             return Err(self
-                .error(raw.objective.referenced.into(), format!("the objective {percent} is not a percentage"))
+                .error(
+                    raw.objective.referenced.into(),
+                    format!("the objective {percent} is not a percentage"),
+                )
                 .hint("write a number between 0 and 100, both excluded, as in 99.9"));
         }
         let part = match (raw.good, raw.bad) {
             (Some(good), None) => Part::Good(self.query("good", good)?),
             (None, Some(bad)) => Part::Bad(self.query("bad", bad)?),
             (Some(_), Some(bad)) => {
-                return Err(self.error(bad.referenced.into(), "only one of 'good' and 'bad' can be given"));
+                return Err(self.error(
+                    bad.referenced.into(),
+                    "only one of 'good' and 'bad' can be given",
+                ));
             }
             (None, None) => {
                 return Err(self
@@ -109,7 +122,10 @@ impl Reader<'_> {
                 let ms = model::duration::parse_ms(&p.value)
                     .map_err(|e| self.error(p.referenced.into(), e.to_string()))?;
                 if ms <= 0 {
-                    return Err(self.error(p.referenced.into(), "the period must be longer than nothing"));
+                    return Err(self.error(
+                        p.referenced.into(),
+                        "the period must be longer than nothing",
+                    ));
                 }
                 (p.value, ms)
             }
@@ -117,7 +133,9 @@ impl Reader<'_> {
         let min_bad_events = match raw.min_bad_events {
             None => MIN_BAD_EVENTS,
             Some(m) if m.value >= 0.0 => m.value,
-            Some(m) => return Err(self.error(m.referenced.into(), "min_bad_events cannot be negative")),
+            Some(m) => {
+                return Err(self.error(m.referenced.into(), "min_bad_events cannot be negative"));
+            }
         };
         Ok(Slo {
             description: raw.description,
@@ -143,13 +161,22 @@ impl Reader<'_> {
         })
     }
 
-    fn severity(&self, raw: Option<Spanned<String>>, default: &str) -> Result<Option<String>, FileError> {
+    fn severity(
+        &self,
+        raw: Option<Spanned<String>>,
+        default: &str,
+    ) -> Result<Option<String>, FileError> {
         match raw {
             None => Ok(Some(default.to_owned())),
             Some(s) if s.value == "none" => Ok(None),
-            Some(s) if matches!(s.value.as_str(), "critical" | "warning" | "info") => Ok(Some(s.value)),
+            Some(s) if matches!(s.value.as_str(), "critical" | "warning" | "info") => {
+                Ok(Some(s.value))
+            }
             Some(s) => Err(self
-                .error(s.referenced.into(), format!("{:?} is not a severity", s.value))
+                .error(
+                    s.referenced.into(),
+                    format!("{:?} is not a severity", s.value),
+                )
                 .hint("write critical, warning, info, or none for no such alert")),
         }
     }
@@ -197,14 +224,38 @@ mod tests {
     #[test]
     fn errors_have_places_and_hints() {
         for (from, to, want) in [
-            ("objective", "objctive", "s.yaml:3:5: unknown key \"objctive\""),
+            (
+                "objective",
+                "objctive",
+                "s.yaml:3:5: unknown key \"objctive\"",
+            ),
             ("99.9", "100", "s.yaml:3:16: the objective 100"),
-            ("[$window]))\n    total", "[5m]))\n    total", "s.yaml:4:11: \"good\" does not use $window"),
-            ("sum(increase(x[", "sum(incraese(x[", "s.yaml:5:16: could not parse \"total\""),
-            ("    good", "    bad: sum(increase(y[$window]))\n    good", "only one of"),
+            (
+                "[$window]))\n    total",
+                "[5m]))\n    total",
+                "s.yaml:4:11: \"good\" does not use $window",
+            ),
+            (
+                "sum(increase(x[",
+                "sum(incraese(x[",
+                "s.yaml:5:16: could not parse \"total\"",
+            ),
+            (
+                "    good",
+                "    bad: sum(increase(y[$window]))\n    good",
+                "only one of",
+            ),
             ("name: a", "name: A b", "s.yaml:2:11:"),
-            ("    total", "    page: loud\n    total", "is not a severity"),
-            ("    total", "    period: 30 days\n    total", "is not a duration"),
+            (
+                "    total",
+                "    page: loud\n    total",
+                "is not a severity",
+            ),
+            (
+                "    total",
+                "    period: 30 days\n    total",
+                "is not a duration",
+            ),
         ] {
             let text = GOOD.replacen(from, to, 1);
             assert_ne!(text, GOOD);

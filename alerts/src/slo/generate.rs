@@ -44,15 +44,30 @@ fn groups_of(slo: &Slo) -> Result<(RuleGroup, RuleGroup), String> {
     let (mut short, mut long) = (Vec::new(), Vec::new());
     for window_ms in WINDOWS_MS {
         let window = format_ms(window_ms);
-        let group = if window_ms < LONG_FROM_MS { &mut short } else { &mut long };
-        group.push(record(slo, &format!("{RATIO}{window}"), &ratio(slo, &window))?);
+        let group = if window_ms < LONG_FROM_MS {
+            &mut short
+        } else {
+            &mut long
+        };
+        group.push(record(
+            slo,
+            &format!("{RATIO}{window}"),
+            &ratio(slo, &window),
+        )?);
         if is_long(window_ms) {
             group.push(record(slo, &format!("{BAD}{window}"), &bad(slo, &window))?);
         }
     }
     long.push(record(slo, GOOD_PERIOD, &good(slo, &slo.period))?);
-    long.push(record(slo, TOTAL_PERIOD, &at(&slo.events.total, &slo.period))?);
-    for (severity, windows, kind) in [(&slo.page, &math::PAGE, "page"), (&slo.ticket, &math::TICKET, "ticket")] {
+    long.push(record(
+        slo,
+        TOTAL_PERIOD,
+        &at(&slo.events.total, &slo.period),
+    )?);
+    for (severity, windows, kind) in [
+        (&slo.page, &math::PAGE, "page"),
+        (&slo.ticket, &math::TICKET, "ticket"),
+    ] {
         if let Some(severity) = severity
             && let Some(rule) = alert(slo, severity, windows, kind)?
         {
@@ -67,7 +82,10 @@ fn groups_of(slo: &Slo) -> Result<(RuleGroup, RuleGroup), String> {
         labels: BTreeMap::new(),
         rules,
     };
-    Ok((group("", None, short), group("-long", Some(LONG_INTERVAL_MS), long)))
+    Ok((
+        group("", None, short),
+        group("-long", Some(LONG_INTERVAL_MS), long),
+    ))
 }
 
 fn is_long(window_ms: i64) -> bool {
@@ -131,7 +149,12 @@ fn rule(
 }
 
 /// One alert over both pairs. A pair whose threshold is 100 % errors or more can never fire and is left out.
-fn alert(slo: &Slo, severity: &str, windows: &[BurnWindow], kind: &str) -> Result<Option<Rule>, String> {
+fn alert(
+    slo: &Slo,
+    severity: &str,
+    windows: &[BurnWindow],
+    kind: &str,
+) -> Result<Option<Rule>, String> {
     let name = &slo.name;
     let pair = |w: &BurnWindow| {
         let threshold = math::threshold(w.rate, slo.objective);
@@ -155,7 +178,9 @@ fn alert(slo: &Slo, severity: &str, windows: &[BurnWindow], kind: &str) -> Resul
         ("severity".into(), severity.to_owned()),
         ("slo_alert".into(), kind.to_owned()),
     ]);
-    labels.entry("incident".into()).or_insert_with(|| format!("slo-{name}"));
+    labels
+        .entry("incident".into())
+        .or_insert_with(|| format!("slo-{name}"));
     let (title, speed) = match kind {
         "page" => ("SloBurnPage", "fast"),
         _ => ("SloBurnTicket", "slowly but steadily"),
@@ -164,7 +189,9 @@ fn alert(slo: &Slo, severity: &str, windows: &[BurnWindow], kind: &str) -> Resul
     let annotations = BTreeMap::from([
         (
             "summary".into(),
-            format!("SLO {name} burns its error budget {speed}: {{{{ $value | humanizePercentage }}}} of events are bad"),
+            format!(
+                "SLO {name} burns its error budget {speed}: {{{{ $value | humanizePercentage }}}} of events are bad"
+            ),
         ),
         (
             "description".into(),
@@ -174,14 +201,26 @@ fn alert(slo: &Slo, severity: &str, windows: &[BurnWindow], kind: &str) -> Resul
                 slo.period,
                 windows
                     .iter()
-                    .map(|w| format!("{}x in {} and {}", w.rate, format_ms(w.long_ms), format_ms(w.short_ms)))
+                    .map(|w| format!(
+                        "{}x in {} and {}",
+                        w.rate,
+                        format_ms(w.long_ms),
+                        format_ms(w.short_ms)
+                    ))
                     .collect::<Vec<_>>()
                     .join(", or ")
             ),
         ),
         ("runbook".into(), slo.runbook.clone()),
     ]);
-    rule(RuleKind::Alert, title, &pairs.join(" or "), labels, annotations).map(Some)
+    rule(
+        RuleKind::Alert,
+        title,
+        &pairs.join(" or "),
+        labels,
+        annotations,
+    )
+    .map(Some)
 }
 
 /// Without the dust of binary fractions: 0.0144, not 0.014400000000000012.
@@ -200,7 +239,11 @@ mod tests {
         let names: Vec<&str> = file.rules().map(|(_, r)| r.name.as_str()).collect();
         assert!(names.contains(&"slo:sli_error:ratio_rate5m"));
         assert!(names.contains(&"slo:bad_events:increase3d"));
-        let page = file.rules().find(|(_, r)| r.name == "SloBurnPage").unwrap().1;
+        let page = file
+            .rules()
+            .find(|(_, r)| r.name == "SloBurnPage")
+            .unwrap()
+            .1;
         assert!(page.expr.contains("0.0144"), "{}", page.expr);
         assert_eq!(page.severity(), "critical");
         let again = RuleFile::parse("g.yaml", &file.to_yaml()).unwrap();
@@ -211,8 +254,16 @@ mod tests {
     fn a_pair_that_can_never_fire_is_left_out() {
         let text = "slos:\n  - name: hits\n    objective: 85\n    good: sum(increase(h[$window]))\n    total: sum(increase(t[$window]))\n";
         let file = rules(&SloFile::parse("s.yaml", text).unwrap()).unwrap();
-        let page = file.rules().find(|(_, r)| r.name == "SloBurnPage").unwrap().1;
-        assert!(!page.expr.contains("rate1h"), "14.4 x 15 % is more than everything: {}", page.expr);
+        let page = file
+            .rules()
+            .find(|(_, r)| r.name == "SloBurnPage")
+            .unwrap()
+            .1;
+        assert!(
+            !page.expr.contains("rate1h"),
+            "14.4 x 15 % is more than everything: {}",
+            page.expr
+        );
         assert!(page.expr.contains("rate6h"));
     }
 }

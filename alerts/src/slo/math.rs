@@ -22,18 +22,42 @@ const DAY: i64 = 24 * HOUR;
 
 /// Fast burns, which page: 2 % of a 30-day budget in 1 h, 5 % in 6 h.
 pub const PAGE: [BurnWindow; 2] = [
-    BurnWindow { rate: 14.4, long_ms: HOUR, short_ms: 5 * MINUTE },
-    BurnWindow { rate: 6.0, long_ms: 6 * HOUR, short_ms: 30 * MINUTE },
+    BurnWindow {
+        rate: 14.4,
+        long_ms: HOUR,
+        short_ms: 5 * MINUTE,
+    },
+    BurnWindow {
+        rate: 6.0,
+        long_ms: 6 * HOUR,
+        short_ms: 30 * MINUTE,
+    },
 ];
 
 /// Slow burns, which make a ticket: 10 % of a 30-day budget in 1 d, 10 % in 3 d.
 pub const TICKET: [BurnWindow; 2] = [
-    BurnWindow { rate: 3.0, long_ms: DAY, short_ms: 2 * HOUR },
-    BurnWindow { rate: 1.0, long_ms: 3 * DAY, short_ms: 6 * HOUR },
+    BurnWindow {
+        rate: 3.0,
+        long_ms: DAY,
+        short_ms: 2 * HOUR,
+    },
+    BurnWindow {
+        rate: 1.0,
+        long_ms: 3 * DAY,
+        short_ms: 6 * HOUR,
+    },
 ];
 
 /// Every window that is recorded, shortest first.
-pub const WINDOWS_MS: [i64; 7] = [5 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 6 * HOUR, DAY, 3 * DAY];
+pub const WINDOWS_MS: [i64; 7] = [
+    5 * MINUTE,
+    30 * MINUTE,
+    HOUR,
+    2 * HOUR,
+    6 * HOUR,
+    DAY,
+    3 * DAY,
+];
 
 /// The share of events that may be bad.
 #[must_use]
@@ -44,7 +68,11 @@ pub fn budget_ratio(objective: f64) -> f64 {
 /// How fast the budget goes at this error ratio. Infinite when the objective leaves no budget and something is bad.
 #[must_use]
 pub fn burn_rate(error_ratio: f64, objective: f64) -> f64 {
-    if error_ratio == 0.0 { 0.0 } else { error_ratio / budget_ratio(objective) }
+    if error_ratio == 0.0 {
+        0.0
+    } else {
+        error_ratio / budget_ratio(objective)
+    }
 }
 
 /// The share of the budget left after a period with this error ratio; negative when overspent.
@@ -100,14 +128,23 @@ pub fn detection_ms(window: &BurnWindow, error_ratio: f64, objective: f64) -> Op
         return None;
     }
     let share = needed / error_ratio;
-    Some((share * window.long_ms.max(window.short_ms) as f64).ceil() as i64)
+    Some((share * window.long_ms.max(window.short_ms) as f64).round() as i64)
 }
 
 /// The share of the budget gone when a constant error ratio is detected.
 #[must_use]
-pub fn spent_at_detection(window: &BurnWindow, error_ratio: f64, objective: f64, period_ms: i64) -> Option<f64> {
+pub fn spent_at_detection(
+    window: &BurnWindow,
+    error_ratio: f64,
+    objective: f64,
+    period_ms: i64,
+) -> Option<f64> {
     let ms = detection_ms(window, error_ratio, objective)?;
-    Some(share_spent(burn_rate(error_ratio, objective), ms, period_ms))
+    Some(share_spent(
+        burn_rate(error_ratio, objective),
+        ms,
+        period_ms,
+    ))
 }
 
 /// Health checks: the shortest and the longest time from a failure to the verdict, milliseconds, when a check runs
@@ -133,7 +170,10 @@ mod tests {
     fn the_workbooks_table() {
         for (window, share) in PAGE.iter().chain(&TICKET).zip([0.02, 0.05, 0.1, 0.1]) {
             assert!(close(rate_for(share, window.long_ms, PERIOD), window.rate));
-            assert!(close(share_spent(window.rate, window.long_ms, PERIOD), share));
+            assert!(close(
+                share_spent(window.rate, window.long_ms, PERIOD),
+                share
+            ));
             assert_eq!(window.long_ms, window.short_ms * 12);
         }
         assert!(close(threshold(14.4, 0.999), 0.0144));

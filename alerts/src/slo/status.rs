@@ -35,7 +35,9 @@ pub(super) fn status_with(
     query: &mut dyn FnMut(&str) -> Result<QueryData, String>,
     time_scale: f64,
 ) -> Result<Vec<SloStatus>, String> {
-    let recorded = vector(query("{__name__=~\"slo:(sli_error|good_events|total_events):.+\"}")?);
+    let recorded = vector(query(
+        "{__name__=~\"slo:(sli_error|good_events|total_events):.+\"}",
+    )?);
     let firing = vector(query("ALERTS{alertstate=\"firing\", slo!=\"\"}")?);
     Ok(file
         .slos
@@ -51,8 +53,15 @@ fn vector(data: QueryData) -> Vec<VectorElement> {
     }
 }
 
-fn one(slo: &Slo, recorded: &[VectorElement], firing: &[VectorElement], time_scale: f64) -> SloStatus {
-    let mine = recorded.iter().filter(|e| e.labels.get("slo") == Some(&slo.name));
+fn one(
+    slo: &Slo,
+    recorded: &[VectorElement],
+    firing: &[VectorElement],
+    time_scale: f64,
+) -> SloStatus {
+    let mine = recorded
+        .iter()
+        .filter(|e| e.labels.get("slo") == Some(&slo.name));
     let values: BTreeMap<&str, f64> = mine
         .filter_map(|e| match e.value {
             Value::Float(v) if v.is_finite() => Some((e.labels.name(), v)),
@@ -98,7 +107,9 @@ fn one(slo: &Slo, recorded: &[VectorElement], firing: &[VectorElement], time_sca
 }
 
 fn alert(slo: &Slo, firing: &[VectorElement]) -> SloAlert {
-    let mine = firing.iter().filter(|e| e.labels.get("slo") == Some(&slo.name));
+    let mine = firing
+        .iter()
+        .filter(|e| e.labels.get("slo") == Some(&slo.name));
     mine.map(|e| match e.labels.get("slo_alert") {
         Some("page") => SloAlert::Page,
         Some("ticket") => SloAlert::Ticket,
@@ -150,8 +161,15 @@ mod tests {
         assert_eq!((a.burn[0].window.as_str(), a.burn[0].rate), ("5m", None));
         assert!((a.burn[2].rate.unwrap() - 2.0).abs() < 1e-9);
         // Half of the budget at twice the rate: a quarter of the period, which is 12 h at this scale.
-        assert!((a.empty_in_ms.unwrap() - 3 * 3_600_000).abs() <= 1, "{:?}", a.empty_in_ms);
+        assert!(
+            (a.empty_in_ms.unwrap() - 3 * 3_600_000).abs() <= 1,
+            "{:?}",
+            a.empty_in_ms
+        );
         assert_eq!(a.alert, SloAlert::Page);
-        assert_eq!((all[1].sli, all[1].budget_left, all[1].alert), (None, None, SloAlert::Ok));
+        assert_eq!(
+            (all[1].sli, all[1].budget_left, all[1].alert),
+            (None, None, SloAlert::Ok)
+        );
     }
 }

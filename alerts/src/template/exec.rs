@@ -78,7 +78,11 @@ impl Machine<'_, '_> {
             }
             Node::If(condition, yes, no) => {
                 let depth = self.variables.len();
-                let branch = if self.pipeline(condition, dot)?.is_true() { yes } else { no };
+                let branch = if self.pipeline(condition, dot)?.is_true() {
+                    yes
+                } else {
+                    no
+                };
                 let flow = self.block(branch, dot)?;
                 self.variables.truncate(depth);
                 return Ok(flow);

@@ -12,11 +12,54 @@ use super::printf;
 use super::value::Value;
 
 const NAMES: [&str; 49] = [
-    "and", "or", "not", "len", "index", "slice", "print", "println", "printf", "eq", "ne", "lt", "le",
-    "gt", "ge", "html", "js", "urlquery", "query", "first", "label", "value", "strvalue", "sortByLabel", "args",
-    "reReplaceAll", "match", "safeHtml", "title", "toUpper", "toLower", "humanize", "humanize1024",
-    "humanizeDuration", "humanizePercentage", "humanizeTimestamp", "toTime", "toDuration", "now", "parseDuration",
-    "stripPort", "stripDomain", "pathPrefix", "externalURL", "graphLink", "tableLink", "urlQueryEscape", "call",
+    "and",
+    "or",
+    "not",
+    "len",
+    "index",
+    "slice",
+    "print",
+    "println",
+    "printf",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "html",
+    "js",
+    "urlquery",
+    "query",
+    "first",
+    "label",
+    "value",
+    "strvalue",
+    "sortByLabel",
+    "args",
+    "reReplaceAll",
+    "match",
+    "safeHtml",
+    "title",
+    "toUpper",
+    "toLower",
+    "humanize",
+    "humanize1024",
+    "humanizeDuration",
+    "humanizePercentage",
+    "humanizeTimestamp",
+    "toTime",
+    "toDuration",
+    "now",
+    "parseDuration",
+    "stripPort",
+    "stripDomain",
+    "pathPrefix",
+    "externalURL",
+    "graphLink",
+    "tableLink",
+    "urlQueryEscape",
+    "call",
     "tmpl",
 ];
 
@@ -42,7 +85,10 @@ fn pure(name: &str, a: Vec<Value>) -> Called {
     let string = |s: String| Ok(Value::Str(s));
     match name {
         // Operands that decided were returned before the call.
-        "and" | "or" => a.last().cloned().ok_or_else(|| "wrong number of args".to_owned()),
+        "and" | "or" => a
+            .last()
+            .cloned()
+            .ok_or_else(|| "wrong number of args".to_owned()),
         "not" => Ok(Value::Bool(!argument(&a, 0)?.is_true())),
         "eq" | "ne" | "lt" | "le" | "gt" | "ge" => compare(name, &a),
         "len" => length(argument(&a, 0)?),
@@ -51,8 +97,8 @@ fn pure(name: &str, a: Vec<Value>) -> Called {
         "print" => string(a.iter().map(Value::print).collect()),
         "println" => string(a.iter().map(Value::print).collect::<Vec<_>>().join(" ") + "\n"),
         "printf" => string(printf::sprintf(&text(&a, 0)?, &a[1..])),
-        "html" | "js" | "urlquery" | "urlQueryEscape" | "safeHtml" | "title" | "toUpper" | "toLower"
-        | "stripPort" | "stripDomain" => on_text(name, &text(&a, 0)?),
+        "html" | "js" | "urlquery" | "urlQueryEscape" | "safeHtml" | "title" | "toUpper"
+        | "toLower" | "stripPort" | "stripDomain" => on_text(name, &text(&a, 0)?),
         "first" => match argument(&a, 0)? {
             Value::List(l) => l
                 .first()
@@ -75,7 +121,11 @@ fn pure(name: &str, a: Vec<Value>) -> Called {
         )),
         "reReplaceAll" => {
             let with = text(&a, 1)?;
-            string(regex(&text(&a, 0)?)?.replace_all(&text(&a, 2)?, with).into_owned())
+            string(
+                regex(&text(&a, 0)?)?
+                    .replace_all(&text(&a, 2)?, with)
+                    .into_owned(),
+            )
         }
         "match" => Ok(Value::Bool(regex(&text(&a, 0)?)?.is_match(&text(&a, 1)?))),
         "humanize" => string(humanize::humanize(number(&a)?)),
@@ -93,8 +143,13 @@ fn pure(name: &str, a: Vec<Value>) -> Called {
 }
 
 fn argument(a: &[Value], at: usize) -> Result<&Value, String> {
-    a.get(at)
-        .ok_or_else(|| format!("wrong number of args: want at least {}, got {}", at + 1, a.len()))
+    a.get(at).ok_or_else(|| {
+        format!(
+            "wrong number of args: want at least {}, got {}",
+            at + 1,
+            a.len()
+        )
+    })
 }
 
 fn text(a: &[Value], at: usize) -> Result<String, String> {
@@ -109,9 +164,13 @@ fn text(a: &[Value], at: usize) -> Result<String, String> {
 
 fn number(a: &[Value]) -> Result<f64, String> {
     let value = argument(a, 0)?;
-    value
-        .to_number()
-        .ok_or_else(|| format!("can't convert {} {:?} to float", value.type_name(), value.print()))
+    value.to_number().ok_or_else(|| {
+        format!(
+            "can't convert {} {:?} to float",
+            value.type_name(),
+            value.print()
+        )
+    })
 }
 
 fn regex(pattern: &str) -> Result<regex::Regex, String> {
@@ -216,11 +275,16 @@ fn on_text(name: &str, s: &str) -> Called {
             .replace('>', "&gt;")
             .replace('"', "&#34;")
             .replace('\'', "&#39;"),
-        "js" => s.replace('\\', "\\\\").replace('\'', "\\'").replace('"', "\\\""),
+        "js" => s
+            .replace('\\', "\\\\")
+            .replace('\'', "\\'")
+            .replace('"', "\\\""),
         "urlquery" | "urlQueryEscape" => escape_query(s),
         "stripPort" => match s.rsplit_once(':') {
             Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => {
-                host.trim_start_matches('[').trim_end_matches(']').to_owned()
+                host.trim_start_matches('[')
+                    .trim_end_matches(']')
+                    .to_owned()
             }
             _ => s.to_owned(),
         },
@@ -258,7 +322,9 @@ pub(crate) fn escape_query(s: &str) -> String {
     let mut out = String::with_capacity(s.len());
     for byte in s.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(byte.into())
+            }
             b' ' => out.push('+'),
             other => out.push_str(&format!("%{other:02X}")),
         }
@@ -272,7 +338,9 @@ fn link(expr: &str, tab: u8) -> String {
 
 fn path_of(url: &str) -> String {
     let after = url.split_once("://").map_or(url, |(_, rest)| rest);
-    after.find('/').map_or(String::new(), |i| after[i..].to_owned())
+    after
+        .find('/')
+        .map_or(String::new(), |i| after[i..].to_owned())
 }
 
 fn query(machine: &mut Machine<'_, '_>, expr: &str) -> Called {

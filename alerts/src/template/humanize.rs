@@ -33,7 +33,11 @@ pub(super) fn humanize_1024(v: f64) -> String {
     if v.abs() <= 1.0 || !v.is_finite() {
         return g4(v);
     }
-    with_prefix(v, 1024.0, ["", "ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi"])
+    with_prefix(
+        v,
+        1024.0,
+        ["", "ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi"],
+    )
 }
 
 fn with_prefix(v: f64, base: f64, prefixes: [&str; 9]) -> String {

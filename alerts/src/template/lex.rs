@@ -54,7 +54,10 @@ pub(super) fn lex(text: &str) -> Result<Vec<Piece>, TemplateError> {
             literal = literal.trim_start();
         }
         rest = &rest[open + 2..];
-        if let Some(after) = rest.strip_prefix('-').filter(|r| r.starts_with(char::is_whitespace)) {
+        if let Some(after) = rest
+            .strip_prefix('-')
+            .filter(|r| r.starts_with(char::is_whitespace))
+        {
             literal = literal.trim_end();
             rest = after;
         }
@@ -138,9 +141,7 @@ fn action(text: &str) -> Result<(Vec<Token>, &str, bool), TemplateError> {
                 (Token::Word(trimmed[..n].to_owned()), n)
             }
             other => {
-                return Err(TemplateError(format!(
-                    "unexpected {other:?} in an action"
-                )));
+                return Err(TemplateError(format!("unexpected {other:?} in an action")));
             }
         };
         tokens.push(token);

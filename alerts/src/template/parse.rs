@@ -65,9 +65,9 @@ pub(super) fn parse(text: &str) -> Parsed<(Vec<Node>, Defines)> {
     };
     let (nodes, end) = parser.block()?;
     match end {
-        End::Eof => Ok((nodes, parser.defines)),
-        End::End => error("unexpected {{end}}"),
-        End::Else(_) => error("unexpected {{else}}"),
+        Stop::Eof => Ok((nodes, parser.defines)),
+        Stop::End => error("unexpected {{end}}"),
+        Stop::Else(_) => error("unexpected {{else}}"),
     }
 }
 
@@ -79,7 +79,7 @@ struct Parser {
 }
 
 /// What closed a block.
-enum End {
+enum Stop {
     Eof,
     End,
     Else(Vec<Token>),
@@ -88,7 +88,7 @@ enum End {
 // === impl Parser ===
 
 impl Parser {
-    fn block(&mut self) -> Parsed<(Vec<Node>, End)> {
+    fn block(&mut self) -> Parsed<(Vec<Node>, Stop)> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return error("actions nest too deep");
@@ -96,7 +96,7 @@ impl Parser {
         let mut nodes = Vec::new();
         let end = loop {
             let tokens = match self.pieces.next() {
-                None => break End::Eof,
+                None => break Stop::Eof,
                 Some(Piece::Text(text)) => {
                     nodes.push(Node::Text(text));
                     continue;
@@ -110,8 +110,8 @@ impl Parser {
             };
             let rest = || tokens[1..].to_vec();
             match keyword.as_str() {
-                "end" => break End::End,
-                "else" => break End::Else(rest()),
+                "end" => break Stop::End,
+                "else" => break Stop::Else(rest()),
                 "if" | "with" | "range" => nodes.push(self.control(&keyword, rest())?),
                 "define" => self.define(rest())?,
                 "template" => nodes.push(self.template(rest())?),
@@ -129,9 +129,9 @@ impl Parser {
         let pipeline = self.pipeline(tokens, keyword == "range")?;
         let (body, end) = self.block()?;
         let otherwise = match end {
-            End::End => Vec::new(),
-            End::Eof => return error("unexpected EOF"),
-            End::Else(next) => match next.first() {
+            Stop::End => Vec::new(),
+            Stop::Eof => return error("unexpected EOF"),
+            Stop::Else(next) => match next.first() {
                 None => self.until_end()?,
                 Some(Token::Word(w)) if matches!(w.as_str(), "if" | "with") => {
                     let word = w.clone();
@@ -156,9 +156,9 @@ impl Parser {
 
     fn until_end(&mut self) -> Parsed<Vec<Node>> {
         match self.block()? {
-            (nodes, End::End) => Ok(nodes),
-            (_, End::Eof) => error("unexpected EOF"),
-            (_, End::Else(_)) => error("expected end; found {{else}}"),
+            (nodes, Stop::End) => Ok(nodes),
+            (_, Stop::Eof) => error("unexpected EOF"),
+            (_, Stop::Else(_)) => error("expected end; found {{else}}"),
         }
     }
 
@@ -184,20 +184,28 @@ impl Parser {
         Ok(Node::Template(name.clone(), argument))
     }
 
-    fn pipeline(&mut self, tokens: Vec<Token>, is_range: bool) -> Parsed<Pipeline> {
+    fn pipeline(&mut self, mut tokens: Vec<Token>, is_range: bool) -> Parsed<Pipeline> {
         let (mut variables, mut assigns, mut skip) = (Vec::new(), false, 0);
         match tokens.as_slice() {
-            [Token::Variable(a), op @ (Token::Declare | Token::Assign), ..] => {
+            [
+                Token::Variable(a),
+                op @ (Token::Declare | Token::Assign),
+                ..,
+            ] => {
                 (variables, assigns, skip) = (vec![a.clone()], *op == Token::Assign, 2);
             }
-            [Token::Variable(a), Token::Comma, Token::Variable(b), op @ (Token::Declare | Token::Assign), ..]
-                if is_range =>
-            {
+            [
+                Token::Variable(a),
+                Token::Comma,
+                Token::Variable(b),
+                op @ (Token::Declare | Token::Assign),
+                ..,
+            ] if is_range => {
                 (variables, assigns, skip) = (vec![a.clone(), b.clone()], *op == Token::Assign, 4);
             }
             _ => {}
         }
-        let mut words = tokens[skip..].to_vec().into_iter().peekable();
+        let mut words = tokens.split_off(skip).into_iter().peekable();
         let commands = self.commands(&mut words, false)?;
         for name in &variables {
             if assigns {

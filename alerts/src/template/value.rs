@@ -83,7 +83,10 @@ impl Value {
                 format!("[{}]", items.join(" "))
             }
             Value::Map(m) => {
-                let items: Vec<String> = m.iter().map(|(k, v)| format!("{k}:{}", v.print())).collect();
+                let items: Vec<String> = m
+                    .iter()
+                    .map(|(k, v)| format!("{k}:{}", v.print()))
+                    .collect();
                 format!("map[{}]", items.join(" "))
             }
             Value::Struct(m) => {
