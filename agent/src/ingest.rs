@@ -8,11 +8,13 @@ mod memory;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use model::log::LogRecord;
 use model::source::{Exemplar, Metadata};
 use model::{Labels, Source, Value};
+
+use crate::flush::Flushes;
 
 pub use memory::Memory;
 
@@ -109,10 +111,21 @@ pub struct Ingest {
 }
 
 struct Inner {
-    memory: Memory,
+    behind: Behind,
+    logs: OnceLock<LogSink>,
     counters: Counters,
     targets: Mutex<BTreeMap<(String, String), Target>>,
+    flushes: Flushes,
 }
+
+/// What is behind the door.
+enum Behind {
+    Memory(Memory),
+    Store(store::Store),
+}
+
+/// Takes log records; returns how many it kept.
+type LogSink = Box<dyn Fn(&[LogRecord]) -> usize + Send + Sync>;
 
 // === impl Ingest ===
 
@@ -120,11 +133,23 @@ impl Ingest {
     /// A door to a bounded memory, for tests: keeps at most `max_samples` and refuses what comes after.
     #[must_use]
     pub fn in_memory(max_samples: usize) -> Self {
+        Ingest::before(Behind::Memory(Memory::new(max_samples)))
+    }
+
+    /// The door to a store.
+    #[must_use]
+    pub fn to_store(store: store::Store) -> Self {
+        Ingest::before(Behind::Store(store))
+    }
+
+    fn before(behind: Behind) -> Self {
         Ingest {
             inner: Arc::new(Inner {
-                memory: Memory::new(max_samples),
+                behind,
+                logs: OnceLock::new(),
                 counters: Counters::default(),
                 targets: Mutex::default(),
+                flushes: Flushes::default(),
             }),
         }
     }
@@ -133,30 +158,66 @@ impl Ingest {
     /// Refused samples are counted, never an error. Blocks for one write of the log; cheap enough for async callers
     /// with batches below about 10 000 samples.
     pub fn append(&self, samples: &[Sample]) -> Appended {
-        let report = self.inner.memory.append(samples);
+        let report = match &self.inner.behind {
+            Behind::Memory(memory) => memory.append(samples),
+            Behind::Store(store) => append_to(store, samples),
+        };
         self.count(&report);
         report
     }
 
     /// Keeps what is known about the metric `name` (for histograms the name without suffix).
     pub fn metadata(&self, name: &str, metadata: Metadata) {
-        self.inner.memory.set_metadata(name, metadata);
+        match &self.inner.behind {
+            Behind::Memory(memory) => memory.set_metadata(name, metadata),
+            // Metadata that could not be written comes again with the next request.
+            Behind::Store(store) => drop(store.set_metadata(&[(name, metadata)])),
+        }
     }
 
-    /// Keeps exemplars of one series.
-    pub fn exemplars(&self, series: &Labels, exemplars: &[Exemplar]) {
-        self.inner.memory.append_exemplars(series, exemplars);
+    /// Keeps exemplars of series. They are a sample by nature: what the disk refuses is lost.
+    pub fn exemplars(&self, exemplars: &[(Labels, Exemplar)]) {
+        match &self.inner.behind {
+            Behind::Memory(memory) => memory.append_exemplars(exemplars),
+            Behind::Store(store) => {
+                let by_ref: Vec<(&Labels, Exemplar)> =
+                    exemplars.iter().map(|(l, e)| (l, e.clone())).collect();
+                drop(store.append_exemplars(&by_ref));
+            }
+        }
     }
 
     /// Keeps log records that a collector read (a tailed file). Returns how many were kept.
     pub fn logs(&self, records: &[LogRecord]) -> usize {
-        self.inner.memory.append_logs(records)
+        match (&self.inner.behind, self.inner.logs.get()) {
+            (_, Some(sink)) => sink(records),
+            (Behind::Memory(memory), None) => memory.append_logs(records),
+            (Behind::Store(_), None) => 0,
+        }
+    }
+
+    /// Says where log records go. The first call counts.
+    pub(crate) fn set_log_sink(
+        &self,
+        sink: impl Fn(&[LogRecord]) -> usize + Send + Sync + 'static,
+    ) {
+        drop(self.inner.logs.set(Box::new(sink)));
     }
 
     /// Reads back what was appended.
     #[must_use]
     pub fn source(&self) -> Arc<dyn Source> {
-        Arc::new(self.inner.memory.clone())
+        match &self.inner.behind {
+            Behind::Memory(memory) => Arc::new(memory.clone()),
+            Behind::Store(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// Where flushes are asked for. A collector that polls subscribes, polls at once on every request, and drops the
+    /// ticket when its samples are appended; so `POST /api/nines/v1/flush` leaves nothing behind.
+    #[must_use]
+    pub fn flushes(&self) -> &Flushes {
+        &self.inner.flushes
     }
 
     /// The counters since the start.
@@ -203,6 +264,30 @@ impl Ingest {
                 counter.fetch_add(n, Ordering::Relaxed);
             }
         }
+    }
+}
+
+fn append_to(store: &store::Store, samples: &[Sample]) -> Appended {
+    let by_ref: Vec<store::SampleRef<'_>> = samples
+        .iter()
+        .map(|s| store::SampleRef {
+            labels: &s.labels,
+            t_ms: s.t_ms,
+            value: s.value.clone(),
+        })
+        .collect();
+    match store.append(&by_ref) {
+        Ok(report) => Appended {
+            appended: report.appended,
+            out_of_order: report.out_of_order,
+            duplicate: report.duplicate,
+            cardinality: report.rejected_cardinality,
+            failed: 0,
+        },
+        Err(_) => Appended {
+            failed: samples.len() as u64,
+            ..Appended::default()
+        },
     }
 }
 

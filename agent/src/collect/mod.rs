@@ -1,7 +1,7 @@
 //! Collectors: what the agent fetches itself (scrapes, probes, the host, resources, tailed files).
 //!
 //! Owns their configuration and their tasks. Everything they find goes through [`Ingest`]; rows for `/api/v1/targets`
-//! through [`Ingest::report_target`]. Must not know the store, the receivers or the HTTP API.
+//! through [`Ingest::report_target`]. Who polls also polls on [`Ingest::flushes`]. Must not know the store, the receivers or the HTTP API.
 
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;

@@ -79,11 +79,13 @@ impl Memory {
         self.lock().metadata.insert(name.to_owned(), metadata);
     }
 
-    pub(super) fn append_exemplars(&self, series: &Labels, exemplars: &[Exemplar]) {
+    pub(super) fn append_exemplars(&self, exemplars: &[(Labels, Exemplar)]) {
         let mut inner = self.lock();
         let room = inner.room;
-        let kept = inner.exemplars.entry(series.clone()).or_default();
-        kept.extend(exemplars.iter().take(room).cloned());
+        for (series, exemplar) in exemplars.iter().take(room) {
+            let kept = inner.exemplars.entry(series.clone()).or_default();
+            kept.push(exemplar.clone());
+        }
     }
 
     pub(super) fn append_logs(&self, records: &[LogRecord]) -> usize {

@@ -1,0 +1,312 @@
+//! The agent's configuration: types, defaults, reading from YAML.
+//!
+//! Owns every setting's name, meaning and default (docs/agent.md lists them). Must not know flags nor the environment.
+
+mod place;
+mod values;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::collect::CollectConfig;
+use crate::error::AgentError;
+
+pub use values::{Address, Bytes, Millis, OrOff};
+
+/// Everything that can be set. Unknown keys are errors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// A name for what is observed, shown in headers. Default empty.
+    pub name: String,
+    /// Where the API and the UI answer. Default `127.0.0.1:9909`.
+    pub listen: String,
+    /// Where OTLP over gRPC is received. Default `127.0.0.1:4317`.
+    pub otlp_grpc: Address,
+    /// Where OTLP over HTTP is received. Default `127.0.0.1:4318`.
+    pub otlp_http: Address,
+    /// Clients must send `Authorization: Bearer` with this. Required when any address is not loopback.
+    pub token: Option<Secret>,
+    /// A file with the token (whitespace at its ends is dropped).
+    pub token_file: Option<PathBuf>,
+    /// Where data is kept. Default `nines-data`.
+    pub data_dir: PathBuf,
+    /// Samples older than this are deleted. Default `15d`. With `off` nothing is, and samples of any time are accepted.
+    pub retention: OrOff<Millis>,
+    /// Limits.
+    pub limits: Limits,
+    /// Traces and logs on disk.
+    pub keep: Keep,
+    /// What is derived from spans.
+    pub spans: Spans,
+    /// Queries.
+    pub query: Query,
+    /// What is collected.
+    pub collect: CollectConfig,
+    /// How often the agent writes its own metrics into its store. Default `5s`.
+    pub self_interval: OrOff<Millis>,
+    /// Where the agent sends spans of its own work, an OTLP/gRPC endpoint such as `http://127.0.0.1:4317`.
+    pub own_spans: Option<String>,
+}
+
+/// A text that is not shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Limits that bound the agent's memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of all requests in flight. Default `128MiB`.
+    pub in_flight: Bytes,
+    /// Largest request body, before and after decompression. Default `20MiB`.
+    pub body: Bytes,
+    /// Connections of one listener. Default 1024.
+    pub connections: usize,
+    /// A request's head must arrive within this. Default `30s`.
+    pub header_timeout: Millis,
+    /// A request's body must arrive within this. Default `30s`.
+    pub body_timeout: Millis,
+    /// Requests in flight are given this long at shutdown. Default `10s`.
+    pub drain: Millis,
+    /// Series in the store. Default 1000000.
+    pub series: usize,
+    /// Delta streams that are added up. Default 100000.
+    pub delta_streams: usize,
+}
+
+/// Traces and logs on disk; the oldest go first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keep {
+    /// Bytes of traces. Default `2GiB`.
+    pub trace_bytes: Bytes,
+    /// Age of traces. Default `3d`.
+    pub trace_retention: OrOff<Millis>,
+    /// Bytes of logs. Default `2GiB`.
+    pub log_bytes: Bytes,
+    /// Age of logs. Default `3d`.
+    pub log_retention: OrOff<Millis>,
+}
+
+/// RED and the service graph.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spans {
+    /// How often RED and graph series are written. Default `1s`.
+    pub interval: Millis,
+    /// Label sets of one service; more spans are counted in an overflow series. Default 2000.
+    pub max_series_per_service: usize,
+    /// How long a span waits for its other half. Default `10s`.
+    pub graph_wait: Millis,
+    /// How many spans wait. Default 100000.
+    pub graph_pending: usize,
+}
+
+/// PromQL queries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Query {
+    /// A query is given up after this. Default `2m`.
+    pub timeout: Millis,
+    /// Samples that one query may load. Default 50000000.
+    pub max_samples: usize,
+    /// Queries at the same time; more wait. Default 8.
+    pub concurrency: usize,
+    /// How far an instant selector looks back. Default `5m`.
+    pub lookback: Millis,
+}
+
+// === impl Default ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            name: String::new(),
+            listen: "127.0.0.1:9909".into(),
+            otlp_grpc: OrOff::On("127.0.0.1:4317".into()),
+            otlp_http: OrOff::On("127.0.0.1:4318".into()),
+            token: None,
+            token_file: None,
+            data_dir: "nines-data".into(),
+            retention: OrOff::On(Millis(15 * 86_400_000)),
+            limits: Limits::default(),
+            keep: Keep::default(),
+            spans: Spans::default(),
+            query: Query::default(),
+            collect: CollectConfig::default(),
+            self_interval: OrOff::On(Millis(5_000)),
+            own_spans: None,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            in_flight: Bytes(128 << 20),
+            body: Bytes(20 << 20),
+            connections: 1024,
+            header_timeout: Millis(30_000),
+            body_timeout: Millis(30_000),
+            drain: Millis(10_000),
+            series: 1_000_000,
+            delta_streams: 100_000,
+        }
+    }
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Keep {
+            trace_bytes: Bytes(2 << 30),
+            trace_retention: OrOff::On(Millis(3 * 86_400_000)),
+            log_bytes: Bytes(2 << 30),
+            log_retention: OrOff::On(Millis(3 * 86_400_000)),
+        }
+    }
+}
+
+impl Default for Spans {
+    fn default() -> Self {
+        Spans {
+            interval: Millis(1_000),
+            max_series_per_service: 2_000,
+            graph_wait: Millis(10_000),
+            graph_pending: 100_000,
+        }
+    }
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Query {
+            timeout: Millis(120_000),
+            max_samples: 50_000_000,
+            concurrency: 8,
+            lookback: Millis(300_000),
+        }
+    }
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads YAML. Errors name file, line and column, what was found, what is expected and what was probably meant.
+    pub fn from_yaml(file: &str, text: &str) -> Result<Self, AgentError> {
+        if text
+            .lines()
+            .all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'))
+        {
+            return Ok(Config::default());
+        }
+        serde_saphyr::from_str(text)
+            .map_err(|error| AgentError::Config(place::describe(file, text, &error)))
+    }
+
+    /// Reads a YAML file.
+    pub fn load(path: &std::path::Path) -> Result<Self, AgentError> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|source| AgentError::Read {
+            path: file.clone(),
+            source,
+        })?;
+        Config::from_yaml(&file, &text)
+    }
+
+    /// The token, from the setting or its file.
+    pub(crate) fn read_token(&self) -> Result<Option<String>, AgentError> {
+        if let Some(path) = &self.token_file {
+            let text = std::fs::read_to_string(path).map_err(|source| AgentError::Read {
+                path: path.display().to_string(),
+                source,
+            })?;
+            let token = text.trim().to_owned();
+            if token.is_empty() {
+                let path = path.display();
+                return Err(AgentError::Config(format!(
+                    "`token_file` {path} is empty; write the token into it"
+                )));
+            }
+            return Ok(Some(token));
+        }
+        match &self.token {
+            Some(Secret(token)) if token.is_empty() => Err(AgentError::Config(
+                "`token` is empty; set a long random text, or leave the setting out".into(),
+            )),
+            token => Ok(token.as_ref().map(|t| t.0.clone())),
+        }
+    }
+
+    /// Checks what types cannot.
+    pub(crate) fn validate(&self) -> Result<(), AgentError> {
+        for (name, value) in [
+            ("limits.in_flight", self.limits.in_flight.0),
+            ("limits.body", self.limits.body.0),
+            ("limits.connections", self.limits.connections as u64),
+            ("query.concurrency", self.query.concurrency as u64),
+            ("query.max_samples", self.query.max_samples as u64),
+            (
+                "spans.interval",
+                self.spans.interval.0.max(0).unsigned_abs(),
+            ),
+            ("query.timeout", self.query.timeout.0.max(0).unsigned_abs()),
+        ] {
+            if value == 0 {
+                return Err(AgentError::Config(format!(
+                    "`{name}` is 0; give it a value above 0, or leave it out for the default"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_default_and_values_are_read() {
+        assert_eq!(
+            Config::from_yaml("n.yaml", "# nothing\n").unwrap(),
+            Config::default()
+        );
+        let text = "listen: 127.0.0.1:1\notlp_grpc: off\nretention: off\nlimits:\n  body: 1MiB\nspans: {interval: 250ms}\n";
+        let config = Config::from_yaml("n.yaml", text).unwrap();
+        assert_eq!(config.otlp_grpc, OrOff::Off);
+        assert_eq!(config.retention, OrOff::Off);
+        assert_eq!(config.limits.body, Bytes(1 << 20));
+        assert_eq!(config.spans.interval, Millis(250));
+        let yaml = serde_json::to_string(&config).unwrap();
+        assert_eq!(Config::from_yaml("n.yaml", &yaml).unwrap(), config);
+    }
+
+    #[test]
+    fn errors_say_where_and_what_was_meant() {
+        let error = Config::from_yaml("n.yaml", "name: a\nlisten_on: x\n").unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("n.yaml:2:1: "), "{text}");
+        assert!(text.contains("unknown setting `listen_on`"), "{text}");
+        assert!(text.contains("did you mean `listen`?"), "{text}");
+        let text = Config::from_yaml("n.yaml", "spans:\n  interval: 5 parsecs\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("n.yaml:2:") && text.contains("5 parsecs") && text.contains("5m"),
+            "{text}"
+        );
+        let text = Config::from_yaml("n.yaml", "limits:\n  body: lots\n")
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("lots") && text.contains("20MiB"), "{text}");
+    }
+}

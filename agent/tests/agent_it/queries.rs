@@ -1,0 +1,460 @@
+//! Metrics in by every way, out by the Prometheus API.
+
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::metrics::v1::{
+    ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint,
+    Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint,
+    exponential_histogram_data_point::Buckets, metric::Data, number_data_point::Value,
+    summary_data_point::ValueAtQuantile,
+};
+use serde_json::json;
+
+use crate::harness::{Started, now_ns, resource, server_span, start, text, traces};
+
+/// The single value of an instant query.
+async fn value(started: &Started, query: &str) -> String {
+    let url =
+        reqwest::Url::parse_with_params(&started.api("/api/v1/query"), [("query", query)]).unwrap();
+    let body: serde_json::Value = started
+        .http
+        .get(url)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let result = body["data"]["result"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{query}: {body}"));
+    assert_eq!(result.len(), 1, "{query}: {body}");
+    result[0]["value"][1].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_span_is_counted_after_a_flush() {
+    let started = start().await;
+    let mut client = TraceServiceClient::connect(started.grpc()).await.unwrap();
+    for batch in 0..20u8 {
+        let spans = (1..=50u8)
+            .map(|i| {
+                server_span(
+                    batch + 1,
+                    i,
+                    "/users/{id}",
+                    if i % 10 == 0 { 500 } else { 200 },
+                )
+            })
+            .collect();
+        client.export(traces("gateway", spans)).await.unwrap();
+    }
+    started.flush().await;
+    let calls =
+        "sum(traces_span_metrics_calls_total{service_name=\"gateway\",http_route=\"/users/{id}\"})";
+    assert_eq!(value(&started, calls).await, "1000");
+    let errors = "sum(traces_span_metrics_calls_total{http_response_status_code=~\"5..\"})";
+    assert_eq!(value(&started, errors).await, "100");
+    assert_eq!(
+        value(
+            &started,
+            "sum(increase(traces_span_metrics_calls_total[1m])) > bool 0"
+        )
+        .await,
+        "1"
+    );
+    let inf = "sum(traces_span_metrics_duration_seconds_bucket{le=\"+Inf\"})";
+    assert_eq!(value(&started, inf).await, "1000");
+    let under = "sum(traces_span_metrics_duration_seconds_bucket{le=\"0.0025\"})";
+    assert_eq!(value(&started, under).await, "0");
+    assert_eq!(
+        value(
+            &started,
+            "histogram_count(sum(traces_span_metrics_duration_seconds))"
+        )
+        .await,
+        "1000"
+    );
+    let p99: f64 = value(
+        &started,
+        "histogram_quantile(0.99, sum(traces_span_metrics_duration_seconds))",
+    )
+    .await
+    .parse()
+    .unwrap();
+    assert!((p99 / 0.003 - 1.0).abs() < 0.01, "{p99}");
+    let edge = "traces_service_graph_request_total{client=\"user\",server=\"gateway\"}";
+    assert_eq!(value(&started, edge).await, "1000");
+    let exemplars = started
+        .get("/api/v1/query_exemplars?query=traces_span_metrics_duration_seconds_bucket")
+        .await;
+    assert!(
+        exemplars["data"][0]["exemplars"][0]["labels"]["trace_id"].is_string(),
+        "{exemplars}"
+    );
+    started.stop().await;
+}
+
+fn number(value: Value, at: u64) -> NumberDataPoint {
+    NumberDataPoint {
+        attributes: vec![text("pool.name", "main")],
+        time_unix_nano: at,
+        value: Some(value),
+        ..NumberDataPoint::default()
+    }
+}
+
+fn metric(name: &str, unit: &str, data: Data) -> Metric {
+    Metric {
+        name: name.into(),
+        unit: unit.into(),
+        description: "help".into(),
+        data: Some(data),
+        ..Metric::default()
+    }
+}
+
+fn request(metrics: Vec<Metric>) -> ExportMetricsServiceRequest {
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            resource: Some(resource("shop")),
+            scope_metrics: vec![ScopeMetrics {
+                metrics,
+                ..ScopeMetrics::default()
+            }],
+            ..ResourceMetrics::default()
+        }],
+    }
+}
+
+fn sum(temporality: i32, v: i64, at: u64) -> Data {
+    Data::Sum(Sum {
+        data_points: vec![number(Value::AsInt(v), at)],
+        aggregation_temporality: temporality,
+        is_monotonic: true,
+    })
+}
+
+fn histogram(temporality: i32, at: u64) -> Data {
+    Data::Histogram(Histogram {
+        aggregation_temporality: temporality,
+        data_points: vec![HistogramDataPoint {
+            time_unix_nano: at,
+            count: 6,
+            sum: Some(4.5),
+            bucket_counts: vec![1, 2, 3],
+            explicit_bounds: vec![0.1, 1.0],
+            ..HistogramDataPoint::default()
+        }],
+    })
+}
+
+fn exponential(at: u64) -> Data {
+    Data::ExponentialHistogram(ExponentialHistogram {
+        aggregation_temporality: 2,
+        data_points: vec![ExponentialHistogramDataPoint {
+            time_unix_nano: at,
+            count: 10,
+            sum: Some(20.0),
+            scale: 0,
+            zero_count: 1,
+            positive: Some(Buckets {
+                offset: -1,
+                bucket_counts: vec![2, 3, 4],
+            }),
+            ..ExponentialHistogramDataPoint::default()
+        }],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn otlp_metrics_become_series_with_prometheus_names() {
+    let started = start().await;
+    let mut client = MetricsServiceClient::connect(started.grpc()).await.unwrap();
+    let at = now_ns();
+    let summary = Data::Summary(Summary {
+        data_points: vec![SummaryDataPoint {
+            time_unix_nano: at,
+            count: 3,
+            sum: 6.0,
+            quantile_values: vec![ValueAtQuantile {
+                quantile: 0.5,
+                value: 2.0,
+            }],
+            ..SummaryDataPoint::default()
+        }],
+    });
+    let gauge = Data::Gauge(Gauge {
+        data_points: vec![number(Value::AsDouble(0.75), at)],
+    });
+    let first = request(vec![
+        metric("db.pool.utilization", "1", gauge),
+        metric("shop.orders", "{order}", sum(2, 41, at)),
+        metric("shop.delta", "", sum(1, 5, at)),
+        metric("http.server.request.duration", "s", histogram(2, at)),
+        metric("delta.duration", "s", histogram(1, at)),
+        metric("exp.duration", "s", exponential(at)),
+        metric("old.latency", "ms", summary),
+    ]);
+    let answer = client.export(first).await.unwrap().into_inner();
+    assert_eq!(answer.partial_success, None);
+    let later = at + 1_000_000;
+    client
+        .export(request(vec![
+            metric("shop.delta", "", sum(1, 7, later)),
+            metric("delta.duration", "s", histogram(1, later)),
+        ]))
+        .await
+        .unwrap();
+    for (query, wanted) in [
+        (
+            "db_pool_utilization_ratio{job=\"shop\",pool_name=\"main\"}",
+            "0.75",
+        ),
+        ("shop_orders_total", "41"),
+        ("shop_delta_total", "12"),
+        (
+            "http_server_request_duration_seconds_bucket{le=\"0.1\"}",
+            "1",
+        ),
+        ("http_server_request_duration_seconds_bucket{le=\"1\"}", "3"),
+        (
+            "http_server_request_duration_seconds_bucket{le=\"+Inf\"}",
+            "6",
+        ),
+        ("http_server_request_duration_seconds_sum", "4.5"),
+        ("delta_duration_seconds_count", "12"),
+        ("delta_duration_seconds_bucket{le=\"1\"}", "6"),
+        ("histogram_count(exp_duration_seconds)", "10"),
+        ("histogram_fraction(0, 0.5, exp_duration_seconds)", "0.1"),
+        ("old_latency_milliseconds{quantile=\"0.5\"}", "2"),
+        ("target_info{host_name=\"h1\"}", "1"),
+    ] {
+        assert_eq!(value(&started, query).await, wanted, "{query}");
+    }
+    let metadata = started
+        .get("/api/v1/metadata?metric=shop_orders_total")
+        .await;
+    assert_eq!(
+        metadata["data"]["shop_orders_total"][0],
+        json!({"type": "counter", "help": "help", "unit": ""})
+    );
+
+    let mut gone = number(Value::AsInt(0), later);
+    gone.flags = 1;
+    let data = Data::Sum(Sum {
+        data_points: vec![gone],
+        aggregation_temporality: 2,
+        is_monotonic: true,
+    });
+    client
+        .export(request(vec![metric("shop.orders", "", data)]))
+        .await
+        .unwrap();
+    let after = started.get("/api/v1/query?query=shop_orders_total").await;
+    assert_eq!(
+        after["data"]["result"],
+        json!([]),
+        "NoRecordedValue ends the series"
+    );
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_answers_as_prometheus_does() {
+    let started = start().await;
+    let mut client = TraceServiceClient::connect(started.grpc()).await.unwrap();
+    client
+        .export(traces("web", vec![server_span(1, 1, "/", 200)]))
+        .await
+        .unwrap();
+    started.flush().await;
+
+    let post = |path: &str, body: &str| {
+        let kind = "application/x-www-form-urlencoded";
+        let request = started
+            .http
+            .post(started.api(path))
+            .header("content-type", kind);
+        request.body(body.to_owned()).send()
+    };
+    let scalar: serde_json::Value = post("/api/v1/query", "query=1%2B1&time=5")
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(
+        scalar,
+        json!({"status": "success", "data": {"resultType": "scalar", "result": [5, "2"]}})
+    );
+    let now = now_ns() / 1_000_000_000;
+    let range = format!("query=vector(3)&start={}&end={now}&step=15", now - 30);
+    let matrix: serde_json::Value = post("/api/v1/query_range", &range)
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(
+        matrix["data"]["result"][0]["values"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3,
+        "{matrix}"
+    );
+
+    let names = started.get("/api/v1/label/service_name/values").await;
+    assert_eq!(names["data"], json!(["web"]));
+    let labels = started
+        .get("/api/v1/labels?match[]=traces_span_metrics_calls_total")
+        .await;
+    assert!(
+        labels["data"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("http_route")),
+        "{labels}"
+    );
+    let series = started
+        .get("/api/v1/series?match[]=traces_span_metrics_calls_total")
+        .await;
+    assert_eq!(series["data"][0]["service_name"], "web", "{series}");
+    for (path, status, kind, part) in [
+        (
+            "/api/v1/query?query=sum(",
+            400,
+            "bad_data",
+            "invalid parameter \"query\"",
+        ),
+        (
+            "/api/v1/query?query=up&time=x",
+            400,
+            "bad_data",
+            "cannot parse \"x\" to a valid timestamp",
+        ),
+        (
+            "/api/v1/query_range?query=up&start=0&end=100000&step=1",
+            400,
+            "bad_data",
+            "11,000 points",
+        ),
+        (
+            "/api/v1/query_range?query=up&start=9&end=1&step=1",
+            400,
+            "bad_data",
+            "must not be before start",
+        ),
+        (
+            "/api/v1/query_range?query=up&start=0&end=1&step=0",
+            400,
+            "bad_data",
+            "zero or negative",
+        ),
+        ("/api/v1/series", 400, "bad_data", "no match[] parameter"),
+        (
+            "/api/v1/query?query=label_replace(up,\"a\",\"b\",\"c\",\"(\")",
+            400,
+            "",
+            "invalid",
+        ),
+        ("/api/nines/v1/traces/xyz", 400, "bad_data", "32 hex digits"),
+    ] {
+        let response = started.http.get(started.api(path)).send().await.unwrap();
+        let got = response.status().as_u16();
+        let body: serde_json::Value = response.json().await.unwrap();
+        if kind.is_empty() {
+            assert!(
+                got == 400 || got == 422 || body["status"] == "success",
+                "{path}: {got} {body}"
+            );
+            continue;
+        }
+        assert_eq!(
+            (got, &body["status"], &body["errorType"]),
+            (status, &json!("error"), &json!(kind)),
+            "{path}"
+        );
+        assert!(
+            body["error"].as_str().unwrap().contains(part),
+            "{path}: {body}"
+        );
+    }
+    for path in [
+        "/api/v1/status/buildinfo",
+        "/api/v1/status/tsdb",
+        "/api/v1/status/flags",
+        "/api/v1/status/config",
+        "/api/v1/status/runtimeinfo",
+        "/api/v1/targets",
+        "/api/v1/metadata",
+        "/api/v1/format_query?query=sum(up)",
+        "/api/v1/parse_query?query=sum(up)",
+        "/api/nines/v1/self",
+    ] {
+        assert_eq!(started.get(path).await["status"], "success", "{path}");
+    }
+    let plain = reqwest::Client::builder().no_gzip().build().unwrap();
+    let zipped = plain
+        .get(started.api("/metrics"))
+        .header("accept-encoding", "gzip");
+    assert_eq!(
+        zipped.send().await.unwrap().headers()["content-encoding"],
+        "gzip"
+    );
+    let nothing = started
+        .http
+        .get(started.api("/api/v1/nothing"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(nothing.status(), 404);
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn remote_write_is_taken_or_refused_for_good() {
+    use agent::receive::wire::{put_bytes, put_fixed64, put_number};
+    let started = start().await;
+    let request = |v: f64, t_ms: i64| {
+        let mut series = Vec::new();
+        for (name, value) in [("__name__", "written_total"), ("job", "load")] {
+            let mut label = Vec::new();
+            put_bytes(&mut label, 1, name.as_bytes());
+            put_bytes(&mut label, 2, value.as_bytes());
+            put_bytes(&mut series, 1, &label);
+        }
+        let mut sample = Vec::new();
+        put_fixed64(&mut sample, 1, v.to_bits());
+        put_number(&mut sample, 2, t_ms.cast_unsigned());
+        put_bytes(&mut series, 2, &sample);
+        let mut message = Vec::new();
+        put_bytes(&mut message, 1, &series);
+        snap::raw::Encoder::new().compress_vec(&message).unwrap()
+    };
+    let write = async |body: Vec<u8>| {
+        let request = started.http.post(started.api("/api/v1/write"));
+        let request = request
+            .header("content-encoding", "snappy")
+            .header("content-type", "application/x-protobuf");
+        request.body(body).send().await.unwrap().status().as_u16()
+    };
+    let now = i64::try_from(now_ns() / 1_000_000).unwrap();
+    assert_eq!(write(request(7.0, now)).await, 204);
+    assert_eq!(value(&started, "written_total").await, "7");
+    assert_eq!(
+        write(request(8.0, now)).await,
+        400,
+        "another value for the same instant"
+    );
+    assert_eq!(write(b"not snappy".to_vec()).await, 400);
+    assert_eq!(
+        write(vec![0xff, 0xff, 0xff, 0xff, 0x0f, 0]).await,
+        413,
+        "announces 4 GiB"
+    );
+    assert_eq!(write(request(9.0, now + 1)).await, 204);
+    started.stop().await;
+}
