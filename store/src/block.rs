@@ -27,6 +27,7 @@ pub(crate) struct Block {
     path: PathBuf,
     pub(crate) bytes: u64,
     pub(crate) footer: Footer,
+    footer_part: Part,
     /// A read met damage: the block is not merged with others any more.
     suspect: AtomicBool,
 }
@@ -70,6 +71,7 @@ impl Block {
             path: path.to_owned(),
             bytes,
             footer,
+            footer_part: part,
             suspect: AtomicBool::new(false),
         })
     }
@@ -80,6 +82,11 @@ impl Block {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Bytes of the footer on disk.
+    pub(crate) fn footer_bytes(&self) -> u64 {
+        u64::from(self.footer_part.len)
     }
 
     pub(crate) fn overlaps(&self, start: i64, end: i64) -> bool {

@@ -10,6 +10,7 @@ use model::{NativeHistogram, Points};
 use crate::wire::{Damaged, Reader, put_ivarint, put_uvarint};
 
 pub(crate) mod histogram;
+pub(crate) mod split;
 pub(crate) mod values;
 
 /// The most samples that a chunk may claim to have; a reader refuses more before it allocates.
@@ -36,13 +37,15 @@ pub enum Encoding {
     Xor = 5,
     /// Native histograms.
     Histogram = 6,
+    /// Floats without a pattern: exponents as short codes, mantissas as they are.
+    Split = 7,
 }
 
 // === impl Encoding ===
 
 impl Encoding {
     /// All encodings, in the order of their codes.
-    pub const ALL: [Encoding; 7] = [
+    pub const ALL: [Encoding; 8] = [
         Encoding::Constant,
         Encoding::IntegerDelta,
         Encoding::IntegerDeltaOfDelta,
@@ -50,6 +53,7 @@ impl Encoding {
         Encoding::DecimalDeltaOfDelta,
         Encoding::Xor,
         Encoding::Histogram,
+        Encoding::Split,
     ];
 
     fn from_code(code: u8) -> Result<Self, Damaged> {
@@ -70,6 +74,7 @@ impl Encoding {
             Encoding::DecimalDeltaOfDelta => "decimal delta of delta",
             Encoding::Xor => "xor",
             Encoding::Histogram => "histogram",
+            Encoding::Split => "split float",
         }
     }
 }
@@ -358,7 +363,14 @@ mod tests {
             Encoding::DecimalDelta
         );
         assert_eq!(
-            round_trip(&times, &of(&|i| (i as f64).sqrt())),
+            round_trip(&times, &of(&|i| ((i + 1) as f64).sqrt())),
+            Encoding::Split
+        );
+        assert_eq!(
+            round_trip(
+                &times,
+                &of(&|i| f64::from_bits(0.1f64.to_bits() + (i as u64 * 7) % 5))
+            ),
             Encoding::Xor
         );
     }

@@ -4,6 +4,7 @@
 //! argument. Samples are in a checksummed log before they are acknowledged, then in memory in small typed chunks, then
 //! in immutable compressed blocks.
 
+pub mod admin;
 mod append;
 mod block;
 mod blocks;

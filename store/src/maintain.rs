@@ -366,7 +366,8 @@ fn seal_into(out: &mut Vec<u8>, batch: &mut Batch, salt: u32) {
     batch.clear();
 }
 
-fn encode(runs: Vec<Run>) -> Vec<Vec<u8>> {
+/// Chunks of merged runs.
+pub(crate) fn encode(runs: Vec<Run>) -> Vec<Vec<u8>> {
     let mut chunks = Vec::new();
     chunk::encode_points(&merge::merge(runs), CHUNK_SAMPLES, |c| {
         chunks.push(c.to_vec())
@@ -375,18 +376,18 @@ fn encode(runs: Vec<Run>) -> Vec<Vec<u8>> {
 }
 
 /// Reads a block's series one after another.
-struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     block: &'a Block,
     page: usize,
     entries: std::vec::IntoIter<Entry>,
     pages: Pages,
-    next: Option<Entry>,
+    pub(crate) next: Option<Entry>,
 }
 
 // === impl Cursor ===
 
 impl<'a> Cursor<'a> {
-    fn new(block: &'a Block) -> Result<Self, StoreError> {
+    pub(crate) fn new(block: &'a Block) -> Result<Self, StoreError> {
         let mut cursor = Cursor {
             block,
             page: 0,
@@ -408,7 +409,11 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    fn take_if(&mut self, labels: &Labels, runs: &mut Vec<Run>) -> Result<(), StoreError> {
+    pub(crate) fn take_if(
+        &mut self,
+        labels: &Labels,
+        runs: &mut Vec<Run>,
+    ) -> Result<(), StoreError> {
         if let Some(entry) = self.next.take_if(|e| e.labels == *labels) {
             let everything = (i64::MIN, i64::MAX);
             self.block

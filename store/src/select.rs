@@ -52,9 +52,9 @@ fn points(runs: &[Run]) -> usize {
 
 /// What memory answers, and the blocks that go with it: taken under one lock, so that no sample is missed or seen
 /// twice.
-struct InMemory {
-    series: Vec<(Labels, Vec<Run>)>,
-    blocks: Blocks,
+pub(crate) struct InMemory {
+    pub(crate) series: Vec<(Labels, Vec<Run>)>,
+    pub(crate) blocks: Blocks,
 }
 
 // === impl Store ===
@@ -68,7 +68,7 @@ impl Store {
         error
     }
 
-    fn in_memory(&self, request: &SelectRequest<'_>) -> Result<InMemory, SourceError> {
+    pub(crate) fn in_memory(&self, request: &SelectRequest<'_>) -> Result<InMemory, SourceError> {
         let state = self.read();
         let mut left = request.max_points;
         let mut all = Vec::new();

@@ -1,5 +1,6 @@
 //! The store from outside: one binary for all integration tests.
 
+mod admin;
 mod api;
 mod blocks;
 mod crash;

@@ -90,6 +90,24 @@ impl Block {
         read_page(&raw, self.footer.data.len(), |_| true).map_err(|e| self.corrupt(part, e))
     }
 
+    /// A series' chunks as they are stored, each with the page that it is in.
+    pub(crate) fn raw_chunks(
+        &self,
+        entry: &Entry,
+        pages: &mut Pages,
+    ) -> Result<Vec<(Part, Vec<u8>)>, StoreError> {
+        let mut all = Vec::new();
+        for chunk in &entry.chunks {
+            let part = self.footer.data[chunk.page];
+            let page = pages.get(self, chunk.page, part, None)?;
+            let bytes = page
+                .get(chunk.offset..chunk.offset.saturating_add(chunk.len))
+                .ok_or_else(|| self.corrupt(part, Damaged("a chunk is outside its page")))?;
+            all.push((part, bytes.to_vec()));
+        }
+        Ok(all)
+    }
+
     /// Appends the runs that hold a series' samples in `start..=end`.
     pub(crate) fn collect(
         &self,

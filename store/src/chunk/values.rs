@@ -1,10 +1,13 @@
 //! Float values of a chunk: constant, integer or scaled decimal differences, or xor byte planes.
 //!
-//! Owns the value part of a chunk. Must not know its times. Differences are whole bytes (zigzag varints) on purpose:
-//! the pages that chunks end up in are compressed again, and equal bytes compress where packed bits do not.
+//! Owns the value part of a chunk. Must not know its times. Words are split in byte planes (first the low bytes of all,
+//! then the next ones) on purpose: the pages that chunks end up in are compressed again, and planes of equal or few
+//! different bytes compress where packed bits do not. A plane decodes without a branch.
 
-use crate::chunk::Encoding;
-use crate::wire::{Damaged, MAX_EXACT, Reader, as_exact_integer, put_ivarint, put_uvarint};
+use crate::chunk::{Encoding, split};
+use crate::wire::{
+    Damaged, MAX_EXACT, Reader, as_exact_integer, put_ivarint, put_uvarint, unzigzag, zigzag,
+};
 
 /// The most decimal places that are tried.
 const MAX_PLACES: usize = 9;
@@ -31,8 +34,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, values: &[f64]) -> Encoding {
 
 fn encode_varying(out: &mut Vec<u8>, values: &[f64], scaled: &mut [i64]) -> Encoding {
     let Some((places, exceptions)) = scale(values, scaled) else {
-        put_xor(out, values);
-        return Encoding::Xor;
+        return put_patternless(out, values);
     };
     let at = out.len();
     let by_delta_of_delta = sizes(scaled);
@@ -41,13 +43,13 @@ fn encode_varying(out: &mut Vec<u8>, values: &[f64], scaled: &mut [i64]) -> Enco
     }
     put_exceptions(out, values, places, exceptions);
     put_differences(out, scaled, by_delta_of_delta);
-    if out.len() - at > values.len() * 7 {
-        let mut xor = Vec::with_capacity(values.len() * 8 + 16);
-        put_xor(&mut xor, values);
-        if xor.len() < out.len() - at {
+    if out.len() - at > values.len() * 6 {
+        let mut other = Vec::with_capacity(values.len() * 8 + 16);
+        let encoding = put_patternless(&mut other, values);
+        if other.len() < out.len() - at {
             out.truncate(at);
-            out.extend_from_slice(&xor);
-            return Encoding::Xor;
+            out.extend_from_slice(&other);
+            return encoding;
         }
     }
     match (places > 0, by_delta_of_delta) {
@@ -134,27 +136,60 @@ fn put_exceptions(out: &mut Vec<u8>, values: &[f64], places: usize, count: usize
 
 fn put_differences(out: &mut Vec<u8>, scaled: &[i64], of_differences: bool) {
     put_ivarint(out, scaled[0]);
-    let mut before = 0i64;
-    for pair in scaled.windows(2) {
-        let delta = pair[1] - pair[0];
-        put_ivarint(out, delta - before);
-        if of_differences {
-            before = delta;
+    let words = |k: usize| {
+        let delta = scaled[k + 1] - scaled[k];
+        let before = match of_differences && k > 0 {
+            true => scaled[k] - scaled[k - 1],
+            false => 0,
+        };
+        zigzag(delta - before)
+    };
+    put_planes(out, scaled.len() - 1, words);
+}
+
+/// Appends values that are neither integers nor short decimals.
+fn put_patternless(out: &mut Vec<u8>, values: &[f64]) -> Encoding {
+    let at = out.len();
+    put_xor(out, values);
+    match split::plan(values) {
+        Some(plan) if plan.bytes < out.len() - at => {
+            out.truncate(at);
+            split::encode(out, values, &plan);
+            Encoding::Split
         }
+        _ => Encoding::Xor,
     }
 }
 
 fn put_xor(out: &mut Vec<u8>, values: &[f64]) {
-    let xors = || values.windows(2).map(|w| w[0].to_bits() ^ w[1].to_bits());
-    let any = xors().fold(0, |all, x| all | x);
+    out.extend_from_slice(&values[0].to_bits().to_le_bytes());
+    let words = |k: usize| values[k].to_bits() ^ values[k + 1].to_bits();
+    put_planes(out, values.len() - 1, words);
+}
+
+/// Appends `count` words as a mask of the byte planes that are not all zero, then those planes.
+fn put_planes(out: &mut Vec<u8>, count: usize, word: impl Fn(usize) -> u64) {
+    let any = (0..count).fold(0, |all, k| all | word(k));
     let mask = (0..8)
         .filter(|plane| (any >> (plane * 8)) & 0xff != 0)
         .fold(0u8, |mask, plane| mask | 1 << plane);
-    out.extend_from_slice(&values[0].to_bits().to_le_bytes());
     out.push(mask);
     for plane in (0..8).filter(|p| mask >> p & 1 == 1) {
-        out.extend(xors().map(|x| (x >> (plane * 8)) as u8));
+        out.extend((0..count).map(|k| (word(k) >> (plane * 8)) as u8));
     }
+}
+
+/// Reads `count` words.
+fn read_planes(reader: &mut Reader<'_>, count: usize) -> Result<Vec<u64>, Damaged> {
+    let mask = reader.byte()?;
+    let bytes = reader.take(mask.count_ones() as usize * count)?;
+    let mut words = vec![0u64; count];
+    for (k, plane) in (0..8).filter(|p| mask >> p & 1 == 1).enumerate() {
+        for (word, byte) in words.iter_mut().zip(&bytes[k * count..(k + 1) * count]) {
+            *word |= u64::from(*byte) << (plane * 8);
+        }
+    }
+    Ok(words)
 }
 
 /// Appends the `count` values of a chunk.
@@ -175,6 +210,7 @@ pub(crate) fn decode(
         Encoding::DecimalDelta => read_decimals(reader, false, count, out),
         Encoding::DecimalDeltaOfDelta => read_decimals(reader, true, count, out),
         Encoding::Xor => read_xor(reader, count, out),
+        Encoding::Split => split::decode(reader, count, out),
         Encoding::Histogram => Err(Damaged("histograms are not floats")),
     }
 }
@@ -205,23 +241,23 @@ fn read_integers(
         reader.uvarint()?;
         reader.u64()?;
     }
-    if reader.len() < count {
-        return Err(Damaged("a count is larger than its data"));
-    }
     let at = out.len();
-    out.reserve(count);
     let mut value = reader.ivarint()?;
-    let mut delta = 0i64;
+    let words = read_planes(reader, count - 1)?;
+    out.reserve(count);
     out.push(value as f64);
-    for _ in 1..count {
-        let difference = reader.ivarint()?;
-        delta = if of_differences {
-            delta.wrapping_add(difference)
-        } else {
-            difference
-        };
-        value = value.wrapping_add(delta);
-        out.push(value as f64);
+    if of_differences {
+        let mut delta = 0i64;
+        out.extend(words.into_iter().map(|word| {
+            delta = delta.wrapping_add(unzigzag(word));
+            value = value.wrapping_add(delta);
+            value as f64
+        }));
+    } else {
+        out.extend(words.into_iter().map(|word| {
+            value = value.wrapping_add(unzigzag(word));
+            value as f64
+        }));
     }
     if places > 0 {
         let power = POWERS[places];
@@ -241,23 +277,13 @@ fn read_integers(
 }
 
 fn read_xor(reader: &mut Reader<'_>, count: usize, out: &mut Vec<f64>) -> Result<(), Damaged> {
-    let first = reader.u64()?;
-    let mask = reader.byte()?;
-    let gaps = count - 1;
-    let planes = mask.count_ones() as usize;
-    let bytes = reader.take(planes * gaps)?;
-    let mut bits = vec![0u64; gaps];
-    for (k, plane) in (0..8).filter(|p| mask >> p & 1 == 1).enumerate() {
-        for (word, byte) in bits.iter_mut().zip(&bytes[k * gaps..(k + 1) * gaps]) {
-            *word |= u64::from(*byte) << (plane * 8);
-        }
-    }
+    let mut last = reader.u64()?;
+    let words = read_planes(reader, count - 1)?;
     out.reserve(count);
-    out.push(f64::from_bits(first));
-    let mut last = first;
-    for word in bits {
+    out.push(f64::from_bits(last));
+    out.extend(words.into_iter().map(|word| {
         last ^= word;
-        out.push(f64::from_bits(last));
-    }
+        f64::from_bits(last)
+    }));
     Ok(())
 }
