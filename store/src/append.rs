@@ -309,6 +309,7 @@ impl Store {
             return Ok(());
         }
         log.record.clear();
+        log.record.shrink_to(crate::record::KEPT_BYTES);
         log.record.resize(RECORD_HEADER, 0);
         log.batch.write(&mut log.record);
         let counters = &self.inner.counters;

@@ -14,6 +14,8 @@ mod chunk;
 mod disk;
 mod error;
 mod exemplars;
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod maintain;
 mod merge;

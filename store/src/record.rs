@@ -13,6 +13,9 @@ use crate::wire::{
     Damaged, Reader, as_exact_integer, put_bytes, put_ivarint, put_number, put_uvarint,
 };
 
+/// Room that a section keeps from batch to batch: one that introduces many series is the exception.
+pub(crate) const KEPT_BYTES: usize = 256 << 10;
+
 const SERIES: u8 = 1;
 const FLOATS: u8 = 2;
 const HISTOGRAMS: u8 = 3;
@@ -78,6 +81,7 @@ impl Batch {
             &mut self.metadata,
         ] {
             section.clear();
+            section.shrink_to(KEPT_BYTES);
         }
         self.last_slot = u32::MAX;
         self.last_t = 0;

@@ -436,5 +436,14 @@ impl Index {
     }
 }
 
+/// Reads bytes as a block, checksums taken for good.
+pub(crate) fn check_for_fuzzing(bytes: &[u8]) {
+    let _ = format::read_checked(bytes, 0);
+    if let Ok(header) = format::read_header(bytes) {
+        let stored = bytes.get(format::BLOCK_HEADER..).unwrap_or(&[]);
+        let _ = format::read_content(&header.with_crc_of(stored), stored);
+    }
+}
+
 #[cfg(test)]
 mod tests;

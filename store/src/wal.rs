@@ -202,6 +202,11 @@ fn segment_header(seq: u64, salt: u32) -> Vec<u8> {
     header
 }
 
+/// The header of segment 1 with salt 0.
+pub(crate) fn header_for_fuzzing() -> Vec<u8> {
+    segment_header(1, 0)
+}
+
 /// A number that makes a segment's checksums differ from those of any other, so that bytes of one record inside
 /// another's payload are never taken for a record.
 pub(crate) fn fresh_salt() -> u32 {

@@ -89,7 +89,7 @@ fn is_past(matcher: &Matcher, value: &str) -> Option<bool> {
     (value != wanted).then_some(value > wanted)
 }
 
-fn decode_list(bytes: &[u8], series: u32) -> Result<Vec<u32>, Damaged> {
+pub(crate) fn decode_list(bytes: &[u8], series: u32) -> Result<Vec<u32>, Damaged> {
     let mut reader = Reader::new(bytes);
     let mut all = Vec::with_capacity(bytes.len());
     let mut ordinal = 0u64;

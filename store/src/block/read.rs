@@ -159,7 +159,7 @@ impl Pages {
 }
 
 /// Decodes those series of a page whose position `wanted` accepts.
-fn read_page(
+pub(crate) fn read_page(
     raw: &[u8],
     pages: usize,
     wanted: impl Fn(usize) -> bool,

@@ -37,7 +37,7 @@ fn encode_varying(out: &mut Vec<u8>, values: &[f64], scaled: &mut [i64]) -> Enco
         return put_patternless(out, values);
     };
     let at = out.len();
-    let by_delta_of_delta = sizes(scaled);
+    let by_delta_of_delta = prefers_delta_of_delta(scaled);
     if places > 0 {
         out.push(places as u8);
     }
@@ -100,17 +100,18 @@ fn scaled_integer(value: f64, places: usize) -> Option<i64> {
     exact.then_some(integer as i64)
 }
 
-/// Whether differences of differences are shorter than differences.
-fn sizes(scaled: &[i64]) -> bool {
-    let (mut delta_bytes, mut dod_bytes) = (0u32, 0u32);
+/// Whether differences of differences are much shorter than differences. A little is not enough: differences that are
+/// random have a sign more and a wider spread when taken twice.
+fn prefers_delta_of_delta(scaled: &[i64]) -> bool {
+    let (mut delta_bits, mut dod_bits) = (0u32, 0u32);
     let mut before = 0i64;
     for pair in scaled.windows(2) {
         let delta = pair[1] - pair[0];
-        delta_bytes += magnitude(delta);
-        dod_bytes += magnitude(delta - before);
+        delta_bits += magnitude(delta);
+        dod_bits += magnitude(delta - before);
         before = delta;
     }
-    dod_bytes < delta_bytes
+    dod_bits * 4 < delta_bits * 3
 }
 
 /// Bits of the magnitude: a finer measure than bytes, since pages are entropy coded again.
@@ -179,17 +180,33 @@ fn put_planes(out: &mut Vec<u8>, count: usize, word: impl Fn(usize) -> u64) {
     }
 }
 
-/// Reads `count` words.
-fn read_planes(reader: &mut Reader<'_>, count: usize) -> Result<Vec<u64>, Damaged> {
-    let mask = reader.byte()?;
-    let bytes = reader.take(mask.count_ones() as usize * count)?;
-    let mut words = vec![0u64; count];
-    for (k, plane) in (0..8).filter(|p| mask >> p & 1 == 1).enumerate() {
-        for (word, byte) in words.iter_mut().zip(&bytes[k * count..(k + 1) * count]) {
-            *word |= u64::from(*byte) << (plane * 8);
+/// Words that were read; those of a small chunk need no memory.
+#[derive(Default)]
+struct Words {
+    few: [u64; ON_STACK],
+    many: Vec<u64>,
+}
+
+// === impl Words ===
+
+impl Words {
+    /// Reads `count` words.
+    fn read(&mut self, reader: &mut Reader<'_>, count: usize) -> Result<&[u64], Damaged> {
+        let mask = reader.byte()?;
+        let bytes = reader.take(mask.count_ones() as usize * count)?;
+        let words = if count <= ON_STACK {
+            &mut self.few[..count]
+        } else {
+            self.many.resize(count, 0);
+            self.many.as_mut_slice()
+        };
+        for (k, plane) in (0..8).filter(|p| mask >> p & 1 == 1).enumerate() {
+            for (word, byte) in words.iter_mut().zip(&bytes[k * count..(k + 1) * count]) {
+                *word |= u64::from(*byte) << (plane * 8);
+            }
         }
+        Ok(words)
     }
-    Ok(words)
 }
 
 /// Appends the `count` values of a chunk.
@@ -243,19 +260,20 @@ fn read_integers(
     }
     let at = out.len();
     let mut value = reader.ivarint()?;
-    let words = read_planes(reader, count - 1)?;
+    let mut words = Words::default();
+    let words = words.read(reader, count - 1)?;
     out.reserve(count);
     out.push(value as f64);
     if of_differences {
         let mut delta = 0i64;
-        out.extend(words.into_iter().map(|word| {
-            delta = delta.wrapping_add(unzigzag(word));
+        out.extend(words.iter().map(|word| {
+            delta = delta.wrapping_add(unzigzag(*word));
             value = value.wrapping_add(delta);
             value as f64
         }));
     } else {
-        out.extend(words.into_iter().map(|word| {
-            value = value.wrapping_add(unzigzag(word));
+        out.extend(words.iter().map(|word| {
+            value = value.wrapping_add(unzigzag(*word));
             value as f64
         }));
     }
@@ -278,11 +296,12 @@ fn read_integers(
 
 fn read_xor(reader: &mut Reader<'_>, count: usize, out: &mut Vec<f64>) -> Result<(), Damaged> {
     let mut last = reader.u64()?;
-    let words = read_planes(reader, count - 1)?;
+    let mut words = Words::default();
+    let words = words.read(reader, count - 1)?;
     out.reserve(count);
     out.push(f64::from_bits(last));
-    out.extend(words.into_iter().map(|word| {
-        last ^= word;
+    out.extend(words.iter().map(|word| {
+        last ^= *word;
         f64::from_bits(last)
     }));
     Ok(())

@@ -143,6 +143,14 @@ impl Header {
         }
     }
 
+    /// This header, as if the content were the one that was written.
+    pub(crate) fn with_crc_of(self, stored: &[u8]) -> Self {
+        Header {
+            data_crc: crc32fast::hash(stored),
+            ..self
+        }
+    }
+
     fn checks(&self, salt: u32, header: &[u8], footer: &[u8]) -> bool {
         header_crc(salt, header, footer) == self.crc
     }
