@@ -253,6 +253,60 @@ fn a_full_disk_is_refused_said_and_recovered_from() {
     assert_eq!(store.stats().recovery.torn_bytes, 0);
 }
 
+/// While one thread appends and another cuts and merges, every read sees a whole prefix, never less than before.
+#[test]
+fn reads_are_of_one_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut keep = options(&dir);
+    keep.retention_ms = None;
+    let store = Store::open(keep).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let all: Vec<Labels> = (0..4)
+        .map(|i| labels(&[("__name__", "n"), ("i", &i.to_string())]))
+        .collect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut t = 0;
+            while t < 1_000 || (t < 100_000 && store.stats().compactions < 3) {
+                t += 1;
+                let samples: Vec<SampleRef<'_>> = all
+                    .iter()
+                    .map(|l| SampleRef::float(l, t, t as f64))
+                    .collect();
+                assert_eq!(store.append(&samples).unwrap().appended, 4);
+            }
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Acquire) {
+                store.compact(0).unwrap();
+            }
+        });
+        let mut seen = 0;
+        while !done.load(std::sync::atomic::Ordering::Acquire) {
+            let found = store.select(&request(&[], 0, i64::MAX)).unwrap();
+            let lengths: Vec<usize> = found.iter().map(|s| s.points.len()).collect();
+            assert!(lengths.windows(2).all(|w| w[0] == w[1]), "{lengths:?}");
+            for series in &found {
+                assert!(
+                    series
+                        .points
+                        .t_ms
+                        .iter()
+                        .enumerate()
+                        .all(|(k, t)| *t == k as i64 + 1)
+                );
+            }
+            let length = lengths.first().copied().unwrap_or(0);
+            assert!(length >= seen);
+            seen = length;
+        }
+    });
+    let stats = store.stats();
+    assert_eq!(floats(&store, "n").len() as u64, stats.appended);
+    assert!(stats.compactions > 0, "{stats:?}");
+}
+
 #[test]
 fn a_store_belongs_to_one_owner() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use model::{Labels, Matcher, SelectRequest, Source};
+use store::spool::{NewBlock, Segments, SegmentsOptions};
 use store::{SampleRef, Store, StoreOptions};
 
 const DIR: &str = "NINES_CRASH_DIR";
@@ -50,10 +51,23 @@ fn child() {
         }
     });
     let all = labels();
+    let segments = open_segments(&dir);
     let mut out = std::io::stdout().lock();
     let mut t = last(&store);
+    let mut in_segments = last_block(&segments);
     loop {
         t += 1;
+        if t > in_segments {
+            let block = NewBlock {
+                bytes: &content(t),
+                footer: &t.to_le_bytes(),
+                items: 1,
+                min_ns: t as u64,
+                max_ns: t as u64,
+            };
+            segments.append(&block).unwrap();
+            in_segments = t;
+        }
         let samples: Vec<SampleRef<'_>> = all
             .iter()
             .enumerate()
@@ -63,6 +77,32 @@ fn child() {
         writeln!(out, "ack {t}").unwrap();
         out.flush().unwrap();
     }
+}
+
+fn open_segments(dir: &str) -> Segments {
+    let mut options = SegmentsOptions::new(format!("{dir}/segments"));
+    options.segment_bytes = 1 << 18;
+    Segments::open(options).expect("opens")
+}
+
+fn content(t: i64) -> Vec<u8> {
+    format!("block {t} ")
+        .repeat(1 + t as usize % 50)
+        .into_bytes()
+}
+
+/// The last number of the segments. Checks that every number up to it has its block.
+fn last_block(segments: &Segments) -> i64 {
+    let blocks = segments.blocks();
+    for (k, block) in blocks.iter().rev().enumerate() {
+        let t = k as i64 + 1;
+        assert_eq!(segments.read(block.id).expect("readable"), content(t));
+        assert_eq!(
+            *segments.footer(block.id).expect("readable"),
+            t.to_le_bytes()
+        );
+    }
+    blocks.len() as i64
 }
 
 /// The last number of the store. Checks that every number up to it is there, once, with its value, in every series.
@@ -144,6 +184,13 @@ fn kill_9_loses_nothing_acknowledged() {
             recovered >= acknowledged,
             "round {round}: {recovered} < {acknowledged}"
         );
+        let segments = open_segments(dir.path().to_str().unwrap());
+        let blocks = last_block(&segments);
+        assert!(
+            blocks >= acknowledged,
+            "round {round}: {blocks} < {acknowledged}"
+        );
+        assert_eq!(segments.stats().damaged, 0);
         let recovery = store.stats().recovery;
         assert_eq!(
             (recovery.damaged, recovery.orphans),
