@@ -11,3 +11,6 @@ pub(crate) mod print;
 pub(crate) mod rewrite;
 pub(crate) mod selector;
 pub mod series;
+
+#[cfg(test)]
+pub(crate) mod language_test;

@@ -268,8 +268,16 @@ pub(crate) fn smooth(
         let (mut fc, mut hc) = (Cursor::default(), Cursor::default());
         for (step, t) in grid.times().enumerate() {
             let t = reference(modifiers, t);
-            let f = fc.seek(&samples.float_t, t - lookback, t + lookback);
-            let h = hc.seek(&samples.hist_t, t - lookback, t + lookback);
+            let f = fc.seek(
+                &samples.float_t,
+                t.saturating_sub(lookback),
+                t.saturating_add(lookback),
+            );
+            let h = hc.seek(
+                &samples.hist_t,
+                t.saturating_sub(lookback),
+                t.saturating_add(lookback),
+            );
             let cell = match (f.is_empty(), h.is_empty()) {
                 (true, true) => Cell::None,
                 (false, false) => {

@@ -293,7 +293,7 @@ fn regression(w: &Window<'_>, origin: i64) -> (f64, f64) {
     let n = w.floats.len() as f64;
     let mut sums = [Kahan::default(); 4];
     for (t, y) in w.float_t.iter().zip(w.floats) {
-        let x = (t - origin) as f64 / 1e3;
+        let x = (*t as f64 - origin as f64) / 1e3;
         for (sum, v) in sums.iter_mut().zip([x, *y, x * y, x * x]) {
             sum.add(v);
         }

@@ -114,10 +114,10 @@ pub(crate) fn nearest<'a>(
     let lower = word.to_ascii_lowercase();
     let limit = (word.chars().count() / 3).max(1);
     candidates
-        .map(|c| (distance(&lower, c), c))
-        .filter(|(d, _)| *d <= limit)
+        .map(|c| (distance(&lower, c), !c.starts_with(&lower), c))
+        .filter(|(d, ..)| *d <= limit)
         .min()
-        .map(|(_, c)| c)
+        .map(|(.., c)| c)
 }
 
 /// Edits (insert, delete, replace, swap of neighbours) from one word to the other.

@@ -14,17 +14,29 @@ use super::lexer::{self, Spanned, Token};
 /// The deepest tree that parsing accepts.
 pub(crate) const MAX_DEPTH: usize = 256;
 
+/// Queries of up to this many tokens are parsed on the caller's stack.
+const SHALLOW: usize = 96;
+
+/// The stack of the thread that parses longer ones, bytes.
+const DEEP_STACK: usize = 16 << 20;
+
 /// Reads a query and checks its types. Experimental syntax is accepted; the engine refuses it unless told otherwise.
 /// Errors name the place, what was expected and, where there is a guess, what was meant.
 pub fn parse(text: &str) -> Result<Expr, ParseError> {
-    let mut parser = Parser::new(text)?;
-    if parser.peek() == &Token::End {
-        return Err(parser.error_here("no expression found in input"));
+    let parser = Parser::new(text)?;
+    if parser.tokens.len() <= SHALLOW {
+        return parser.whole();
     }
-    let expr = parser.expr(0)?;
-    parser.expect_end()?;
-    check::check(text, &expr)?;
-    Ok(expr)
+    // So many tokens may nest deep; the caller's stack may be small.
+    let whole = Span::new(0, text.len());
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .stack_size(DEEP_STACK)
+            .spawn_scoped(scope, || parser.whole())
+            .map_err(|e| ParseError::new(text, whole, format!("no thread for a long query: {e}")))?
+            .join()
+            .unwrap_or_else(|_| Err(ParseError::new(text, whole, "the parser failed")))
+    })
 }
 
 /// Reads what stands between two evaluations of a metric: `name{label="value"}`, as labels.
@@ -54,6 +66,17 @@ impl<'a> Parser<'a> {
             at: 0,
             depth: 0,
         })
+    }
+
+    /// A whole query, checked.
+    fn whole(mut self) -> Parsed<Expr> {
+        if self.peek() == &Token::End {
+            return Err(self.error_here("no expression found in input"));
+        }
+        let expr = self.expr(0)?;
+        self.expect_end()?;
+        check::check(self.text, &expr)?;
+        Ok(expr)
     }
 
     pub(crate) fn peek(&self) -> &Token {

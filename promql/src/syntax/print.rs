@@ -247,7 +247,13 @@ impl fmt::Display for Duration {
             DurationKind::Negative(a) => write!(f, "-{a}"),
             DurationKind::Positive(a) => write!(f, "+{a}"),
             DurationKind::Paren(a) => write!(f, "({a})"),
-            DurationKind::Binary(op, a, b) => write!(f, "{a} {} {b}", op.text()),
+            DurationKind::Binary(op, a, b) => match b.kind {
+                // The right side of a product is a count.
+                DurationKind::Seconds(s) if op.precedence() > 4 => {
+                    write!(f, "{a} {} {}", op.text(), number(s))
+                }
+                _ => write!(f, "{a} {} {b}", op.text()),
+            },
         }
     }
 }
