@@ -6,6 +6,8 @@ mod block;
 mod call;
 mod dates;
 pub(crate) mod engine;
+#[cfg(test)]
+mod engine_test;
 mod extended;
 mod histfn;
 mod info;

@@ -17,10 +17,13 @@ struct Tally {
 }
 
 fn run_file(path: &Path) -> Tally {
-    let text = std::fs::read_to_string(path).expect("a readable script");
+    run(&std::fs::read_to_string(path).expect("a readable script"))
+}
+
+fn run(text: &str) -> Tally {
     let mut tally = Tally::default();
     let mut storage = storage::Storage::default();
-    for command in script::parse(&text) {
+    for command in script::parse(text) {
         match command {
             script::Command::Clear => storage = storage::Storage::default(),
             script::Command::Load(load) => {
@@ -44,6 +47,13 @@ fn run_file(path: &Path) -> Tally {
         }
     }
     tally
+}
+
+#[test]
+fn own_cases() {
+    let tally = run(include_str!("own.test"));
+    assert!(tally.failures.is_empty(), "{}", tally.failures.join("\n"));
+    assert!(tally.total > 50);
 }
 
 #[test]
