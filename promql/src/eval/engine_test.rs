@@ -194,7 +194,7 @@ fn a_source_may_answer_itself() {
         }
         fn evaluate(&self, query: &WholeQuery<'_>) -> Option<Result<QueryData, SourceError>> {
             (query.text == "remote")
-                .then(|| Ok(QueryData::Scalar(query.end_ms, query.step_ms as f64)))
+                .then_some(Ok(QueryData::Scalar(query.end_ms, query.step_ms as f64)))
         }
     }
     let output = engine().instant(&Remote, "remote", 7).unwrap();
