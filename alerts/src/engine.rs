@@ -23,6 +23,7 @@ use model::{Labels, QueryData, Source};
 
 use crate::notification::{Notification, Status};
 use crate::rules::{DEFAULT_INTERVAL_MS, Rule, RuleFile, RuleGroup};
+pub(crate) use persist::replace_file;
 pub use state::{Active, AlertState, RESOLVED_RETENTION_MS};
 
 /// What colours an engine.

@@ -8,13 +8,16 @@
 //! slo   (SloFile)  ─┘  recordings, ALERTS, state on disk             silences, outbox on disk
 //! ```
 
+pub mod delivery;
 pub mod engine;
 pub mod file_error;
 pub mod notification;
 pub mod rules;
+pub mod silence;
 pub mod slo;
 pub mod template;
 
+pub use delivery::{DeliveryConfig, Dispatcher, Outbox};
 pub use engine::{EngineOptions, RuleEngine, Tick};
 pub use file_error::FileError;
 pub use notification::{Notification, Status};
