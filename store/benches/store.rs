@@ -195,6 +195,14 @@ fn throughput(series: usize, steps: usize) -> Result<(), Box<dyn std::error::Err
     );
     let end_ms = START_MS + (steps as i64 - 1) * STEP_MS;
     read(&store, "memory", end_ms);
+    drop(store);
+    let cpu = cpu_seconds();
+    let store = Store::open(options(&dir))?;
+    println!("reopen, all samples in the log");
+    println!(
+        "  samples a CPU second        {:8.2} M",
+        samples / (cpu_seconds() - cpu) / 1e6
+    );
     let cpu = cpu_seconds();
     store.compact(end_ms)?;
     let cpu = cpu_seconds() - cpu;

@@ -63,6 +63,14 @@ impl SegmentsOptions {
         }
     }
 
+    /// What is older than this is past retention.
+    fn cutoff_ns(&self, now_ns: u64) -> u64 {
+        self.retention_ms.map_or(0, |keep| {
+            let keep_ns = keep.max(0).unsigned_abs().saturating_mul(1_000_000);
+            now_ns.saturating_sub(keep_ns)
+        })
+    }
+
     fn segment_limit(&self) -> u64 {
         let by_retention = self.retention_bytes.map_or(u64::MAX, |b| b / 8);
         self.segment_bytes.min(by_retention).max(256 << 10)
@@ -204,6 +212,10 @@ impl Segments {
                 index.stats.damaged += 1;
                 index.stats.damaged_bytes += tail_bytes;
             }
+            if segment.is_none() {
+                let aside = path.with_extension("nseg.damaged");
+                std::fs::rename(&path, &aside).map_err(|e| StoreError::io("rename", &path, e))?;
+            }
             index.segments.extend(segment);
         }
         let writer = match resume {
@@ -285,7 +297,7 @@ impl Segments {
         self.inner.syncer.switched(writer.file());
         let mut index = self.write_index();
         index.segments.push(segment);
-        index.expire(options, None)
+        index.expire(options, 0)
     }
 
     /// Every block, newest first.
@@ -341,8 +353,19 @@ impl Segments {
     /// Deletes what is past retention, oldest first. Call it every few seconds with the time, Unix nanoseconds.
     pub fn maintain(&self, now_ns: u64) -> Result<Expired, StoreError> {
         let before = self.read_index().stats.expired;
-        self.write_index()
-            .expire(&self.inner.options, Some(now_ns))?;
+        let cutoff_ns = self.inner.options.cutoff_ns(now_ns);
+        {
+            let mut writer = lock(&self.inner.writer);
+            let newest = self
+                .read_index()
+                .segments
+                .last()
+                .and_then(Segment::newest_ns);
+            if newest.is_some_and(|t| t < cutoff_ns) {
+                self.roll(&mut writer)?;
+            }
+        }
+        self.write_index().expire(&self.inner.options, cutoff_ns)?;
         let after = self.read_index().stats.expired;
         Ok(Expired {
             segments: after.segments - before.segments,
@@ -396,13 +419,7 @@ impl Index {
     }
 
     /// Deletes the oldest segments past the limits; never the one that grows.
-    fn expire(&mut self, options: &SegmentsOptions, now_ns: Option<u64>) -> Result<(), StoreError> {
-        let cutoff_ns = match (now_ns, options.retention_ms) {
-            (Some(now), Some(keep)) => {
-                now.saturating_sub(keep.max(0).unsigned_abs().saturating_mul(1_000_000))
-            }
-            _ => 0,
-        };
+    fn expire(&mut self, options: &SegmentsOptions, cutoff_ns: u64) -> Result<(), StoreError> {
         let mut total: u64 = self.segments.iter().map(Segment::bytes).sum();
         while let [first, _, ..] = self.segments.as_slice() {
             let too_old = first.newest_ns().is_none_or(|t| t < cutoff_ns);
