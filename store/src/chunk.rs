@@ -241,8 +241,20 @@ pub(crate) fn decode(
 ) -> Result<Header, Damaged> {
     let mut reader = Reader::new(chunk);
     let header = read_header(&mut reader)?;
+    decode_rest(reader, &header, start, end, out)?;
+    Ok(header)
+}
+
+/// The same, after the header has been read.
+pub(crate) fn decode_rest(
+    mut reader: Reader<'_>,
+    header: &Header,
+    start: i64,
+    end: i64,
+    out: &mut Points,
+) -> Result<(), Damaged> {
     let at = out.t_ms.len();
-    read_times(&mut reader, &header, &mut out.t_ms)?;
+    read_times(&mut reader, header, &mut out.t_ms)?;
     if header.encoding == Encoding::Histogram {
         let mut all = Vec::with_capacity(header.count.min(4096));
         histogram::decode(&mut reader, header.count, &mut all)?;
@@ -262,7 +274,7 @@ pub(crate) fn decode(
     if header.min_t < start || header.max_t > end {
         clip(out, at, start, end);
     }
-    Ok(header)
+    Ok(())
 }
 
 /// Removes what is outside `start..=end` from `at` on.

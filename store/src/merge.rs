@@ -5,7 +5,7 @@
 use model::Points;
 
 use crate::chunk;
-use crate::wire::Damaged;
+use crate::wire::{Damaged, Reader};
 
 /// Samples of one series, strictly ascending.
 pub(crate) type Run = Points;
@@ -29,9 +29,11 @@ pub(crate) fn decode_into(
     end: i64,
     runs: &mut Vec<Run>,
 ) -> Result<(), Damaged> {
-    let header = chunk::read_header(&mut crate::wire::Reader::new(chunk))?;
+    let mut reader = Reader::new(chunk);
+    let header = chunk::read_header(&mut reader)?;
     if header.overlaps(start, end) {
-        chunk::decode(chunk, start, end, last_run_before(runs, header.min_t))?;
+        let run = last_run_before(runs, header.min_t);
+        chunk::decode_rest(reader, &header, start, end, run)?;
     }
     Ok(())
 }
