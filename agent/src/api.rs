@@ -2,6 +2,7 @@
 //!
 //! Owns routes and what they need. Must not know wire formats of receivers. Queries run off the async threads.
 
+mod alerting;
 mod form;
 mod keep;
 mod query;
@@ -42,6 +43,21 @@ pub(crate) fn router(api: Api) -> Router {
         .route(
             path::EXEMPLARS,
             get(series::exemplars).post(series::exemplars),
+        )
+        .route(path::RULES, get(alerting::rules))
+        .route(path::ALERTS, get(alerting::alerts))
+        .route(path::SLOS, get(alerting::slos))
+        .route(path::ALERT_EVENTS, get(alerting::events))
+        .route(path::AM_STATUS, get(alerting::am_status_body))
+        .route(path::AM_ALERTS, get(alerting::am_alerts))
+        .route(path::AM_RECEIVERS, get(alerting::am_receivers))
+        .route(
+            path::AM_SILENCES,
+            get(alerting::am_silences).post(alerting::am_post_silence),
+        )
+        .route(
+            path::AM_SILENCE,
+            get(alerting::am_silence).delete(alerting::am_expire_silence),
         )
         .route(path::TARGETS, get(status::targets))
         .route(path::BUILD_INFO, get(status::build_info))

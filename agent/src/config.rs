@@ -42,6 +42,8 @@ pub struct Config {
     pub spans: Spans,
     /// Queries.
     pub query: Query,
+    /// Rules, SLOs and alert delivery.
+    pub alerts: Alerts,
     /// What is collected.
     pub collect: CollectConfig,
     /// How often the agent writes its own metrics into its store. Default `5s`.
@@ -111,6 +113,24 @@ pub struct Spans {
     pub graph_pending: usize,
 }
 
+/// Rules, SLOs and alert delivery.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alerts {
+    /// Whether the rules and SLOs that come with the program are evaluated. Default true.
+    pub pack: bool,
+    /// Prometheus rule files.
+    pub rules: Vec<PathBuf>,
+    /// SLO files.
+    pub slos: Vec<PathBuf>,
+    /// Every window and interval of rules and SLOs is divided by this; 1 is real time. Default 1.
+    pub time_scale: f64,
+    /// Interval of rule groups that do not say, before the time scale. Default `15s`.
+    pub evaluation_interval: Millis,
+    /// Receivers, routes and retries.
+    pub delivery: alerts::delivery::DeliveryConfig,
+}
+
 /// PromQL queries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -142,6 +162,7 @@ impl Default for Config {
             keep: Keep::default(),
             spans: Spans::default(),
             query: Query::default(),
+            alerts: Alerts::default(),
             collect: CollectConfig::default(),
             self_interval: OrOff::On(Millis(5_000)),
             own_spans: None,
@@ -182,6 +203,19 @@ impl Default for Spans {
             max_series_per_service: 2_000,
             graph_wait: Millis(10_000),
             graph_pending: 100_000,
+        }
+    }
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        Alerts {
+            pack: true,
+            rules: Vec::new(),
+            slos: Vec::new(),
+            time_scale: 1.0,
+            evaluation_interval: Millis(15_000),
+            delivery: alerts::delivery::DeliveryConfig::default(),
         }
     }
 }
@@ -248,7 +282,17 @@ impl Config {
 
     /// Checks what types cannot.
     pub(crate) fn validate(&self) -> Result<(), AgentError> {
+        let scale = self.alerts.time_scale;
+        if !(scale.is_finite() && scale >= 1e-3) {
+            return Err(AgentError::Config(format!(
+                "`alerts.time_scale` is {scale}; give it a number above 0, such as 60 (5m becomes 5s), or 1 for real time"
+            )));
+        }
         for (name, value) in [
+            (
+                "alerts.evaluation_interval",
+                self.alerts.evaluation_interval.0.max(0).unsigned_abs(),
+            ),
             ("limits.in_flight", self.limits.in_flight.0),
             ("limits.body", self.limits.body.0),
             ("limits.connections", self.limits.connections as u64),

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use model::log::LogRecord;
 use model::source::{Exemplar, Metadata};
-use model::{Labels, Source, Value};
+use model::{Labels, Source};
+
+pub use model::Value;
 
 use crate::flush::Flushes;
 
@@ -57,6 +59,15 @@ pub struct Appended {
 }
 
 impl Appended {
+    /// Adds another batch's report.
+    pub fn add(&mut self, other: &Appended) {
+        self.appended += other.appended;
+        self.out_of_order += other.out_of_order;
+        self.duplicate += other.duplicate;
+        self.cardinality += other.cardinality;
+        self.failed += other.failed;
+    }
+
     /// Samples that were not kept.
     #[must_use]
     pub fn refused(&self) -> u64 {

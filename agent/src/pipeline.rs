@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::ingest::{Appended, Ingest};
 use crate::keep::logs::Logs;
 use crate::keep::traces::Traces;
-use crate::receive::metrics::Translator;
+use crate::receive::metrics::{Translated, Translator};
 use crate::receive::remote_write::Write;
 use crate::receive::{log_records, metrics, spans};
 use crate::telemetry::Telemetry;
@@ -106,30 +106,39 @@ impl Pipeline {
     /// Takes an `ExportMetricsServiceRequest`.
     pub fn metrics(&self, request: &[u8], transport: &str) -> Result<Accepted, Refused> {
         metrics::check(request).map_err(malformed)?;
-        let mut translator = lock(&self.translator);
-        let translated = translator
-            .translate(request, clock::now_ms())
-            .map_err(malformed)?;
+        let mut total = Appended::default();
+        let (mut points, mut rejected, mut reason) = (0, 0, "");
         // Appended under the lock, so that totals of deltas reach the store in order.
-        let appended = self.ingest.append(&translated.samples);
+        let mut translator = lock(&self.translator);
+        let mut emit = |part: Translated| {
+            total.add(&self.ingest.append(&part.samples));
+            for (name, metadata) in part.metadata {
+                self.ingest.metadata(&name, metadata);
+            }
+            self.ingest.exemplars(&part.exemplars);
+            points += part.points;
+            rejected += part.rejected;
+            if part.rejected > 0 {
+                reason = part.reason;
+            }
+        };
+        translator
+            .translate(request, clock::now_ms(), &mut emit)
+            .map_err(malformed)?;
         drop(translator);
-        if appended.failed > 0 {
+        self.count_refused("metrics", &total);
+        if total.failed > 0 {
             return Err(Refused::Unavailable("the disk refused the write".into()));
         }
-        for (name, metadata) in translated.metadata {
-            self.ingest.metadata(&name, metadata);
-        }
-        self.ingest.exemplars(&translated.exemplars);
-        self.received("metrics", transport, translated.points, request.len());
+        self.received("metrics", transport, points, request.len());
         self.telemetry
-            .drop_items("metrics", "no_prometheus_form", translated.rejected);
-        self.count_refused("metrics", &appended);
+            .drop_items("metrics", "no_prometheus_form", rejected);
         Ok(Accepted {
-            rejected: translated.rejected + appended.refused(),
-            reason: match (translated.rejected, appended.refused()) {
+            rejected: rejected + total.refused(),
+            reason: match (rejected, total.refused()) {
                 (0, 0) => String::new(),
-                (0, _) => refusal(&appended),
-                _ => translated.reason.to_owned(),
+                (0, _) => refusal(&total),
+                _ => reason.to_owned(),
             },
         })
     }

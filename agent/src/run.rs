@@ -26,9 +26,11 @@ use crate::collect;
 use crate::config::{Address, Config, OrOff};
 use crate::error::AgentError;
 use crate::ingest::Ingest;
+use crate::judge::{self, Judge};
 use crate::keep::logs::Logs;
 use crate::keep::traces::Traces;
 use crate::observe;
+use crate::own_spans::TARGET;
 use crate::pipeline::Pipeline;
 use crate::receive::body::BodyLimits;
 use crate::receive::otlp::Receiver;
@@ -117,8 +119,14 @@ pub async fn start(config: Config) -> Result<Agent, AgentError> {
         max_samples: config.query.max_samples,
         ..promql::Options::default()
     });
+    let judge = Judge::start(
+        &config.alerts,
+        &config.data_dir.join("alerts"),
+        &format!("http://{api_addr}"),
+    )?;
     let api = Api {
         engine,
+        judge: Arc::new(judge),
         turns: Arc::new(Semaphore::new(config.query.concurrency)),
         pipeline: Arc::clone(&pipeline),
         store,
@@ -265,6 +273,9 @@ impl Agent {
         let collectors =
             collect::spawn_all(&config.collect, self.ingest.clone(), self.working.clone());
         self.tasks.extend(collectors);
+        let judge = Arc::clone(&self.api.judge);
+        let rules = judge::run(judge, self.api.clone(), self.working.clone());
+        self.tasks.push(tokio::spawn(rules));
     }
 
     /// Runs `job` off the async threads, again and again.
@@ -291,6 +302,7 @@ impl Agent {
 }
 
 fn maintain(api: &Api) {
+    let _span = tracing::info_span!(target: TARGET, "maintain").entered();
     let now_ns = clock::now_ns();
     let results = [
         ("store", api.store.maintain(clock::now_ms())),

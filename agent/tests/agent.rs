@@ -5,6 +5,10 @@
     reason = "a test that cannot go on should panic where it stands"
 )]
 
+#[path = "agent_it/alerting.rs"]
+mod alerting;
+#[path = "agent_it/clients.rs"]
+mod clients;
 #[path = "agent_it/harness.rs"]
 mod harness;
 #[path = "agent_it/lifecycle.rs"]
@@ -15,3 +19,5 @@ mod otlp_grpc;
 mod otlp_http;
 #[path = "agent_it/queries.rs"]
 mod queries;
+#[path = "agent_it/walks.rs"]
+mod walks;

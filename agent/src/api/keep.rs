@@ -13,6 +13,7 @@ use super::state::{Api, blocking};
 use crate::clock;
 use crate::keep::logs::LogQuery;
 use crate::keep::traces::TraceQuery;
+use crate::own_spans::TARGET;
 
 /// Items that are listed when the caller does not say.
 const DEFAULT_LIMIT: usize = 100;
@@ -35,7 +36,11 @@ pub(super) async fn traces(State(api): State<Api>, params: Params) -> Result<Res
         end_ns: Some(end_ns),
         limit: limit(&params)?,
     };
-    let found = blocking(move || Ok(api.pipeline.traces.search(&query))).await?;
+    let found = blocking(move || {
+        let _span = tracing::info_span!(target: TARGET, "search traces").entered();
+        Ok(api.pipeline.traces.search(&query))
+    })
+    .await?;
     Ok(success(found.traces))
 }
 
@@ -65,7 +70,11 @@ pub(super) async fn logs(State(api): State<Api>, params: Params) -> Result<Respo
         end_ns: Some(end_ns),
         limit: limit(&params)?,
     };
-    let found = blocking(move || Ok(api.pipeline.logs.search(&query))).await?;
+    let found = blocking(move || {
+        let _span = tracing::info_span!(target: TARGET, "search logs").entered();
+        Ok(api.pipeline.logs.search(&query))
+    })
+    .await?;
     Ok(success(found))
 }
 

@@ -15,6 +15,7 @@ use super::respond::{ApiError, json_bytes, success};
 use super::state::Api;
 use super::tree;
 use crate::clock;
+use crate::own_spans::TARGET;
 
 /// Points of one series that a range query may ask for, as in Prometheus.
 const MAX_POINTS: i64 = 11_000;
@@ -106,7 +107,7 @@ async fn evaluate(
         tokio::task::spawn_blocking(move || {
             // Held until the work is done, even when nobody waits for it any more.
             let _turn = turn;
-            let span = tracing::info_span!(target: "nines_agent", "query", kind);
+            let span = tracing::info_span!(target: TARGET, "query", kind);
             let _entered = span.enter();
             let output = work(source.as_ref()).map_err(|e| query_error(&e))?;
             body(output, limit)

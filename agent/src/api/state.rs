@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::respond::ApiError;
 use crate::config::Config;
+use crate::judge::Judge;
 use crate::pipeline::Pipeline;
 use crate::receive::body::BodyLimits;
 use crate::telemetry::Telemetry;
@@ -20,6 +21,7 @@ pub(crate) struct Api {
     pub store: Store,
     pub telemetry: Arc<Telemetry>,
     pub config: Arc<Config>,
+    pub judge: Arc<Judge>,
     pub engine: promql::Engine,
     /// One permit for each query that may run.
     pub turns: Arc<Semaphore>,

@@ -68,7 +68,7 @@ pub(super) async fn self_status(State(api): State<Api>) -> Result<Response, ApiE
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_ms: api.telemetry.started_ms(),
             now_ms,
-            time_scale: 1.0,
+            time_scale: api.config.alerts.time_scale,
             series: stats.series as u64,
             samples: stats.appended,
             spans: counted("traces"),

@@ -16,6 +16,9 @@ use crate::receive::remote_write::{self, WriteError};
 /// Decompressed bytes for each byte that a body may have: snappy seldom reaches more, and requests are small.
 const EXPANSION: usize = 4;
 
+/// Bytes in memory for each byte of a message: small samples grow most.
+const BYTES_PER_BYTE: usize = 4;
+
 /// `POST /api/v1/write`.
 pub(super) async fn remote_write(
     State(api): State<Api>,
@@ -38,7 +41,7 @@ async fn write(api: &Api, request: Request) -> Result<(), (ApiError, &'static st
     let result = blocking(move || {
         let mut lease = read.lease;
         let taken = remote_write::decompress(&read.bytes, limit).and_then(|message| {
-            let room = lease.grow_to(read.bytes.len() + message.len());
+            let room = lease.grow_to(read.bytes.len() + message.len() * BYTES_PER_BYTE);
             Ok((remote_write::walk(&message)?, message.len(), room))
         });
         Ok(taken.map(|(write, bytes, room)| room.then(|| pipeline.remote_write(write, bytes))))

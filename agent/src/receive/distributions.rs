@@ -73,7 +73,7 @@ fn write_classic(
     now_ms: i64,
     out: &mut Translated,
 ) -> Result<(), WireError> {
-    let t_ms = common.time(now_ms);
+    let t_ms = common.time(now_ms, out);
     let stale = common.nothing_recorded();
     let or_stale = |v: f64| if stale { stale_nan() } else { v };
     let bucket = origin.labels(common, "_bucket")?;
@@ -133,7 +133,7 @@ pub(super) fn exponential(
         }
     }
     let labels = origin.labels(&common, "")?;
-    let t_ms = common.time(now_ms);
+    let t_ms = common.time(now_ms, out);
     if common.nothing_recorded() {
         out.float(labels, t_ms, stale_nan());
         out.points += 1;
@@ -221,7 +221,7 @@ pub(super) fn summary(
             _ => common.times(n, field)?,
         }
     }
-    let t_ms = common.time(now_ms);
+    let t_ms = common.time(now_ms, out);
     let stale = common.nothing_recorded();
     let or_stale = |v: f64| if stale { stale_nan() } else { v };
     for message in quantiles {

@@ -20,10 +20,12 @@ use crate::ingest::Sample;
 const TARGET_INFO_EVERY_MS: i64 = 60_000;
 /// Resources whose last `target_info` is remembered.
 const MAX_RESOURCES: usize = 10_000;
+/// Samples after which a part is handed over.
+const PART_SAMPLES: usize = 10_000;
 /// The data point flag that says: nothing was recorded.
 const NO_RECORDED_VALUE: u64 = 1;
 
-/// What a request amounts to.
+/// What a request, or a part of one, amounts to.
 #[derive(Debug, Default)]
 pub struct Translated {
     /// Samples in the order of the request.
@@ -38,6 +40,8 @@ pub struct Translated {
     pub rejected: u64,
     /// Why the last of them was rejected.
     pub reason: &'static str,
+    /// The newest point of the resource at hand.
+    newest_ms: Option<i64>,
 }
 
 /// Translates requests; remembers what deltas add up to.
@@ -46,6 +50,9 @@ pub struct Translator {
     deltas: Deltas,
     resources: HashMap<Labels, i64>,
 }
+
+/// Takes parts of a request as they are translated.
+type Emit<'e> = dyn FnMut(Translated) + 'e;
 
 /// Where a point belongs.
 #[derive(Debug)]
@@ -83,17 +90,24 @@ impl Translator {
         }
     }
 
-    /// Translates a request whose form is known to be good: call [`check`] first, so that a malformed request changes
-    /// nothing.
-    pub fn translate(&mut self, request: &[u8], now_ms: i64) -> Result<Translated, WireError> {
+    /// Translates a request and hands it to `emit` in parts of about [`PART_SAMPLES`] samples, so that memory does not
+    /// grow with the request. Its form must be known to be good: call [`check`] first, so that a malformed request
+    /// changes nothing.
+    pub fn translate(
+        &mut self,
+        request: &[u8],
+        now_ms: i64,
+        emit: &mut Emit<'_>,
+    ) -> Result<(), WireError> {
         let mut out = Translated::default();
         let mut reader = Reader::new(request);
         while let Some((n, field)) = reader.next_field()? {
             if n == 1 {
-                self.resource(field.bytes(n)?, now_ms, &mut out)?;
+                self.resource(field.bytes(n)?, now_ms, &mut out, emit)?;
             }
         }
-        Ok(out)
+        emit(out);
+        Ok(())
     }
 
     fn resource(
@@ -101,6 +115,7 @@ impl Translator {
         message: &[u8],
         now_ms: i64,
         out: &mut Translated,
+        emit: &mut Emit<'_>,
     ) -> Result<(), WireError> {
         let (mut resource, mut scopes) = (&b""[..], Vec::new());
         let mut reader = Reader::new(message);
@@ -112,11 +127,11 @@ impl Translator {
             }
         }
         let (mut labels, info) = resource_labels(resource)?;
-        let first = out.samples.len();
+        out.newest_ms = None;
         for scope in scopes {
-            self.scope(scope, &mut labels, now_ms, out)?;
+            self.scope(scope, &mut labels, now_ms, out, emit)?;
         }
-        if let Some(t_ms) = out.samples[first..].iter().map(|s| s.t_ms).max() {
+        if let Some(t_ms) = out.newest_ms {
             self.target_info(info, t_ms, out);
         }
         Ok(())
@@ -128,6 +143,7 @@ impl Translator {
         labels: &mut ResourceLabels,
         now_ms: i64,
         out: &mut Translated,
+        emit: &mut Emit<'_>,
     ) -> Result<(), WireError> {
         let (mut name, mut version, mut metrics) = (String::new(), String::new(), Vec::new());
         let mut reader = Reader::new(message);
@@ -150,7 +166,7 @@ impl Translator {
         labels.base.set("otel_scope_name", name);
         labels.base.set("otel_scope_version", version);
         for metric in metrics {
-            self.metric(metric, labels, now_ms, out)?;
+            self.metric(metric, labels, now_ms, out, emit)?;
         }
         Ok(())
     }
@@ -161,6 +177,7 @@ impl Translator {
         resource: &ResourceLabels,
         now_ms: i64,
         out: &mut Translated,
+        emit: &mut Emit<'_>,
     ) -> Result<(), WireError> {
         let (mut name, mut help, mut unit) = (String::new(), String::new(), String::new());
         let mut data = None;
@@ -201,6 +218,11 @@ impl Translator {
                 10 => distributions::exponential(point, &origin, &mut self.deltas, now_ms, out)?,
                 _ => distributions::summary(point, &origin, now_ms, out)?,
             }
+            if out.samples.len() >= PART_SAMPLES {
+                let newest_ms = out.newest_ms;
+                emit(std::mem::take(out));
+                out.newest_ms = newest_ms;
+            }
         }
         let metadata = Metadata {
             kind: type_name.to_owned(),
@@ -232,7 +254,7 @@ impl Translator {
             }
         }
         let labels = origin.labels(&common, "")?;
-        let t_ms = common.time(now_ms);
+        let t_ms = common.time(now_ms, out);
         if common.nothing_recorded() {
             value = stale_nan();
         } else if origin.delta {
@@ -266,7 +288,7 @@ impl Translator {
 
 /// Walks a whole request without an effect; an error means that it is malformed.
 pub fn check(request: &[u8]) -> Result<(), WireError> {
-    Translator::new(0).translate(request, 0).map(|_| ())
+    Translator::new(0).translate(request, 0, &mut |_| {})
 }
 
 // === impl of the parts ===
@@ -307,8 +329,10 @@ impl<'a> Common<'a> {
     }
 
     /// When the point was taken; a point without a time is taken now.
-    pub(super) fn time(&self, now_ms: i64) -> i64 {
-        if self.t_ms == 0 { now_ms } else { self.t_ms }
+    pub(super) fn time(&self, now_ms: i64, out: &mut Translated) -> i64 {
+        let t_ms = if self.t_ms == 0 { now_ms } else { self.t_ms };
+        out.newest_ms = out.newest_ms.max(Some(t_ms));
+        t_ms
     }
 
     /// Whether the point ends its series.

@@ -135,8 +135,17 @@ impl Receiver {
     ) -> Result<Accepted, Failure> {
         let mut read = body::decompress(read, encoding, self.limits.bytes)?;
         if json {
+            // Protobuf is hardly ever larger than the JSON it came from.
+            Self::charge(&mut read, |read| read.bytes.len())?;
             read.bytes = super::json::to_protobuf(signal, &read.bytes)
                 .map_err(|e| Refused::Malformed(format!("invalid OTLP/JSON: {e}")))?;
+        }
+        if signal == Signal::Traces {
+            let spans =
+                super::spans::count(&read.bytes).map_err(|e| Refused::Malformed(e.to_string()))?;
+            Self::charge(&mut read, |_| {
+                spans.saturating_mul(super::spans::BYTES_PER_SPAN)
+            })?;
         }
         let bytes = &read.bytes;
         Ok(match signal {
@@ -144,6 +153,16 @@ impl Receiver {
             Signal::Metrics => self.pipeline.metrics(bytes, transport)?,
             Signal::Logs => self.pipeline.logs(bytes, transport)?,
         })
+    }
+
+    /// Takes more bytes of the budget for what working on a body needs.
+    fn charge(read: &mut Read, more: impl FnOnce(&Read) -> usize) -> Result<(), BodyError> {
+        let bytes = read.bytes.len().saturating_add(more(read));
+        if read.lease.grow_to(bytes) {
+            Ok(())
+        } else {
+            Err(BodyError::Overloaded)
+        }
     }
 
     /// Counts a refused request.

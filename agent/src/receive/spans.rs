@@ -73,6 +73,24 @@ pub struct Request<'a> {
     pub invalid: u64,
 }
 
+/// Bytes that walking and indexing a span may take besides its own.
+pub const BYTES_PER_SPAN: usize = 700;
+
+/// How many spans a request has, without looking into them.
+pub fn count(request: &[u8]) -> Result<usize, WireError> {
+    let mut count = 0;
+    each_resource(request, |_, scopes| {
+        for scope in scopes {
+            each_span(scope, |_| {
+                count += 1;
+                Ok(())
+            })?;
+        }
+        Ok(())
+    })?;
+    Ok(count)
+}
+
 /// Walks a request once. An error means the message is malformed and nothing of it may be used.
 pub fn walk(request: &[u8]) -> Result<Request<'_>, WireError> {
     let mut out = Request::default();
