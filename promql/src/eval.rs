@@ -5,6 +5,8 @@ mod binary;
 mod block;
 mod call;
 mod dates;
+#[cfg(test)]
+mod differential_test;
 pub(crate) mod engine;
 #[cfg(test)]
 mod engine_test;
