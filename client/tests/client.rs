@@ -1,5 +1,6 @@
 //! The client against servers in this process: what is sent, what is read, and what errors say.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
