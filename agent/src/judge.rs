@@ -27,6 +27,8 @@ use crate::own_spans::TARGET;
 const MAX_EVENTS: usize = 10_000;
 /// The loop looks at least and at most this often.
 const PACE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// By then every rule was evaluated over data that came in since the start, before the time scale.
+const RECONCILE_AFTER_MS: i64 = 120_000;
 /// How long delivery may take at shutdown.
 const DELIVERY_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -158,6 +160,14 @@ impl Judge {
         next_ms
     }
 
+    /// Closes incidents of a former run that nothing explains any more.
+    fn reconcile(&self) {
+        let firing = lock(&self.engine).firing();
+        if let Err(error) = self.dispatcher.reconcile(&firing) {
+            tracing::warn!(%error, "incidents of a former run could not be closed");
+        }
+    }
+
     /// Adds transitions, and what delivery did meanwhile, to the log.
     fn note(&self, transitions: Vec<AlertEvent>) {
         let mut events = lock(&self.events);
@@ -170,10 +180,18 @@ impl Judge {
 
 /// Evaluates rules until `stop`, then ends delivery.
 pub(crate) async fn run(judge: Arc<Judge>, api: Api, stop: CancellationToken) {
+    let settled_ms = clock::now_ms() + scaled(RECONCILE_AFTER_MS, judge.time_scale);
+    let mut reconciled = false;
     loop {
         let (worker, state) = (Arc::clone(&judge), api.clone());
         let ticked = tokio::task::spawn_blocking(move || worker.tick(&state)).await;
         let next_ms = ticked.ok().flatten();
+        if !reconciled && clock::now_ms() >= settled_ms {
+            reconciled = true;
+            let worker = Arc::clone(&judge);
+            // A panic in it was reported by the panic hook.
+            let _ = tokio::task::spawn_blocking(move || worker.reconcile()).await;
+        }
         let wait = next_ms.map_or(PACE.1, |next| {
             let ms = (next - clock::now_ms()).max(0).unsigned_abs();
             Duration::from_millis(ms).clamp(PACE.0, PACE.1)

@@ -73,11 +73,18 @@ impl Pipeline {
             ingest,
             traces,
             logs,
-            telemetry,
-            red: Mutex::new(Red::new(spans.max_series_per_service)),
-            graph: Mutex::new(Graph::new(spans.graph_wait.0, spans.graph_pending)),
+            red: Mutex::new(Red::new(
+                spans.max_series_per_service,
+                telemetry.started_ms(),
+            )),
+            graph: Mutex::new(Graph::new(
+                spans.graph_wait.0,
+                spans.graph_pending,
+                telemetry.started_ms(),
+            )),
             translator: Mutex::new(Translator::new(config.limits.delta_streams)),
             interval_ms: spans.interval.0,
+            telemetry,
         }
     }
 

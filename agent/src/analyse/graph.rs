@@ -88,9 +88,9 @@ struct Edge {
 // === impl Graph ===
 
 impl Graph {
-    /// Halves wait `wait_ms` for the other one, at most `max_pending` of them.
+    /// Halves wait `wait_ms` for the other one, at most `max_pending` of them. Nothing is written before `started_ms`.
     #[must_use]
-    pub fn new(wait_ms: i64, max_pending: usize) -> Self {
+    pub fn new(wait_ms: i64, max_pending: usize, started_ms: i64) -> Self {
         Graph {
             wait_ms,
             max_pending: max_pending.max(1),
@@ -98,7 +98,7 @@ impl Graph {
             callees: HashMap::new(),
             order: VecDeque::new(),
             edges: HashMap::new(),
-            last_flush_ms: 0,
+            last_flush_ms: started_ms,
             counters: Counters::default(),
         }
     }
@@ -414,7 +414,7 @@ mod tests {
 
     #[test]
     fn pairs_in_either_order() {
-        let mut graph = Graph::new(10_000, 100);
+        let mut graph = Graph::new(10_000, 100, 0);
         send(&mut graph, "gateway", span(SpanKind::Client, 2, 1), 0);
         send(&mut graph, "order", span(SpanKind::Server, 3, 2), 0);
         send(&mut graph, "order", span(SpanKind::Server, 13, 12), 0);
@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     fn virtual_nodes_at_expiry_databases_at_once() {
-        let mut graph = Graph::new(10_000, 100);
+        let mut graph = Graph::new(10_000, 100, 0);
         let db = SpanView {
             db_system: b"redis",
             ..span(SpanKind::Client, 5, 1)
@@ -459,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_message_may_have_many_consumers() {
-        let mut graph = Graph::new(10_000, 100);
+        let mut graph = Graph::new(10_000, 100, 0);
         send(&mut graph, "order", span(SpanKind::Producer, 2, 1), 0);
         send(&mut graph, "email", span(SpanKind::Consumer, 3, 2), 0);
         let linked = SpanView {
@@ -482,7 +482,7 @@ mod tests {
 
     #[test]
     fn the_map_is_bounded_and_evictions_are_counted() {
-        let mut graph = Graph::new(10_000, 3);
+        let mut graph = Graph::new(10_000, 3, 0);
         for id in 1..=10 {
             send(&mut graph, "a", span(SpanKind::Client, id, 0), 0);
         }

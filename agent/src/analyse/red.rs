@@ -65,14 +65,15 @@ pub struct Flushed {
 // === impl Red ===
 
 impl Red {
-    /// With at most `max_series` label sets per service.
+    /// With at most `max_series` label sets per service. Nothing is written before `started_ms`, so that the zero
+    /// before a first sample never falls between the samples of a former run.
     #[must_use]
-    pub fn new(max_series: usize) -> Self {
+    pub fn new(max_series: usize, started_ms: i64) -> Self {
         Red {
             max_series: max_series.max(1),
             services: HashMap::new(),
             scratch: Vec::new(),
-            last_flush_ms: 0,
+            last_flush_ms: started_ms,
             overflowed: 0,
         }
     }
@@ -104,11 +105,7 @@ impl Red {
     /// instant of the flush before, so that `increase` sees its first calls.
     pub fn flush(&mut self, now_ms: i64, interval_ms: i64) -> (i64, Flushed) {
         let t_ms = now_ms.max(self.last_flush_ms + 2);
-        let before_ms = if self.last_flush_ms == 0 {
-            t_ms - interval_ms.max(1)
-        } else {
-            self.last_flush_ms.max(t_ms - interval_ms.max(1))
-        };
+        let before_ms = self.last_flush_ms.max(t_ms - interval_ms.max(1));
         self.last_flush_ms = t_ms;
         let mut out = Flushed::default();
         for series in self
@@ -304,7 +301,7 @@ mod tests {
 
     #[test]
     fn counts_by_label_set_with_a_zero_before_the_first() {
-        let mut red = Red::new(10);
+        let mut red = Red::new(10, 0);
         red.record(&request(vec![
             span(b"GET /users/{id}", 200, 3),
             span(b"GET /users/{id}", 200, 4),
@@ -333,7 +330,7 @@ mod tests {
     #[test]
     fn past_the_limit_spans_overflow_and_none_is_lost() {
         let names: Vec<Vec<u8>> = (0..50).map(|i| format!("n{i}").into_bytes()).collect();
-        let mut red = Red::new(5);
+        let mut red = Red::new(5, 0);
         for name in names.iter().chain(&names) {
             let view = SpanView {
                 name,
@@ -350,7 +347,7 @@ mod tests {
 
     #[test]
     fn services_past_the_limit_share_one_name() {
-        let mut red = Red::new(5);
+        let mut red = Red::new(5, 0);
         for i in 0..MAX_SERVICES + 5 {
             let mut one = request(vec![span(b"a", 200, 1)]);
             one.services = vec![format!("s{i}")];

@@ -15,6 +15,12 @@ use crate::receive::spans::{self, Request};
 
 /// Blocks that one search looks at; it says so when it stopped there.
 const MAX_BLOCKS_SEARCHED: usize = 50_000;
+/// Traces that a search holds open for spans in older blocks.
+const MAX_OPEN: usize = 50_000;
+/// After so many blocks a search looks which traces are complete.
+const SETTLE_EVERY: usize = 64;
+/// A trace that began this long after everything in a block is not expected in that block or in older ones.
+const SETTLED_NS: u64 = 60_000_000_000;
 /// Spans of one trace that are read.
 pub const MAX_TRACE_SPANS: usize = 100_000;
 
@@ -103,10 +109,11 @@ impl Traces {
     #[must_use]
     pub fn search(&self, query: &TraceQuery) -> Found {
         let mut found = Found::default();
-        let mut merged: HashMap<TraceId, Partial> = HashMap::new();
-        let from = query.start_ns.unwrap_or(0);
-        let to = query.end_ns.unwrap_or(u64::MAX);
-        let blocks = self.segments.blocks_between(from, u64::MAX);
+        let mut open: HashMap<TraceId, Partial> = HashMap::new();
+        let mut done: Vec<Partial> = Vec::new();
+        let blocks = self
+            .segments
+            .blocks_between(query.start_ns.unwrap_or(0), u64::MAX);
         for (looked_at, block) in blocks.iter().enumerate() {
             if looked_at >= MAX_BLOCKS_SEARCHED {
                 found.stopped_early = true;
@@ -117,21 +124,31 @@ impl Traces {
                 continue;
             };
             for partial in partials {
-                match merged.get_mut(&partial.trace_id) {
+                match open.get_mut(&partial.trace_id) {
                     Some(known) => known.merge(partial),
                     None => {
-                        merged.insert(partial.trace_id, partial);
+                        open.insert(partial.trace_id, partial);
                     }
                 }
             }
+            if open.len() >= MAX_OPEN || looked_at % SETTLE_EVERY == SETTLE_EVERY - 1 {
+                settle(
+                    &mut open,
+                    block.max_ns.saturating_add(SETTLED_NS),
+                    query,
+                    &mut done,
+                );
+                // What is still open, or in older blocks, began earlier than all of these.
+                if done.len() >= query.limit {
+                    open.clear();
+                    break;
+                }
+            }
         }
-        let mut all: Vec<&Partial> = merged
-            .values()
-            .filter(|p| (from..=to).contains(&p.start_ns) && query.matches(p))
-            .collect();
-        all.sort_by_key(|p| std::cmp::Reverse((p.start_ns, p.trace_id)));
-        all.truncate(query.limit);
-        found.traces = all.into_iter().map(Partial::summary).collect();
+        settle(&mut open, 0, query, &mut done);
+        done.sort_by_key(|p| std::cmp::Reverse((p.start_ns, p.trace_id)));
+        done.truncate(query.limit);
+        found.traces = done.iter().map(Partial::summary).collect();
         found
     }
 
@@ -191,8 +208,31 @@ impl Traces {
     }
 }
 
+/// Moves traces that began after `after_ns` out of `open`; those that match go to `done`. When too many are left open,
+/// the newest half goes too.
+fn settle(
+    open: &mut HashMap<TraceId, Partial>,
+    after_ns: u64,
+    query: &TraceQuery,
+    done: &mut Vec<Partial>,
+) {
+    let mut after_ns = after_ns;
+    let left = open.values().filter(|p| p.start_ns < after_ns).count();
+    if left > MAX_OPEN / 2 {
+        let mut starts: Vec<u64> = open.values().map(|p| p.start_ns).collect();
+        starts.sort_unstable();
+        after_ns = starts[starts.len() / 2];
+    }
+    let ready = open.extract_if(|_, p| p.start_ns >= after_ns);
+    done.extend(ready.map(|(_, p)| p).filter(|p| query.matches(p)));
+}
+
 impl TraceQuery {
     fn matches(&self, trace: &Partial) -> bool {
+        let (from, to) = (self.start_ns.unwrap_or(0), self.end_ns.unwrap_or(u64::MAX));
+        if !(from..=to).contains(&trace.start_ns) {
+            return false;
+        }
         let duration_ns = trace.end_ns - trace.start_ns;
         self.service
             .as_ref()
@@ -222,6 +262,73 @@ fn status_matches(wanted: &str, code: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn partial(n: u32, start_ns: u64) -> Partial {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        Partial {
+            trace_id: TraceId(id),
+            start_ns,
+            end_ns: start_ns,
+            ..Partial::default()
+        }
+    }
+
+    #[test]
+    fn open_traces_are_bounded_and_the_newest_settle_first() {
+        let most = u32::try_from(MAX_OPEN).unwrap();
+        let mut open: HashMap<TraceId, Partial> = (0..most)
+            .map(|n| partial(n, 1 + u64::from(n)))
+            .map(|p| (p.trace_id, p))
+            .collect();
+        let mut done = Vec::new();
+        settle(&mut open, u64::MAX, &TraceQuery::default(), &mut done);
+        assert!(open.len() <= MAX_OPEN / 2 + 1);
+        let newest_open = open.values().map(|p| p.start_ns).max();
+        assert!(newest_open < done.iter().map(|p| p.start_ns).min());
+        settle(&mut open, 0, &TraceQuery::default(), &mut done);
+        assert_eq!((open.len(), done.len()), (0, MAX_OPEN));
+    }
+
+    #[test]
+    fn a_trace_is_judged_over_all_its_blocks() {
+        use crate::receive::wire::{put_bytes, put_fixed64};
+        let dir = tempfile::tempdir().unwrap();
+        let traces = Traces::open(SegmentsOptions::new(dir.path())).unwrap();
+        for (n, start) in (0..200u64).map(|n| (n, 1_000 + n % 100)) {
+            let mut span = Vec::new();
+            put_bytes(&mut span, 1, &[u8::try_from(n % 100 + 1).unwrap(); 16]);
+            put_bytes(&mut span, 2, &[u8::try_from(n + 1).unwrap_or(255); 8]);
+            put_fixed64(&mut span, 7, start);
+            put_fixed64(&mut span, 8, start + n);
+            let mut request = Vec::new();
+            for number in [2, 2, 1] {
+                let inner = if request.is_empty() {
+                    span.clone()
+                } else {
+                    request.clone()
+                };
+                request.clear();
+                put_bytes(&mut request, number, &inner);
+            }
+            let walked = spans::walk(&request).unwrap();
+            assert_eq!(traces.append(&request, &walked).unwrap(), 0);
+        }
+        let found = traces.search(&TraceQuery {
+            limit: 5,
+            ..TraceQuery::default()
+        });
+        assert_eq!(found.traces.len(), 5);
+        assert!(found.traces.iter().all(|t| t.spans == 2), "{found:?}");
+        assert_eq!(found.traces[0].start_ns, 1_099);
+        let long = TraceQuery {
+            min_duration_ns: Some(195),
+            limit: 500,
+            ..TraceQuery::default()
+        };
+        assert_eq!(traces.search(&long).traces.len(), 5);
+        assert_eq!(traces.trace(TraceId([1; 16])).unwrap().len(), 2);
+    }
 
     #[test]
     fn statuses_match_by_number_or_class() {
