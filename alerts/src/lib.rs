@@ -12,10 +12,12 @@ pub mod delivery;
 pub mod engine;
 pub mod file_error;
 pub mod notification;
+pub mod pack;
 pub mod rules;
 pub mod silence;
 pub mod slo;
 pub mod template;
+pub mod unit_test;
 
 pub use delivery::{DeliveryConfig, Dispatcher, Outbox};
 pub use engine::{EngineOptions, RuleEngine, Tick};

@@ -1,5 +1,7 @@
 //! Delivery over real HTTP to receivers in this process that misbehave, with restarts in every state.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
