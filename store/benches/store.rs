@@ -195,6 +195,7 @@ fn throughput(series: usize, steps: usize) -> Result<(), Box<dyn std::error::Err
     );
     let end_ms = START_MS + (steps as i64 - 1) * STEP_MS;
     read(&store, "memory", end_ms);
+    read_lately(&store, end_ms);
     drop(store);
     let cpu = cpu_seconds();
     let store = Store::open(options(&dir))?;
@@ -283,6 +284,27 @@ fn by_labels(all: &[Labels], batches: &[Vec<IdSample>]) -> Result<(), Box<dyn st
         samples / cpu / 1e6
     );
     Ok(())
+}
+
+/// The last five minutes of every series, as rules read them.
+fn read_lately(store: &Store, end_ms: i64) {
+    let request = SelectRequest {
+        matchers: &[Matcher::equal("job", "node")],
+        start_ms: end_ms - 300_000,
+        end_ms,
+        max_points: usize::MAX,
+    };
+    let mut best = f64::MAX;
+    let mut series = 0;
+    for _ in 0..10 {
+        let wall = Instant::now();
+        let found = store.select(&request).unwrap_or_default();
+        best = best.min(wall.elapsed().as_secs_f64());
+        series = found.len();
+        black_box(found);
+    }
+    println!("read the last 5 minutes from memory: {series} series");
+    println!("  milliseconds                {:8.2}", best * 1e3);
 }
 
 /// One hour of a thousand series: the first read where that is the point, else the best of ten.

@@ -40,7 +40,7 @@ pub fn log_record(bytes: &[u8]) {
         let before = merge::merge(runs);
         let mut runs = Vec::new();
         let framed = series.cut();
-        assert!(crate::series::collect_framed(&framed, i64::MIN, i64::MAX, &mut runs).is_ok());
+        assert!(crate::frames::collect(&framed, false, (i64::MIN, i64::MAX), &mut runs).is_ok());
         assert_eq!(merge::merge(runs).t_ms, before.t_ms);
     }
 }

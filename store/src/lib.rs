@@ -14,6 +14,7 @@ mod chunk;
 mod disk;
 mod error;
 mod exemplars;
+mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
 mod head;

@@ -20,9 +20,9 @@ use crate::blocks::{self, Size};
 use crate::chunk;
 use crate::disk;
 use crate::error::StoreError;
+use crate::frames;
 use crate::merge::{self, Run};
 use crate::record::Batch;
-use crate::series;
 use crate::stats::add;
 use crate::store::{Log, Store};
 use crate::sync::lock;
@@ -51,7 +51,7 @@ pub(crate) struct Frozen {
 #[derive(Debug)]
 pub(crate) struct FrozenSeries {
     pub(crate) labels: Labels,
-    /// Chunks with their length before them.
+    /// Chunks, see [`frames`].
     pub(crate) chunks: Vec<u8>,
 }
 
@@ -193,7 +193,7 @@ impl Store {
         all.sort_unstable_by(|a, b| a.labels.as_packed().cmp(b.labels.as_packed()));
         for one in all {
             let mut runs = Vec::new();
-            series::collect_framed(&one.chunks, i64::MIN, i64::MAX, &mut runs)
+            frames::collect(&one.chunks, false, (i64::MIN, i64::MAX), &mut runs)
                 .map_err(|e| StoreError::corrupt("memory", 0, e))?;
             writer.add(&one.labels, &encode(runs))?;
         }

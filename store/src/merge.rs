@@ -22,20 +22,21 @@ pub(crate) fn last_run_before(runs: &mut Vec<Run>, t: i64) -> &mut Run {
     &mut runs[last]
 }
 
-/// Decodes what of a chunk is in `start..=end` to the end of the last run, or to a new one when it overlaps that.
+/// Decodes what of a chunk is in `start..=end` to the end of the last run, or to a new one when it overlaps that. Says
+/// whether the chunk begins after `end`.
 pub(crate) fn decode_into(
     chunk: &[u8],
     start: i64,
     end: i64,
     runs: &mut Vec<Run>,
-) -> Result<(), Damaged> {
+) -> Result<bool, Damaged> {
     let mut reader = Reader::new(chunk);
     let header = chunk::read_header(&mut reader)?;
     if header.overlaps(start, end) {
         let run = last_run_before(runs, header.min_t);
         chunk::decode_rest(reader, &header, start, end, run)?;
     }
-    Ok(())
+    Ok(header.min_t > end)
 }
 
 /// Merges runs into one. Of samples at the same time the one in the earliest run stays.

@@ -11,8 +11,8 @@ use model::{Labels, SelectRequest, SeriesData, Source, SourceError};
 use crate::block::read::Pages;
 use crate::blocks::Blocks;
 use crate::error::StoreError;
+use crate::frames;
 use crate::merge::{self, Run};
-use crate::series;
 use crate::stats;
 use crate::store::{State, Store};
 use crate::wire::Damaged;
@@ -133,7 +133,7 @@ fn collect(
 ) -> Result<(), Damaged> {
     let (start, end) = (request.start_ms, request.end_ms);
     if let Some(frozen) = state.frozen.as_ref().and_then(|f| f.series.get(&slot)) {
-        series::collect_framed(&frozen.chunks, start, end, runs)?;
+        frames::collect(&frozen.chunks, false, (start, end), runs)?;
     }
     state.head.slots[slot as usize].collect(start, end, runs)
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use model::{Labels, NativeHistogram, Points, Value};
 
 use crate::chunk::{self, Times};
+use crate::frames::{self, Frames};
 use crate::merge::{self, Run};
-use crate::wire::{Damaged, Reader, put_uvarint};
+use crate::wire::{Damaged, Reader};
 
 /// Samples that are held as they came before they become a chunk.
 pub(crate) const OPEN: usize = 16;
@@ -32,7 +33,7 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Series {
     pub(crate) labels: Labels,
-    /// Chunks, each with its length before it.
+    /// Chunks, see [`frames`].
     closed: Vec<u8>,
     /// Values of the newest samples, at most [`OPEN`].
     open: Vec<f64>,
@@ -45,6 +46,8 @@ pub(crate) struct Series {
     extra: Option<Box<Extra>>,
     pub(crate) generation: u32,
     pub(crate) has_last: bool,
+    /// Some of `closed` came late: their times do not ascend from chunk to chunk.
+    has_late_chunks: bool,
     /// Whether the log knows this series.
     pub(crate) logged: bool,
     /// Whether samples of many label sets fold into it.
@@ -75,6 +78,7 @@ impl Series {
             extra: None,
             generation,
             has_last: false,
+            has_late_chunks: false,
             logged: false,
             overflow: false,
             live: true,
@@ -234,7 +238,7 @@ impl Series {
         };
         let mut chunk = Vec::with_capacity(64);
         chunk::encode_floats(&mut chunk, times, &self.open);
-        append_framed(&mut self.closed, &chunk);
+        frames::append(&mut self.closed, &chunk);
         self.open.clear();
         self.irregular = None;
     }
@@ -244,7 +248,7 @@ impl Series {
         if !extra.histograms.is_empty() {
             let mut chunk = Vec::new();
             chunk::encode_histograms(&mut chunk, &extra.histograms);
-            append_framed(&mut self.closed, &chunk);
+            frames::append(&mut self.closed, &chunk);
             extra.histograms = Vec::new();
         }
         if extra.late.is_empty() {
@@ -254,12 +258,13 @@ impl Series {
 
     fn close_late(&mut self) {
         let Some(extra) = &mut self.extra else { return };
+        self.has_late_chunks |= !extra.late.is_empty();
         let mut points = Points::default();
         for (t, value) in extra.late.drain(..) {
             points.push(t, value);
         }
         let closed = &mut self.closed;
-        chunk::encode_points(&points, LATE, |c| append_framed(closed, c));
+        chunk::encode_points(&points, LATE, |c| frames::append(closed, c));
         if extra.histograms.is_empty() {
             self.extra = None;
         }
@@ -271,6 +276,7 @@ impl Series {
         self.close_histograms();
         self.close_late();
         self.extra = None;
+        self.has_late_chunks = false;
         self.open = Vec::new();
         std::mem::take(&mut self.closed)
     }
@@ -288,7 +294,7 @@ impl Series {
         let mut cover = |from: i64, to: i64| {
             bounds = Some(bounds.map_or((from, to), |(a, b)| (a.min(from), b.max(to))));
         };
-        for chunk in Framed::new(&self.closed).flatten() {
+        for chunk in Frames::new(&self.closed).flatten() {
             if let Ok(header) = chunk::read_header(&mut Reader::new(chunk)) {
                 cover(header.min_t, header.max_t);
             }
@@ -309,7 +315,7 @@ impl Series {
 
     /// Appends the runs that hold the samples in `start..=end`, oldest written first.
     pub(crate) fn collect(&self, start: i64, end: i64, runs: &mut Vec<Run>) -> Result<(), Damaged> {
-        collect_framed(&self.closed, start, end, runs)?;
+        frames::collect(&self.closed, !self.has_late_chunks, (start, end), runs)?;
         if !self.open.is_empty() && self.open_time(0) <= end && self.last_t >= start {
             let run = merge::last_run_before(runs, self.open_time(0));
             for (index, value) in self.open.iter().enumerate() {
@@ -341,54 +347,6 @@ impl Extra {
         }
         runs.push(late);
     }
-}
-
-fn append_framed(closed: &mut Vec<u8>, chunk: &[u8]) {
-    let mut length = Vec::with_capacity(3);
-    put_uvarint(&mut length, chunk.len() as u64);
-    closed.reserve_exact(length.len() + chunk.len());
-    closed.extend_from_slice(&length);
-    closed.extend_from_slice(chunk);
-}
-
-/// Iterates over chunks that have their length before them.
-pub(crate) struct Framed<'a> {
-    reader: Reader<'a>,
-}
-
-impl<'a> Framed<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Framed {
-            reader: Reader::new(bytes),
-        }
-    }
-}
-
-impl<'a> Iterator for Framed<'a> {
-    type Item = Result<&'a [u8], Damaged>;
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.reader.is_empty() {
-            return None;
-        }
-        let next = self.reader.bytes();
-        if next.is_err() {
-            self.reader = Reader::new(&[]);
-        }
-        Some(next)
-    }
-}
-
-/// Appends the runs that hold the samples in `start..=end` of framed chunks.
-pub(crate) fn collect_framed(
-    framed: &[u8],
-    start: i64,
-    end: i64,
-    runs: &mut Vec<Run>,
-) -> Result<(), Damaged> {
-    for chunk in Framed::new(framed) {
-        merge::decode_into(chunk?, start, end, runs)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -465,7 +423,7 @@ mod tests {
         assert!(series.is_empty());
         assert_eq!(series.last_t(), Some(3));
         let mut runs = Vec::new();
-        collect_framed(&framed, 0, 9, &mut runs).expect("own bytes");
+        frames::collect(&framed, false, (0, 9), &mut runs).expect("own bytes");
         assert_eq!(merge::merge(runs), points);
     }
 }

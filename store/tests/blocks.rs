@@ -242,3 +242,82 @@ fn a_flipped_byte_anywhere_is_contained() {
     }
     assert!(noticed * 10 >= rounds * 8, "{noticed} of {rounds}");
 }
+
+/// Histograms, long labels and odd floats go through log, memory, blocks and merged blocks unchanged.
+#[test]
+fn every_kind_of_sample_survives_every_stage() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = StoreOptions::new(dir.path());
+    options.retention_ms = None;
+    options.fsync = store::Fsync::EveryAppend;
+    let mut store = Store::open(options.clone()).unwrap();
+    let long = "é".repeat(100_000);
+    let series = Labels::from_pairs([("__name__", "h"), ("path", long.as_str())]);
+    let odd = [
+        f64::NAN,
+        model::stale_nan(),
+        f64::NEG_INFINITY,
+        -0.0,
+        5e-324,
+        1e308,
+        0.1 + 0.2,
+    ];
+    let histogram = |t: i64| {
+        std::sync::Arc::new(model::NativeHistogram {
+            schema: 3,
+            zero_threshold: 1e-128,
+            count: t as f64 * 2.0,
+            sum: t as f64 / 3.0,
+            positive_spans: vec![model::histogram::Span {
+                offset: -2,
+                length: 2,
+            }],
+            positive_buckets: vec![t as f64, t as f64],
+            ..model::NativeHistogram::default()
+        })
+    };
+    let mut expected = model::Points::default();
+    for round in 0..6 {
+        for k in 0..40 {
+            let t = round * 1_000 + k;
+            let sample = if k % 7 == 3 {
+                expected.push_histogram(t, histogram(t));
+                SampleRef::histogram(&series, t, histogram(t))
+            } else {
+                let v = odd[(k % 11) as usize % odd.len()];
+                expected.push_float(t, v);
+                SampleRef::float(&series, t, v)
+            };
+            assert_eq!(store.append(&[sample]).unwrap().appended, 1);
+        }
+        match round {
+            0 => {}
+            1 | 4 => {
+                drop(store);
+                store = Store::open(options.clone()).unwrap();
+            }
+            _ => store.compact(0).unwrap(),
+        }
+        let request = SelectRequest {
+            matchers: &[Matcher::equal("path", long.as_str())],
+            start_ms: i64::MIN,
+            end_ms: i64::MAX,
+            max_points: usize::MAX,
+        };
+        let found = store.select(&request).unwrap();
+        let points = &found[0].points;
+        assert_eq!(points.t_ms, expected.t_ms);
+        assert_eq!(points.histograms, expected.histograms);
+        let bits = |p: &model::Points| -> Vec<u64> {
+            (0..p.len())
+                .filter(|i| p.histogram(*i).is_none())
+                .map(|i| p.values[i].to_bits())
+                .collect()
+        };
+        assert_eq!(bits(points), bits(&expected));
+        assert_eq!(
+            store.label_values("path", &request).unwrap(),
+            [long.as_str()]
+        );
+    }
+}

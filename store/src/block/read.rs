@@ -126,7 +126,7 @@ impl Block {
             let decoded = page
                 .get(chunk.offset..chunk.offset.saturating_add(chunk.len))
                 .ok_or(Damaged("a chunk is outside its page"))
-                .and_then(|bytes| merge::decode_into(bytes, start, end, runs));
+                .and_then(|bytes| merge::decode_into(bytes, start, end, runs).map(drop));
             decoded.map_err(|e| self.corrupt(part, e))?;
         }
         Ok(())
