@@ -169,5 +169,10 @@ fn main() {
         "sum by (route) (rate(requests_total[5m]))",
         5,
     );
+    range(
+        "x / x, 10k series, 1 h at 15 s",
+        "requests_total / requests_total",
+        5,
+    );
     range("q99 by route, 10k buckets, 1 h at 15 s", q99, 5);
 }

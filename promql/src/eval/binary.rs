@@ -8,7 +8,7 @@ use std::sync::Arc;
 use model::{Labels, METRIC_NAME};
 
 use super::aggregate::push_key;
-use super::block::{Block, Cell, Meta, without_metadata};
+use super::block::{Block, Cell, Meta, is_absent, without_metadata};
 use super::engine::QueryError;
 use super::math;
 use super::notes::Note;
@@ -63,7 +63,7 @@ fn with_scalar(
     let steps = block.steps;
     if !block.has_hists() && !matches!(b.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
         for (i, v) in block.floats.iter_mut().enumerate() {
-            if super::block::is_absent(*v) {
+            if is_absent(*v) {
                 continue;
             }
             let s = scalars[i % steps];
@@ -304,6 +304,11 @@ impl<'a> Vectors<'a> {
                 self.check_unique(ones, &active)?;
                 continue;
             }
+            if let ([m], [o]) = (manys.as_slice(), ones.as_slice())
+                && self.pair(*m, *o)
+            {
+                continue;
+            }
             for (step, active) in active.iter().enumerate() {
                 if *active {
                     self.step(manys, ones, step, fill_many, fill_one)?;
@@ -315,6 +320,31 @@ impl<'a> Vectors<'a> {
             self.out.merge_equal()?;
         }
         Ok(self.out)
+    }
+
+    /// One series against one, all steps at once; false when that takes more than floats.
+    fn pair(&mut self, m: usize, o: usize) -> bool {
+        let (op, steps) = (self.b.op, self.out.steps);
+        let filled = self.fills() != (None, None);
+        let trims = matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper);
+        if filled || trims || self.many.has_hists() || self.one.has_hists() {
+            return false;
+        }
+        let row = self.row(m, o);
+        for step in 0..steps {
+            let (m, o) = (self.many.row(m)[step], self.one.row(o)[step]);
+            if is_absent(m) || is_absent(o) {
+                continue;
+            }
+            let (l, r) = if self.swapped { (o, m) } else { (m, o) };
+            if !op.is_comparison() || self.b.return_bool {
+                self.out.set_float(row, step, math::binary(op, l, r));
+            } else if math::compare(op, l, r) {
+                self.out.set_float(row, step, l);
+            }
+        }
+        self.out.pop_if_empty();
+        true
     }
 
     /// What stands for a missing series of the many and of the one side.
