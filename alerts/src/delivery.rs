@@ -37,3 +37,6 @@ pub enum DeliveryError {
     #[error("http client: {0}")]
     Client(String),
 }
+
+#[cfg(test)]
+mod bodies_tests;

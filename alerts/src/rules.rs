@@ -103,3 +103,6 @@ impl Rule {
         self.labels.get("severity").map_or("", String::as_str)
     }
 }
+
+#[cfg(test)]
+mod tests;
