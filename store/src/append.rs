@@ -24,6 +24,9 @@ use crate::wal::{BATCH, RECORD_HEADER};
 /// Samples in one log record, at most; larger appends are split.
 const MAX_BATCH: usize = 200_000;
 
+/// Bytes of one log record, at most.
+const MAX_RECORD: usize = 1 << 30;
+
 /// One sample and whose it is.
 #[derive(Debug, Clone)]
 pub struct SampleRef<'a> {
@@ -312,6 +315,12 @@ impl Store {
         log.record.shrink_to(crate::record::KEPT_BYTES);
         log.record.resize(RECORD_HEADER, 0);
         log.batch.write(&mut log.record);
+        if log.record.len() > MAX_RECORD {
+            return Err(StoreError::Invalid(format!(
+                "a batch of {} bytes is too large",
+                log.record.len()
+            )));
+        }
         let counters = &self.inner.counters;
         let seq = log.wal.seq();
         let written = log.wal.append(BATCH, &mut log.record);

@@ -68,6 +68,7 @@ impl Wal {
         let path = segment_path(dir, seq);
         let salt = fresh_salt();
         let file = create_with_header(&path, seq, salt, budget)?;
+        disk::sync_dir(dir)?;
         Ok(Wal {
             dir: dir.to_owned(),
             path,

@@ -14,7 +14,7 @@ pub(crate) const TRAILER: usize = 24;
 /// Bytes before a part's content.
 pub(crate) const PART_HEADER: usize = 9;
 /// The most bytes that a part may claim to have; a reader refuses more before it allocates.
-const MAX_PART: usize = 1 << 30;
+pub(crate) const MAX_PART: usize = 1 << 30;
 
 /// Where a part is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

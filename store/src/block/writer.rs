@@ -155,6 +155,9 @@ impl BlockWriter {
     }
 
     fn put_part(&mut self, raw: &[u8]) -> Result<Part, StoreError> {
+        if raw.len() > format::MAX_PART {
+            return Err(StoreError::Invalid("a block's index is too large".into()));
+        }
         let offset = self.written + self.buffer.len() as u64;
         let sealed = format::seal_part(raw, LEVEL);
         self.buffer.extend_from_slice(&sealed);

@@ -292,6 +292,7 @@ impl Writer {
             disk::remove(&path)?;
             return Err(error);
         }
+        disk::sync_dir(dir)?;
         let file = SegmentFile {
             file: Arc::new(raw),
             path: Arc::from(path.as_path()),
