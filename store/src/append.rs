@@ -99,12 +99,14 @@ type Folded = BTreeMap<(u32, i64), f64>;
 
 impl Store {
     /// Appends samples as one batch: when this returns they survive the death of the process. On an error nothing of
-    /// the batch is kept (of more than 200,000 samples, whole batches of that size may be).
+    /// the batch is kept (of more than 200,000 samples, whole batches of that size may be; and when only the sync of
+    /// `fsync: every append` fails, the samples are kept but may not survive a power cut).
     pub fn append(&self, samples: &[SampleRef<'_>]) -> Result<AppendReport, StoreError> {
         let mut report = AppendReport::default();
         for part in samples.chunks(MAX_BATCH) {
             self.append_batch(part, &mut report)?;
         }
+        self.settle()?;
         Ok(report)
     }
 
@@ -158,6 +160,8 @@ impl Store {
                 self.append_some(&mut log, part, index * MAX_BATCH, &mut report)?;
             }
         }
+        drop(log);
+        self.settle()?;
         Ok(report)
     }
 
@@ -335,12 +339,20 @@ impl Store {
             .full
             .store(u64::from(full), std::sync::atomic::Ordering::Relaxed);
         written?;
+        self.inner.syncer.wrote(&log.wal.file());
+        Ok(())
+    }
+
+    /// With `fsync: every append`, waits until what was written is on the disk. The log is free meanwhile, so that many
+    /// who append share one sync.
+    fn settle(&self) -> Result<(), StoreError> {
         match self.inner.options.fsync {
-            Fsync::EveryAppend => crate::disk::sync(&log.wal.file(), log.wal.path()),
-            Fsync::EverySecond => {
-                self.inner.syncer.wrote(&log.wal.file());
-                Ok(())
-            }
+            Fsync::EverySecond => Ok(()),
+            Fsync::EveryAppend => self
+                .inner
+                .syncer
+                .settle()
+                .map_err(|e| StoreError::io("sync", self.dir(), e)),
         }
     }
 
@@ -385,7 +397,8 @@ impl Store {
         for (slot, exemplar) in kept {
             state.head.exemplars.push(slot, exemplar.clone());
         }
-        Ok(())
+        drop((state, log));
+        self.settle()
     }
 
     /// Remembers what is known about metrics. Names past 100,000 are left out.
