@@ -210,16 +210,25 @@ fn read_files(config: &Alerts) -> Result<(Vec<RuleFile>, Vec<SloFile>), AgentErr
     let wrong = |e: alerts::FileError| AgentError::Rules(e.to_string());
     let mut files = Vec::new();
     let mut slos = Vec::new();
-    for path in &config.rules {
-        let (name, text) = read(path)?;
-        files.push(RuleFile::parse(&name, &text).map_err(wrong)?);
+    if config.pack {
+        slos.push(alerts::pack::slos().map_err(wrong)?);
     }
     for path in &config.slos {
         let (name, text) = read(path)?;
         slos.push(SloFile::parse(&name, &text).map_err(wrong)?);
     }
+    // Recordings of SLOs first: rules may use them in the same tick.
     for file in &slos {
         files.push(alerts::slo::rules(file).map_err(wrong)?);
+    }
+    if config.pack {
+        for (name, text) in alerts::pack::shipped() {
+            files.push(RuleFile::parse(name, text).map_err(wrong)?);
+        }
+    }
+    for path in &config.rules {
+        let (name, text) = read(path)?;
+        files.push(RuleFile::parse(&name, &text).map_err(wrong)?);
     }
     let files = files
         .iter()

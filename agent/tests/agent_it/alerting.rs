@@ -192,6 +192,30 @@ async fn silences(started: &Started) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_pack_is_evaluated_without_errors() {
+    let started = start_with(|c| c.alerts.time_scale = 60.0).await;
+    until("an evaluation of every rule", async || {
+        let rules = started.get("/api/v1/rules").await;
+        let groups = rules["data"]["groups"].as_array().unwrap();
+        let all: Vec<&Json> = groups
+            .iter()
+            .flat_map(|g| g["rules"].as_array().unwrap())
+            .collect();
+        assert!(all.len() > 10, "{rules}");
+        assert!(all.iter().all(|r| r["health"] != "err"), "{rules}");
+        all.iter().all(|r| r["health"] == "ok")
+    })
+    .await;
+    assert!(
+        !started.get("/api/nines/v1/slos").await["data"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_rule_stops_the_start_and_says_where() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.yaml");
