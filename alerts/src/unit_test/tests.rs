@@ -145,3 +145,82 @@ fn promtool_agrees() {
     ]);
     promtool(&["test", "rules", "reference_test.yaml"]);
 }
+
+/// The redis-down drill at 60 times the pace: scraped every 500 ms, ticked every 250 ms, the fault from 20 s to 40 s.
+#[test]
+fn the_scaled_drill_pages_once() {
+    let source = MemorySource::default();
+    let engine = promql::Engine::default();
+    let mut rules = RuleEngine::new(pack::rules(60.0).unwrap(), None);
+    let series = |name: &str, labels: &[(&str, &str)]| {
+        Labels::from_pairs(labels.iter().copied().chain([("__name__", name)]))
+    };
+    let mut counts = [0.0f64; 4];
+    let mut critical = Vec::new();
+    let mut warned = std::collections::BTreeSet::new();
+    for now_ms in (0..60_000).step_by(250) {
+        let broken = (20_000..40_000).contains(&now_ms);
+        if now_ms % 500 == 0 {
+            let hit = if broken { 0.0 } else { 45.0 };
+            for (count, add) in counts.iter_mut().zip([50.0, hit, 5.0, 45.0 - hit]) {
+                *count += add;
+            }
+            let cache = |result| {
+                series(
+                    "cache_requests_total",
+                    &[("tier", "redis"), ("result", result)],
+                )
+            };
+            let gateway = [("service", "gateway"), ("status", "200"), ("method", "GET")];
+            for (labels, value) in [
+                (
+                    series("up", &[("job", "refbackend"), ("instance", "a:1")]),
+                    1.0,
+                ),
+                (
+                    series("circuit_state", &[("dependency", "cache")]),
+                    if broken { 2.0 } else { 0.0 },
+                ),
+                (series("http_server_requests_total", &gateway), counts[0]),
+                (cache("hit"), counts[1]),
+                (cache("miss"), counts[2]),
+                (cache("error"), counts[3]),
+            ] {
+                source.append(&labels, now_ms, Value::Float(value));
+            }
+        }
+        let tick = rules.tick(now_ms, &source, &engine);
+        assert!(tick.errors.is_empty(), "{:?}", tick.errors);
+        tick.samples
+            .iter()
+            .for_each(|(l, t, v)| source.append(l, *t, Value::Float(*v)));
+        for told in tick.notifications {
+            match told.severity() {
+                "critical" => critical.push((told.name().to_owned(), told.status, now_ms)),
+                "warning" => drop(warned.insert(told.name().to_owned())),
+                _ => {}
+            }
+        }
+    }
+    let [(name, fired, fired_ms), (_, resolved, resolved_ms)] = critical.as_slice() else {
+        panic!("{critical:?}");
+    };
+    assert_eq!(
+        (name.as_str(), fired, resolved),
+        (
+            "CircuitOpen",
+            &crate::Status::Firing,
+            &crate::Status::Resolved
+        )
+    );
+    assert!((20_500..22_000).contains(fired_ms), "{fired_ms}");
+    assert!((40_500..42_000).contains(resolved_ms), "{resolved_ms}");
+    assert!(warned.contains("CacheHitLow"), "{warned:?}");
+    let status = slo::status(&pack::slos().unwrap(), &source, &engine, 59_750, 60.0).unwrap();
+    assert_eq!(status[0].budget_left, Some(1.0));
+    assert!(
+        status[4].sli.is_some_and(|s| (0.3..0.8).contains(&s)),
+        "{:?}",
+        status[4]
+    );
+}
