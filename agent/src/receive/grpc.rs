@@ -25,7 +25,11 @@ type Answer = Response<BoxBody<Bytes, std::convert::Infallible>>;
 /// Answers one call.
 pub async fn handle(receiver: Receiver, request: Request<Incoming>) -> Answer {
     let content_type = request.headers().get(http::header::CONTENT_TYPE);
-    if !content_type.is_some_and(|v| v.as_bytes().starts_with(b"application/grpc")) {
+    let content_type = content_type.map_or(&b""[..], HeaderValue::as_bytes);
+    if !matches!(
+        content_type,
+        b"application/grpc" | b"application/grpc+proto"
+    ) {
         let mut answer = Response::new(Empty::new().boxed());
         *answer.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return answer;
