@@ -1,7 +1,7 @@
 //! `ExportMetricsServiceRequest` on the wire, translated to Prometheus samples.
 //!
 //! Owns OTLP's field numbers for metrics and the walk; names are [`super::names`]', distributions
-//! [`super::distributions`]', deltas [`super::deltas`]'. Must not know the store.
+//! `distributions`', deltas [`super::deltas`]'. Must not know the store.
 //! Schema: opentelemetry-proto, `metrics/v1/metrics.proto`.
 
 use std::collections::HashMap;
@@ -90,7 +90,7 @@ impl Translator {
         }
     }
 
-    /// Translates a request and hands it to `emit` in parts of about [`PART_SAMPLES`] samples, so that memory does not
+    /// Translates a request and hands it to `emit` in parts of about 10,000 samples, so that memory does not
     /// grow with the request. Its form must be known to be good: call [`check`] first, so that a malformed request
     /// changes nothing.
     pub fn translate(

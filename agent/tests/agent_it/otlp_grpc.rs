@@ -173,108 +173,84 @@ async fn a_token_is_asked_for() {
     started.agent.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bent_calls_get_a_grpc_status() {
-    use prost::Message;
-    let started = start_with(|c| c.limits.body = agent::config::Bytes(1 << 20)).await;
+const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+/// A message in a gRPC frame that announces `announced` bytes.
+fn framed(flag: u8, announced: usize, message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![flag];
+    frame.extend_from_slice(&u32::try_from(announced).unwrap().to_be_bytes());
+    frame.extend_from_slice(message);
+    frame
+}
+
+/// Calls with bytes of our own; the status and message in the answer's headers.
+async fn call(url: &str, encoding: &str, body: Vec<u8>) -> (String, String) {
     let http = reqwest::Client::builder()
         .http2_prior_knowledge()
         .build()
         .unwrap();
-    let export = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-    let framed = |flag: u8, announced: usize, message: &[u8]| {
-        let mut frame = vec![flag];
-        frame.extend_from_slice(&u32::try_from(announced).unwrap().to_be_bytes());
-        frame.extend_from_slice(message);
-        frame
+    let request = http.post(url).header("content-type", "application/grpc");
+    let request = request.header("grpc-encoding", encoding).body(body);
+    let response = request.send().await.unwrap();
+    assert_eq!(
+        response.status(),
+        200,
+        "gRPC's own errors are in its status"
+    );
+    let header = |name: &str| {
+        let value = response.headers().get(name);
+        value.map_or("", |v| v.to_str().unwrap()).to_owned()
     };
-    let call = async |path: &str, encoding: &str, body: Vec<u8>| {
-        let request = http.post(format!("{}{path}", started.grpc()));
-        let request = request
-            .header("content-type", "application/grpc")
-            .header("grpc-encoding", encoding);
-        let response = request.body(body).send().await.unwrap();
-        assert_eq!(
-            response.status(),
-            200,
-            "gRPC's own errors are in its status"
-        );
-        let header = |name: &str| {
-            response
-                .headers()
-                .get(name)
-                .map(|v| v.to_str().unwrap().to_owned())
-        };
-        (
-            header("grpc-status"),
-            header("grpc-message").unwrap_or_default(),
-        )
-    };
+    (header("grpc-status"), header("grpc-message"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bent_calls_get_a_grpc_status() {
+    use prost::Message;
+    let started = start_with(|c| c.limits.body = agent::config::Bytes(1 << 20)).await;
+    let export = format!("{}{EXPORT}", started.grpc());
     let good = traces("g", vec![server_span(1, 1, "/", 200)]).encode_to_vec();
     let bomb = crate::harness::gzip(&vec![0; 32 << 20]);
-    for (path, encoding, body, status, part) in [
-        (
-            export,
-            "identity",
-            framed(0, good.len() + 1, &good),
-            "3",
-            "ends early",
-        ),
-        (
-            export,
-            "identity",
-            framed(0, 3, &good[..3]),
-            "3",
-            "truncated",
-        ),
-        (export, "identity", vec![0, 0], "3", "no whole gRPC frame"),
-        (
-            export,
-            "gzip",
-            framed(1, bomb.len(), &bomb),
-            "3",
-            "once decompressed",
-        ),
-        (
-            export,
-            "gzip",
-            framed(1, good.len(), &good),
-            "3",
-            "not valid gzip",
-        ),
-        (
-            export,
-            "snappy",
-            framed(1, good.len(), &good),
-            "12",
-            "only gzip",
-        ),
-        (
-            "/nothing/Here",
-            "identity",
-            framed(0, 0, b""),
-            "12",
-            "no such method",
-        ),
+    let early = framed(0, good.len() + 1, &good);
+    let cut = framed(0, 3, &good[..3]);
+    let bomb = framed(1, bomb.len(), &bomb);
+    let packed = framed(1, good.len(), &good);
+    for (encoding, body, status, part) in [
+        ("identity", early, "3", "ends early"),
+        ("identity", cut, "3", "truncated"),
+        ("identity", vec![0, 0], "3", "no whole gRPC frame"),
+        ("gzip", bomb, "3", "once decompressed"),
+        ("gzip", packed.clone(), "3", "not valid gzip"),
+        ("snappy", packed, "12", "only gzip"),
     ] {
-        let (got, message) = call(path, encoding, body).await;
-        assert_eq!(got.as_deref(), Some(status), "{part}: {message}");
+        let (got, message) = call(&export, encoding, body).await;
+        assert_eq!(got, status, "{part}: {message}");
         assert!(message.contains(part), "{part}: {message}");
     }
-    let (ok, _) = call(export, "gzip", framed(0, good.len(), &good)).await;
-    assert_eq!(ok, None, "success is told in the trailers");
+    let nowhere = format!("{}/nothing/Here", started.grpc());
+    let (status, message) = call(&nowhere, "identity", framed(0, 0, b"")).await;
+    assert_eq!(status, "12", "{message}");
+    let (ok, _) = call(&export, "gzip", framed(0, good.len(), &good)).await;
+    assert_eq!(ok, "", "success is told in the trailers");
     assert_eq!(started.get("/api/nines/v1/self").await["data"]["spans"], 1);
-    let wrong_kind = http
-        .post(format!("{}{export}", started.grpc()))
-        .header("content-type", "application/json");
-    assert_eq!(wrong_kind.body("{}").send().await.unwrap().status(), 415);
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_grpc_port_speaks_grpc_only() {
+    let started = start().await;
+    let export = format!("{}{EXPORT}", started.grpc());
+    let http = reqwest::Client::builder()
+        .http2_prior_knowledge()
+        .build()
+        .unwrap();
+    let wrong = http
+        .post(&export)
+        .header("content-type", "application/json")
+        .body("{}");
+    assert_eq!(wrong.send().await.unwrap().status(), 415);
     drop(http);
-    let http1 = started
-        .http
-        .post(format!("{}{export}", started.grpc()))
-        .body("{}")
-        .send()
-        .await;
+    let http1 = started.http.post(&export).body("{}").send().await;
     assert!(http1.is_err(), "the gRPC port speaks HTTP/2 only");
     started.stop().await;
 }

@@ -168,11 +168,8 @@ fn exponential(at: u64) -> Data {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn otlp_metrics_become_series_with_prometheus_names() {
-    let started = start().await;
-    let mut client = MetricsServiceClient::connect(started.grpc()).await.unwrap();
-    let at = now_ns();
+/// One metric of each kind.
+fn one_of_each(at: u64) -> ExportMetricsServiceRequest {
     let summary = Data::Summary(Summary {
         data_points: vec![SummaryDataPoint {
             time_unix_nano: at,
@@ -188,7 +185,7 @@ async fn otlp_metrics_become_series_with_prometheus_names() {
     let gauge = Data::Gauge(Gauge {
         data_points: vec![number(Value::AsDouble(0.75), at)],
     });
-    let first = request(vec![
+    request(vec![
         metric("db.pool.utilization", "1", gauge),
         metric("shop.orders", "{order}", sum(2, 41, at)),
         metric("shop.delta", "", sum(1, 5, at)),
@@ -196,7 +193,15 @@ async fn otlp_metrics_become_series_with_prometheus_names() {
         metric("delta.duration", "s", histogram(1, at)),
         metric("exp.duration", "s", exponential(at)),
         metric("old.latency", "ms", summary),
-    ]);
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn otlp_metrics_become_series_with_prometheus_names() {
+    let started = start().await;
+    let mut client = MetricsServiceClient::connect(started.grpc()).await.unwrap();
+    let at = now_ns();
+    let first = one_of_each(at);
     let answer = client.export(first).await.unwrap().into_inner();
     assert_eq!(answer.partial_success, None);
     let later = at + 1_000_000;
@@ -322,6 +327,12 @@ async fn the_api_answers_as_prometheus_does() {
         .get("/api/v1/series?match[]=traces_span_metrics_calls_total")
         .await;
     assert_eq!(series["data"][0]["service_name"], "web", "{series}");
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_have_prometheus_shape() {
+    let started = start().await;
     for (path, status, kind, part) in [
         (
             "/api/v1/query?query=sum(",
@@ -382,6 +393,12 @@ async fn the_api_answers_as_prometheus_does() {
             "{path}: {body}"
         );
     }
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_status_page_answers_and_gzip_is_offered() {
+    let started = start().await;
     for path in [
         "/api/v1/status/buildinfo",
         "/api/v1/status/tsdb",
