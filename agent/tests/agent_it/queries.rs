@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use serde_json::json;
 
-use crate::harness::{Started, now_ns, resource, server_span, start, text, traces};
+use crate::harness::{Started, now_ns, resource, server_span, start, start_with, text, traces};
 
 /// The single value of an instant query.
 async fn value(started: &Started, query: &str) -> String {
@@ -431,47 +431,64 @@ async fn every_status_page_answers_and_gzip_is_offered() {
     started.stop().await;
 }
 
+/// A remote write body of one sample.
+fn written(v: f64, t_ms: i64) -> Vec<u8> {
+    use agent::receive::wire::{put_bytes, put_fixed64, put_number};
+    let mut series = Vec::new();
+    for (name, value) in [("__name__", "written_total"), ("job", "load")] {
+        let mut label = Vec::new();
+        put_bytes(&mut label, 1, name.as_bytes());
+        put_bytes(&mut label, 2, value.as_bytes());
+        put_bytes(&mut series, 1, &label);
+    }
+    let mut sample = Vec::new();
+    put_fixed64(&mut sample, 1, v.to_bits());
+    put_number(&mut sample, 2, t_ms.cast_unsigned());
+    put_bytes(&mut series, 2, &sample);
+    let mut message = Vec::new();
+    put_bytes(&mut message, 1, &series);
+    snap::raw::Encoder::new().compress_vec(&message).unwrap()
+}
+
+/// Sends a remote write body; the status.
+async fn write(started: &Started, body: Vec<u8>) -> u16 {
+    let request = started.http.post(started.api("/api/v1/write"));
+    let request = request.header("content-encoding", "snappy");
+    let request = request.header("content-type", "application/x-protobuf");
+    request.body(body).send().await.unwrap().status().as_u16()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn remote_write_is_taken_or_refused_for_good() {
-    use agent::receive::wire::{put_bytes, put_fixed64, put_number};
     let started = start().await;
-    let request = |v: f64, t_ms: i64| {
-        let mut series = Vec::new();
-        for (name, value) in [("__name__", "written_total"), ("job", "load")] {
-            let mut label = Vec::new();
-            put_bytes(&mut label, 1, name.as_bytes());
-            put_bytes(&mut label, 2, value.as_bytes());
-            put_bytes(&mut series, 1, &label);
-        }
-        let mut sample = Vec::new();
-        put_fixed64(&mut sample, 1, v.to_bits());
-        put_number(&mut sample, 2, t_ms.cast_unsigned());
-        put_bytes(&mut series, 2, &sample);
-        let mut message = Vec::new();
-        put_bytes(&mut message, 1, &series);
-        snap::raw::Encoder::new().compress_vec(&message).unwrap()
-    };
-    let write = async |body: Vec<u8>| {
-        let request = started.http.post(started.api("/api/v1/write"));
-        let request = request
-            .header("content-encoding", "snappy")
-            .header("content-type", "application/x-protobuf");
-        request.body(body).send().await.unwrap().status().as_u16()
-    };
     let now = i64::try_from(now_ns() / 1_000_000).unwrap();
-    assert_eq!(write(request(7.0, now)).await, 204);
+    assert_eq!(write(&started, written(7.0, now)).await, 204);
     assert_eq!(value(&started, "written_total").await, "7");
     assert_eq!(
-        write(request(8.0, now)).await,
+        write(&started, written(8.0, now)).await,
         400,
         "another value for the same instant"
     );
-    assert_eq!(write(b"not snappy".to_vec()).await, 400);
+    assert_eq!(write(&started, b"not snappy".to_vec()).await, 400);
     assert_eq!(
-        write(vec![0xff, 0xff, 0xff, 0xff, 0x0f, 0]).await,
+        write(&started, vec![0xff, 0xff, 0xff, 0xff, 0x0f, 0]).await,
         413,
         "announces 4 GiB"
     );
-    assert_eq!(write(request(9.0, now + 1)).await, 204);
+    assert_eq!(write(&started, written(9.0, now + 1)).await, 204);
+    started.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_retention_samples_of_any_time_are_taken() {
+    let started = start_with(|c| c.retention = agent::config::OrOff::Off).await;
+    for (v, t_ms) in [(3.0, 2_000), (1.0, 0), (2.0, 1_000)] {
+        assert_eq!(write(&started, written(v, t_ms)).await, 204, "{t_ms}");
+    }
+    let range = started
+        .get("/api/v1/query_range?query=written_total&start=0&end=2&step=1")
+        .await;
+    let wanted = json!([[0, "1"], [1, "2"], [2, "3"]]);
+    assert_eq!(range["data"]["result"][0]["values"], wanted, "{range}");
     started.stop().await;
 }
