@@ -1,1 +1,35 @@
-//! Crate tui.
+//! The terminal: screens over the agent's API.
+//!
+//! ```text
+//! keys, ticks, answers ─▶ update(App, Event) ─▶ effects ─▶ run: client, terminal
+//!                              │
+//!                              └─▶ view(App, Frame)
+//! ```
+//!
+//! Owns keys, state, screens and widgets. `update` and `view` are pure: the time comes in events. Must not know how the
+//! agent computes an answer; only [`run`] and [`snapshot`] touch a terminal, a clock or the network.
+
+mod app;
+mod data;
+mod fetch;
+#[doc(hidden)]
+pub mod fixture;
+mod format;
+mod keymap;
+mod options;
+mod pen;
+mod run;
+mod screen;
+mod snapshot;
+mod theme;
+mod view;
+
+pub use app::{App, Effect, Event, Link, Mode, Request, update};
+pub use data::{Data, Line, LoadRun, Red, Use};
+pub use keymap::{Action, Binding, KEYMAP, Scope, markdown as keys_markdown};
+pub use options::{ExitStatus, TuiError, TuiOptions};
+pub use run::{is_terminal, run};
+pub use screen::Screen;
+pub use snapshot::{Snapshot, snapshot};
+pub use theme::Theme;
+pub use view::{draw, view};

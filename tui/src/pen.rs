@@ -1,0 +1,393 @@
+//! Drawing: text, boxes, tables, sparklines, bars and charts on a buffer.
+//!
+//! Owns widgets. All text goes through [`Pen::put`], which cleans it, keeps it inside, and makes it ASCII where wanted.
+//! Must not know what the numbers mean.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+use ratatui::text::Span;
+
+use crate::format::{ascii, clean};
+use crate::theme::{Role, Theme};
+
+const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// Marks of a chart's lines.
+pub(crate) const MARKS: [char; 5] = ['•', '+', '*', 'x', 'o'];
+/// The narrowest that a text column becomes.
+const MIN_FLEX: usize = 12;
+
+/// What is drawn with.
+pub(crate) struct Pen<'a> {
+    pub(crate) buffer: &'a mut Buffer,
+    pub(crate) theme: Theme,
+    pub(crate) ascii: bool,
+}
+
+/// A table's cell.
+#[derive(Debug, Clone)]
+pub(crate) struct Cell(pub(crate) String, pub(crate) Role);
+
+/// A table's column.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Column {
+    title: &'static str,
+    right: bool,
+    flex: bool,
+    /// Columns with the highest number are dropped first where there is no room; 0 never.
+    drop: u8,
+}
+
+/// Columns a text takes.
+pub(crate) fn width(text: &str) -> usize {
+    Span::raw(text).width()
+}
+
+/// A plain cell.
+pub(crate) fn cell(text: impl Into<String>) -> Cell {
+    Cell(text.into(), Role::Text)
+}
+
+/// A column of names: it shrinks.
+pub(crate) fn names(title: &'static str) -> Column {
+    Column {
+        title,
+        right: false,
+        flex: true,
+        drop: 0,
+    }
+}
+
+/// A column of words that are never cut.
+pub(crate) fn words(title: &'static str, drop: u8) -> Column {
+    Column {
+        title,
+        right: false,
+        flex: false,
+        drop,
+    }
+}
+
+/// A column of numbers, which are never cut.
+pub(crate) fn numbers(title: &'static str, drop: u8) -> Column {
+    Column {
+        title,
+        right: true,
+        flex: false,
+        drop,
+    }
+}
+
+/// `text` in at most `room` columns, with `…` for what is cut.
+pub(crate) fn shorten(text: &str, room: usize) -> String {
+    if width(text) <= room {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    for c in text.chars() {
+        if width(&out) + width(&c.to_string()) + 1 > room {
+            break;
+        }
+        out.push(c);
+    }
+    if room > 0 {
+        out.push('…');
+    }
+    out
+}
+
+/// The first of `texts` that has room; the last one cut where none has.
+pub(crate) fn fit(texts: &[String], room: usize) -> String {
+    let found = texts.iter().find(|t| width(t) <= room);
+    found
+        .or(texts.last())
+        .map_or_else(String::new, |t| shorten(t, room))
+}
+
+// === impl Pen ===
+
+impl Pen<'_> {
+    pub(crate) fn style(&self, role: Role) -> Style {
+        self.theme.style(role)
+    }
+
+    /// Writes `text` at a place inside `area` (relative), cut at its edge. Returns the columns taken.
+    pub(crate) fn put(&mut self, area: Rect, x: u16, y: u16, text: &str, role: Role) -> u16 {
+        if x >= area.width || y >= area.height {
+            return 0;
+        }
+        let mut text = clean(text);
+        if self.ascii {
+            text = text.chars().map(ascii).collect();
+        }
+        let room = usize::from(area.width - x);
+        let style = self.style(role);
+        let (end, _) = self
+            .buffer
+            .set_stringn(area.x + x, area.y + y, text, room, style);
+        end.saturating_sub(area.x + x)
+    }
+
+    /// Writes at the right edge.
+    pub(crate) fn put_right(&mut self, area: Rect, y: u16, text: &str, role: Role) {
+        let taken = u16::try_from(width(text))
+            .unwrap_or(u16::MAX)
+            .min(area.width);
+        self.put(area, area.width - taken, y, text, role);
+    }
+
+    /// A box with a title and a word at its right; returns what is inside.
+    pub(crate) fn panel(&mut self, area: Rect, title: &str, right: &str) -> Rect {
+        if area.width < 4 || area.height < 2 {
+            return Rect::new(area.x, area.y, 0, 0);
+        }
+        let line = |l: &str, r: &str| format!("{l}{}{r}", "─".repeat(usize::from(area.width) - 2));
+        self.put(area, 0, 0, &line("┌", "┐"), Role::Border);
+        self.put(area, 0, area.height - 1, &line("└", "┘"), Role::Border);
+        for y in 1..area.height - 1 {
+            self.put(area, 0, y, "│", Role::Border);
+            self.put(area, area.width - 1, y, "│", Role::Border);
+        }
+        let room = usize::from(area.width).saturating_sub(5);
+        let title = shorten(title, room);
+        self.put(area, 2, 0, &format!(" {title} "), Role::Title);
+        if !right.is_empty() && width(&title) + width(right) + 4 <= room {
+            let inside = Rect {
+                width: area.width - 2,
+                ..area
+            };
+            self.put_right(inside, 0, &format!(" {right} "), Role::Dim);
+        }
+        Rect::new(area.x + 2, area.y + 1, area.width - 4, area.height - 2)
+    }
+
+    /// Bars of `line`'s newest values over the whole width, scaled from 0 to its greatest.
+    pub(crate) fn spark(&mut self, area: Rect, y: u16, line: &[Option<f64>], role: Role) {
+        let columns = resample(line, usize::from(area.width));
+        let top = columns.iter().flatten().copied().fold(0.0, f64::max);
+        let glyph = |v: &Option<f64>| match v {
+            None => ' ',
+            Some(v) if top <= 0.0 || *v <= 0.0 => SPARKS[0],
+            Some(v) => SPARKS[((v / top * 7.0).round() as usize).min(7)],
+        };
+        let text: String = columns.iter().map(glyph).collect();
+        self.put(area, 0, y, &text, role);
+    }
+
+    /// Rows under titles. Columns that have no room are dropped in their declared order, names shrink, numbers never.
+    pub(crate) fn table(
+        &mut self,
+        area: Rect,
+        columns: &[Column],
+        rows: &[Vec<Cell>],
+        selected: Option<usize>,
+    ) {
+        if area.width == 0 || area.height == 0 {
+            return;
+        }
+        let (shown, widths) = arrange(columns, rows, usize::from(area.width));
+        let room = usize::from(area.height) - 1;
+        let first = selected.map_or(0, |s| (s + 1).saturating_sub(room));
+        let titles: Vec<Cell> = columns
+            .iter()
+            .map(|c| Cell(c.title.to_owned(), Role::Dim))
+            .collect();
+        let visible = rows.iter().enumerate().skip(first).take(room);
+        let all = std::iter::once((None, &titles)).chain(visible.map(|(i, r)| (Some(i), r)));
+        for (y, (index, row)) in all.enumerate() {
+            let y = u16::try_from(y).unwrap_or(u16::MAX);
+            let mut x = 0usize;
+            for (&c, &w) in shown.iter().zip(&widths) {
+                let Some(Cell(text, role)) = row.get(c) else {
+                    continue;
+                };
+                let text = if columns[c].flex {
+                    shorten(text, w)
+                } else {
+                    text.clone()
+                };
+                let pad = if columns[c].right {
+                    w.saturating_sub(width(&text))
+                } else {
+                    0
+                };
+                let at = u16::try_from(x + pad).unwrap_or(u16::MAX);
+                self.put(area, at, y, &text, *role);
+                x += w + 2;
+            }
+            if index.is_some() && index == selected && y < area.height {
+                let line = Rect {
+                    y: area.y + y,
+                    height: 1,
+                    ..area
+                };
+                self.buffer
+                    .set_style(line, Style::new().add_modifier(Modifier::REVERSED));
+            }
+        }
+    }
+
+    /// Lines over time with an axis at the left and the ends of time below.
+    pub(crate) fn chart(
+        &mut self,
+        area: Rect,
+        lines: &[(String, Vec<Option<f64>>)],
+        format: fn(Option<f64>) -> String,
+        ends: (&str, &str),
+    ) {
+        const AXIS: u16 = 8;
+        if area.width < AXIS + 4 || area.height < 3 {
+            return;
+        }
+        let values = lines.iter().flat_map(|(_, l)| l.iter().flatten());
+        let top = nice(values.copied().fold(0.0, f64::max));
+        let (w, h) = (area.width - AXIS, area.height - 1);
+        for y in 0..h {
+            let share = 1.0 - f64::from(y) / f64::from((h - 1).max(1));
+            // Five labels, evenly spread.
+            let labelled = (0..=4).any(|i| (i * (h - 1) + 2) / 4 == y);
+            let text = match labelled {
+                true => format!("{:>6} ┤", format(Some(top * share))),
+                false => "       ┤".to_owned(),
+            };
+            self.put(area, 0, y, &text, Role::Dim);
+        }
+        let inside = Rect {
+            x: area.x + AXIS,
+            width: w,
+            ..area
+        };
+        for (n, (_, line)) in lines.iter().enumerate() {
+            let mark = MARKS[n % MARKS.len()].to_string();
+            for (x, v) in resample(line, usize::from(w)).into_iter().enumerate() {
+                let Some(v) = v else { continue };
+                let below = (v / top).clamp(0.0, 1.0) * f64::from(h - 1);
+                let y = h - 1 - below.round() as u16;
+                self.put(
+                    inside,
+                    u16::try_from(x).unwrap_or(u16::MAX),
+                    y,
+                    &mark,
+                    Role::Series(n),
+                );
+            }
+        }
+        let bottom = Rect {
+            y: area.y + h,
+            height: 1,
+            ..inside
+        };
+        self.put(bottom, 0, 0, ends.0, Role::Dim);
+        self.put_right(bottom, 0, ends.1, Role::Dim);
+    }
+}
+
+/// Which columns are shown, and how wide each is.
+fn arrange(columns: &[Column], rows: &[Vec<Cell>], room: usize) -> (Vec<usize>, Vec<usize>) {
+    let natural = |c: usize| {
+        let cells = rows
+            .iter()
+            .filter_map(|r| r.get(c))
+            .map(|cell| width(&cell.0));
+        cells.fold(width(columns[c].title), usize::max)
+    };
+    let mut shown: Vec<usize> = (0..columns.len()).collect();
+    let mut widths: Vec<usize> = shown.iter().map(|c| natural(*c)).collect();
+    let least = |shown: &[usize], widths: &[usize]| -> usize {
+        let each = shown.iter().zip(widths).map(|(c, w)| {
+            if columns[*c].flex {
+                MIN_FLEX.min(*w)
+            } else {
+                *w
+            }
+        });
+        each.sum::<usize>() + 2 * shown.len().saturating_sub(1)
+    };
+    while least(&shown, &widths) > room {
+        let last = (0..shown.len())
+            .filter(|i| columns[shown[*i]].drop > 0)
+            .max_by_key(|i| columns[shown[*i]].drop);
+        let Some(i) = last else { break };
+        shown.remove(i);
+        widths.remove(i);
+    }
+    loop {
+        let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
+        let flexible =
+            (0..shown.len()).filter(|i| columns[shown[*i]].flex && widths[*i] > MIN_FLEX);
+        let Some(widest) = flexible.max_by_key(|i| widths[*i]) else {
+            break;
+        };
+        if total <= room {
+            break;
+        }
+        widths[widest] -= (total - room)
+            .min(widths[widest] - MIN_FLEX)
+            .min((total - room).div_ceil(2));
+    }
+    (shown, widths)
+}
+
+/// `line` on `columns` columns: the greatest value of those that share one.
+fn resample(line: &[Option<f64>], columns: usize) -> Vec<Option<f64>> {
+    let n = line.len();
+    if n == 0 || columns == 0 {
+        return vec![None; columns];
+    }
+    let part = |x: usize| {
+        let from = x * n / columns;
+        let to = ((x + 1) * n).div_ceil(columns).clamp(from + 1, n);
+        line[from..to].iter().flatten().copied().reduce(f64::max)
+    };
+    (0..columns).map(part).collect()
+}
+
+/// The next 1, 2, 4, 5 or 8 times a power of ten.
+fn nice(value: f64) -> f64 {
+    if value <= 0.0 || !value.is_finite() {
+        return 1.0;
+    }
+    let power = 10f64.powf(value.log10().floor());
+    let steps = [1.0, 2.0, 4.0, 5.0, 8.0, 10.0];
+    steps
+        .iter()
+        .map(|s| s * power)
+        .find(|s| *s >= value * 0.999_999)
+        .unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_drop_before_numbers_are_cut() {
+        let columns = [
+            names("NAME"),
+            numbers("A", 0),
+            numbers("B", 1),
+            numbers("C", 2),
+        ];
+        let row = ["a-long-name-of-a-service", "1,234", "1,234", "1,234"]
+            .map(cell)
+            .to_vec();
+        let at = |room| arrange(&columns, std::slice::from_ref(&row), room);
+        assert_eq!(at(60), (vec![0, 1, 2, 3], vec![24, 5, 5, 5]));
+        assert_eq!(at(34), (vec![0, 1, 2, 3], vec![13, 5, 5, 5]));
+        assert_eq!(at(30), (vec![0, 1, 2], vec![16, 5, 5]));
+        assert_eq!(at(20), (vec![0, 1], vec![13, 5]));
+    }
+
+    #[test]
+    fn lines_stretch_and_shrink() {
+        assert_eq!(
+            resample(&[Some(1.0), None, Some(3.0), Some(2.0)], 2),
+            [Some(1.0), Some(3.0)]
+        );
+        assert_eq!(
+            resample(&[Some(1.0), Some(2.0)], 4),
+            [Some(1.0), Some(1.0), Some(2.0), Some(2.0)]
+        );
+        assert_eq!(nice(0.7), 0.8);
+    }
+}

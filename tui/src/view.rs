@@ -1,0 +1,346 @@
+//! From state to cells: header, tabs, the screen, footer.
+//!
+//! Owns the frame around screens. Must not know clocks or the network; it changes nothing.
+
+mod alerts;
+mod load;
+mod overview;
+mod own;
+mod resources;
+mod services;
+mod traces;
+
+use model::timestamp::format_clock;
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+
+use crate::app::{App, Link, Mode};
+use crate::data::Data;
+use crate::format::{age, number};
+use crate::keymap::{KEYMAP, Scope};
+use crate::pen::{Pen, shorten, width};
+use crate::screen::Screen;
+use crate::theme::Role;
+pub(crate) use traces::visible as visible_traces;
+
+/// The smallest terminal that is drawn on.
+pub(crate) const MIN_SIZE: (u16, u16) = (80, 24);
+/// The row of the tabs.
+const TAB_ROW: u16 = 1;
+
+/// Draws the state on a frame.
+pub fn view(app: &App, frame: &mut Frame<'_>) {
+    draw(app, frame.area(), frame.buffer_mut());
+}
+
+/// Draws the state on a buffer; never outside `area`.
+pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
+    let mut pen = Pen {
+        buffer,
+        theme: app.theme,
+        ascii: app.options.ascii,
+    };
+    if area.width < MIN_SIZE.0 || area.height < MIN_SIZE.1 {
+        let text = format!(
+            "{}x{} is too small: {}x{} is needed",
+            area.width, area.height, MIN_SIZE.0, MIN_SIZE.1
+        );
+        pen.put(area, 0, 0, &text, Role::Text);
+        return;
+    }
+    header(&mut pen, app, area);
+    tabs(&mut pen, app, area);
+    let mut top = 2;
+    if let Some(notice) = &app.options.notice {
+        pen.put(area, 1, top, notice, Role::Warn);
+        top += 1;
+    }
+    let body = Rect::new(area.x, area.y + top, area.width, area.height - top - 1);
+    if app.help {
+        help(&mut pen, body);
+    } else if let Some(data) = &app.data {
+        screen(&mut pen, app, data, body);
+        if app.stale_ms().is_some() {
+            pen.buffer
+                .set_style(body, Style::new().add_modifier(Modifier::DIM));
+        }
+    } else {
+        waiting(&mut pen, app, body);
+    }
+    footer(&mut pen, app, area);
+}
+
+/// Rows of the screen's table, for the selection.
+pub(crate) fn rows(app: &App) -> usize {
+    let Some(data) = &app.data else { return 0 };
+    match app.screen {
+        Screen::Services => services::visible(app, data).len(),
+        Screen::Resources => resources::visible(app, data).len(),
+        Screen::Traces => visible_traces(app, data).len(),
+        Screen::Alerts => alerts::visible(app, data).len(),
+        Screen::Overview | Screen::Load | Screen::Own => 0,
+    }
+}
+
+/// The tab at a place.
+pub(crate) fn tab_at(app: &App, x: u16, y: u16) -> Option<Screen> {
+    let inside = |(from, text, _): &(u16, String, Screen)| {
+        (*from..from.saturating_add(u16::try_from(width(text)).unwrap_or(0))).contains(&x)
+    };
+    let hit = tab_spans(app).into_iter().find(inside);
+    hit.filter(|_| y == TAB_ROW && !app.options.no_mouse)
+        .map(|(_, _, screen)| screen)
+}
+
+fn tab_spans(app: &App) -> Vec<(u16, String, Screen)> {
+    let alerts = app.data.as_ref().map_or(0, |d| {
+        d.alerts.iter().filter(|a| a.state == "firing").count()
+    });
+    let mut x = 1;
+    let place = |screen: Screen| {
+        let count = match screen {
+            Screen::Alerts if alerts > 0 => format!("({alerts})"),
+            _ => String::new(),
+        };
+        let (l, r) = if screen == app.screen {
+            ("[", "]")
+        } else {
+            (" ", " ")
+        };
+        let text = format!("{l}{} {}{count}{r}", screen.digit(), screen.title());
+        let from = x;
+        x += u16::try_from(width(&text)).unwrap_or(0);
+        (from, text, screen)
+    };
+    Screen::ALL.into_iter().map(place).collect()
+}
+
+fn tabs(pen: &mut Pen<'_>, app: &App, area: Rect) {
+    for (x, text, screen) in tab_spans(app) {
+        let role = if screen == app.screen {
+            Role::Accent
+        } else {
+            Role::Text
+        };
+        pen.put(area, x, TAB_ROW, &text, role);
+    }
+}
+
+/// A length of time as short as it goes: `15m`, `1h`.
+pub(super) fn short(ms: i64) -> String {
+    model::duration::format_ms(ms)
+}
+
+fn state(app: &App) -> (String, Role) {
+    if let Link::Down {
+        attempts, retry_ms, ..
+    } = &app.link
+    {
+        let wait = (retry_ms - app.now_ms).max(0) as f64 / 1e3;
+        return (
+            format!("✖ DOWN try {attempts} in {}s", number(wait, 1)),
+            Role::Bad,
+        );
+    }
+    match app.mode {
+        _ if app.data.is_none() => ("· CONNECTING".into(), Role::Warn),
+        Mode::Live => ("● LIVE".into(), Role::Good),
+        Mode::Paused(at) => {
+            let behind = age(app.now_ms - at);
+            (
+                format!("‖ PAUSED at {} ({behind} behind live)", format_clock(at)),
+                Role::Warn,
+            )
+        }
+    }
+}
+
+fn header(pen: &mut Pen<'_>, app: &App, area: Rect) {
+    let own = app.data.as_ref().and_then(|d| d.own.as_ref());
+    let lag = match (app.stale_ms(), own) {
+        (Some(old), _) => format!("data {} old", age(old)),
+        (None, Some(own)) => format!("lag {}s", number(own.lag_ms as f64 / 1e3, 1)),
+        (None, None) => "lag -".into(),
+    };
+    let dropped = own.map_or("-".into(), |o| {
+        number(o.dropped.values().sum::<u64>() as f64, 0)
+    });
+    let clock = if app.now_ms == 0 {
+        "-".into()
+    } else {
+        format!("{}Z", format_clock(app.now_ms))
+    };
+    let tick = format!(
+        "tick {}s",
+        crate::format::plain(Some(app.options.refresh.as_secs_f64()))
+    );
+    let (state, role) = state(app);
+    let range = format!("last {}", short(app.range_ms));
+    let dropped = format!("dropped {dropped}");
+    let mut parts = vec![
+        (state, role),
+        (range, Role::Text),
+        (tick, Role::Dim),
+        (lag, Role::Text),
+        (dropped, Role::Text),
+        (clock, Role::Text),
+    ];
+    let total = |parts: &[(String, Role)]| parts.iter().map(|p| width(&p.0) + 2).sum::<usize>();
+    // The tick goes first, then the range; target, lag, dropped and clock stay.
+    for at in [2, 1] {
+        if total(&parts) + 22 > usize::from(area.width) {
+            parts.remove(at);
+        }
+    }
+    let mut x = usize::from(area.width).saturating_sub(total(&parts));
+    let name = own.map(|o| o.name.as_str()).filter(|n| !n.is_empty());
+    let address = app.options.base_url.trim_start_matches("http://");
+    let room = x.saturating_sub(3);
+    let mut left = name.map_or_else(|| address.to_owned(), |n| format!("{n}  {address}"));
+    if width(&left) > room {
+        left = address.to_owned();
+    }
+    pen.put(area, 1, 0, &shorten(&left, room), Role::Title);
+    for (text, role) in parts {
+        pen.put(area, u16::try_from(x).unwrap_or(u16::MAX), 0, &text, role);
+        x += width(&text) + 2;
+    }
+}
+
+fn footer(pen: &mut Pen<'_>, app: &App, area: Rect) {
+    let y = area.height - 1;
+    let mut x = 1;
+    if app.typing || !app.filter.is_empty() {
+        let cursor = if app.typing { "│" } else { "" };
+        x += pen.put(
+            area,
+            x,
+            y,
+            &format!("/ {}{cursor}  ", app.filter),
+            Role::Accent,
+        );
+    }
+    let scope = if app.typing {
+        Scope::Filter
+    } else {
+        Scope::Global
+    };
+    let mut pending = String::new();
+    for b in KEYMAP.iter().filter(|b| b.scope == scope) {
+        // A key without a word stands before the next one that has one, when they are a pair.
+        if b.footer.is_empty() {
+            pending = match b.shown {
+                "[" | "←" | "k" => format!("{} ", b.shown),
+                _ => String::new(),
+            };
+            continue;
+        }
+        let keys = format!("{pending}{}", b.shown);
+        pending.clear();
+        let needed = width(&keys) + width(b.footer) + 3;
+        if usize::from(x) + needed > usize::from(area.width) {
+            continue;
+        }
+        x += pen.put(area, x, y, &keys, Role::Accent);
+        x += pen.put(area, x, y, &format!(" {}  ", b.footer), Role::Dim);
+    }
+}
+
+fn help(pen: &mut Pen<'_>, body: Rect) {
+    let inner = pen.panel(body, "keys", "esc closes");
+    let half = KEYMAP.len().div_ceil(2);
+    let column = inner.width / 2;
+    let tall = usize::from(inner.height) >= KEYMAP.len();
+    for (i, b) in KEYMAP.iter().enumerate() {
+        let (x, y) = if tall {
+            (0, i)
+        } else {
+            (column * u16::try_from(i / half).unwrap_or(0), i % half)
+        };
+        let width = if tall { inner.width } else { column };
+        let area = Rect {
+            x: inner.x + x,
+            width,
+            ..inner
+        };
+        let y = u16::try_from(y).unwrap_or(u16::MAX);
+        pen.put(area, 0, y, b.shown, Role::Accent);
+        let text = Rect {
+            x: area.x + 10,
+            width: area.width.saturating_sub(11),
+            ..area
+        };
+        pen.put(
+            text,
+            0,
+            y,
+            &shorten(b.help, usize::from(text.width)),
+            Role::Text,
+        );
+    }
+}
+
+fn waiting(pen: &mut Pen<'_>, app: &App, body: Rect) {
+    let text = match &app.link {
+        Link::Down { error, .. } => error.clone(),
+        _ => format!("asking {} …", app.options.base_url),
+    };
+    let room = usize::from(body.width.saturating_sub(4)).max(1);
+    let (mut y, mut line) = (1, String::new());
+    for word in text.split(' ') {
+        if !line.is_empty() && width(&line) + width(word) + 1 > room {
+            pen.put(body, 2, y, &line, Role::Text);
+            line.clear();
+            y += 1;
+        }
+        line.push_str(if line.is_empty() { "" } else { " " });
+        line.push_str(word);
+    }
+    pen.put(body, 2, y, &line, Role::Text);
+}
+
+fn screen(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
+    match app.screen {
+        Screen::Overview => overview::draw(pen, app, data, body),
+        Screen::Services => services::draw(pen, app, data, body),
+        Screen::Resources => resources::draw(pen, app, data, body),
+        Screen::Traces => traces::draw(pen, app, data, body),
+        Screen::Alerts => alerts::draw(pen, app, data, body),
+        Screen::Load => load::draw(pen, data, body),
+        Screen::Own => own::draw(pen, data, body),
+    }
+}
+
+/// `area` cut into rows of these heights; what has no room is empty.
+pub(super) fn stack<const N: usize>(area: Rect, heights: [u16; N]) -> [Rect; N] {
+    let mut y = 0;
+    heights.map(|h| {
+        let height = h.min(area.height - y);
+        let part = Rect {
+            y: area.y + y,
+            height,
+            ..area
+        };
+        y += height;
+        part
+    })
+}
+
+/// `area` cut in two at a column.
+pub(super) fn split(area: Rect, left: u16) -> (Rect, Rect) {
+    let left = left.min(area.width);
+    let right = Rect {
+        x: area.x + left,
+        width: area.width - left,
+        ..area
+    };
+    (
+        Rect {
+            width: left,
+            ..area
+        },
+        right,
+    )
+}
