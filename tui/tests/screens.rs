@@ -142,7 +142,9 @@ async fn serve(listener: tokio::net::TcpListener) {
             let (mut request, mut part) = (String::new(), [0u8; 4096]);
             let complete = |r: &str| {
                 let (head, body) = r.split_once("\r\n\r\n")?;
-                let length = head.lines().find_map(|l| l.strip_prefix("content-length: "));
+                let length = head
+                    .lines()
+                    .find_map(|l| l.strip_prefix("content-length: "));
                 (body.len() >= length.map_or(0, |n| n.parse().unwrap())).then_some(())
             };
             while complete(&request).is_none() {
@@ -152,14 +154,20 @@ async fn serve(listener: tokio::net::TcpListener) {
                 }
             }
             let vector = |labels: &str| {
-                format!(r#"{{"resultType":"vector","result":[{{"metric":{{{labels}}},"value":[1,"0.25"]}}]}}"#)
+                format!(
+                    r#"{{"resultType":"vector","result":[{{"metric":{{{labels}}},"value":[1,"0.25"]}}]}}"#
+                )
             };
             let data = match request.lines().next().unwrap() {
-                l if l.contains("query_range") => r#"{"resultType":"matrix","result":[]}"#.to_owned(),
+                l if l.contains("query_range") => {
+                    r#"{"resultType":"matrix","result":[]}"#.to_owned()
+                }
                 l if l.contains("/query") => vector(
                     r#""service_name":"cart","http_route":"/x","kind":"cpu","resource":"all","instance":"i","unit":"u","run_id":"r1""#,
                 ),
-                l if l.contains("/self") => serde_json::to_string(&fixture::data().own.unwrap()).unwrap(),
+                l if l.contains("/self") => {
+                    serde_json::to_string(&fixture::data().own.unwrap()).unwrap()
+                }
                 l if l.contains("/rules") => r#"{"groups":[]}"#.to_owned(),
                 l if l.contains("/alerts") => r#"{"alerts":[]}"#.to_owned(),
                 _ => "[]".to_owned(),
@@ -188,7 +196,10 @@ async fn answers_of_a_server_become_screens() {
         (Screen::Load, "r1"),
         (Screen::Own, "4,321"),
     ] {
-        let options = TuiOptions { base_url: base_url.clone(), ..TuiOptions::default() };
+        let options = TuiOptions {
+            base_url: base_url.clone(),
+            ..TuiOptions::default()
+        };
         let frame = tui::snapshot(options, screen).await.unwrap().text(120, 36);
         assert!(frame.contains(wanted), "{screen:?}\n{frame}");
     }
@@ -196,9 +207,19 @@ async fn answers_of_a_server_become_screens() {
 
 #[tokio::test]
 async fn an_agent_that_is_down_is_an_error_with_advice() {
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let options = TuiOptions { base_url: format!("http://{free}"), ..TuiOptions::default() };
-    let error = tui::snapshot(options, Screen::Overview).await.unwrap_err().to_string();
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let options = TuiOptions {
+        base_url: format!("http://{free}"),
+        ..TuiOptions::default()
+    };
+    let error = tui::snapshot(options, Screen::Overview)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("is `nines agent` running?"), "{error}");
 }
 
