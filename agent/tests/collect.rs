@@ -106,6 +106,18 @@ async fn redis(url: &str, commands: &str) {
     stream.read_to_end(&mut reply).await.unwrap();
 }
 
+/// `backend/stack fault ...` on the stack under test.
+fn fault(env: &HashMap<String, String>, words: &[&str]) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../backend/stack");
+    let mut command = std::process::Command::new(script);
+    command
+        .arg("fault")
+        .args(words)
+        .arg("--dir")
+        .arg(&env["NINES_STACK_DIR"]);
+    assert!(command.status().unwrap().success(), "{words:?}");
+}
+
 async fn sql(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -176,6 +188,14 @@ async fn redis_hit_rate_matches_the_reads_done() {
             v >= 100.0
         })
         .await;
+
+    // Frozen: the round is given up, what was read before is not repeated, and it comes back.
+    fault(&env, &["redis-freeze"]);
+    running.until("redis_up", &here, |v| v == 0.0).await;
+    let ended = running.last("redis_keyspace_hits_total", &here).is_none();
+    fault(&env, &["redis-thaw"]);
+    assert!(ended, "an old value lives on");
+    running.until("redis_up", &here, |v| v == 1.0).await;
 }
 
 #[tokio::test]
@@ -259,6 +279,25 @@ async fn postgres_lag_is_zero_when_idle_and_true_when_delayed() {
         .batch_execute("select pg_reload_conf()")
         .await
         .unwrap();
+
+    // Paused: it grows with time.
+    fault(&env, &["replica-pause"]);
+    primary
+        .execute("insert into nines_lag values (0)", &[])
+        .await
+        .unwrap();
+    running.until(lag, &[], |v| v > 2.0).await;
+    running
+        .until("postgresql_replication_paused", &[], |v| v == 1.0)
+        .await;
+    fault(&env, &["replica-resume"]);
+    running.until(lag, &[], |v| v == 0.0).await;
+
+    // No primary: everything received is applied, and yet it is not current.
+    fault(&env, &["pg-stop"]);
+    running.until(lag, &[], |v| v > 1.0).await;
+    fault(&env, &["pg-start"]);
+    running.until(lag, &[], |v| v == 0.0).await;
 }
 
 #[tokio::test]
