@@ -1,0 +1,12 @@
+//! One file a subcommand: parse its flags, wire the crates, print.
+//!
+//! Owns the list of commands. Must not know algorithms.
+
+pub mod agent;
+pub mod alerts;
+pub mod logs;
+pub mod query;
+pub mod reach;
+pub mod slo;
+pub mod store;
+pub mod traces;

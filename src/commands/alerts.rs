@@ -1,0 +1,163 @@
+//! `nines alerts`: active alerts, rules, the log of transitions and deliveries, and a check of rule files.
+//!
+//! Owns its flags and output. Must not know how rules are evaluated.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+use model::timestamp;
+
+use super::reach::{Format, Reach, clean, json, table};
+use crate::console::{CommandResult, Outcome, block_on, print, usage};
+
+/// Flags of `nines alerts`.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Alerts that are pending or firing
+    List(Ask),
+    /// Rules and their state
+    Rules(Ask),
+    /// What became pending, fired, was delivered, resolved
+    Events(Ask),
+    /// Check rule files; exit code 2 when one has a mistake
+    Check {
+        /// Prometheus rule files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+struct Ask {
+    /// Output
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+type Rows = Vec<Vec<String>>;
+type Events = Vec<model::api::AlertEvent>;
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> CommandResult {
+    match args.command {
+        Command::List(ask) => {
+            let client = ask.reach.client();
+            let body = block_on(async { Ok(client.alerts().await?) })?;
+            show(
+                &ask,
+                &body,
+                &["SEVERITY", "STATE", "SINCE", "ALERT", "SUMMARY"],
+                alert_rows,
+            )
+        }
+        Command::Rules(ask) => {
+            let client = ask.reach.client();
+            let body = block_on(async { Ok(client.rules().await?) })?;
+            show(
+                &ask,
+                &body,
+                &["GROUP", "RULE", "TYPE", "STATE", "HEALTH", "ERROR"],
+                rule_rows,
+            )
+        }
+        Command::Events(ask) => {
+            let client = ask.reach.client();
+            let body = block_on(async { Ok(client.alert_events().await?) })?;
+            show(
+                &ask,
+                &body,
+                &["TIME", "EVENT", "ALERT", "RECEIVER", "DETAIL"],
+                event_rows,
+            )
+        }
+        Command::Check { files } => check(&files),
+    }
+}
+
+fn show<T: serde::Serialize>(
+    ask: &Ask,
+    body: &T,
+    header: &[&str],
+    rows: fn(&T) -> Rows,
+) -> CommandResult {
+    match ask.format {
+        Format::Json => print(&json(body)?)?,
+        Format::Text => print(&table(header, &rows(body)))?,
+    }
+    Ok(Outcome::Good)
+}
+
+fn alert_rows(body: &model::api::AlertsBody) -> Rows {
+    let row = |a: &model::api::AlertBody| {
+        vec![
+            clean(a.labels.get("severity").unwrap_or("-")),
+            a.state.clone(),
+            a.active_at.clone(),
+            clean(a.labels.get("alertname").unwrap_or("-")),
+            clean(a.annotations.get("summary").map_or("", String::as_str)),
+        ]
+    };
+    body.alerts.iter().map(row).collect()
+}
+
+fn rule_rows(body: &model::api::RulesBody) -> Rows {
+    let all = body
+        .groups
+        .iter()
+        .flat_map(|g| g.rules.iter().map(move |r| (g, r)));
+    let row = |(group, rule): (&model::api::RuleGroupBody, &model::api::RuleBody)| {
+        let state = if rule.state.is_empty() {
+            "-"
+        } else {
+            &rule.state
+        };
+        vec![
+            clean(&group.name),
+            clean(&rule.name),
+            rule.kind.clone(),
+            state.to_owned(),
+            rule.health.clone(),
+            clean(&rule.last_error),
+        ]
+    };
+    all.map(row).collect()
+}
+
+fn event_rows(events: &Events) -> Rows {
+    let row = |e: &model::api::AlertEvent| {
+        vec![
+            timestamp::format_rfc3339(e.t_ms),
+            e.kind.clone(),
+            clean(&e.alert),
+            clean(&e.receiver),
+            clean(&e.detail),
+        ]
+    };
+    events.iter().map(row).collect()
+}
+
+fn check(files: &[PathBuf]) -> CommandResult {
+    let mut mistakes = Vec::new();
+    for path in files {
+        let name = path.display().to_string();
+        let text =
+            std::fs::read_to_string(path).map_err(|e| usage(format!("cannot read {name}: {e}")))?;
+        match alerts::rules::RuleFile::parse(&name, &text) {
+            Ok(file) => print(&format!("{name}: {} rules, good\n", file.rules().count()))?,
+            Err(error) => mistakes.push(error.to_string()),
+        }
+    }
+    if mistakes.is_empty() {
+        Ok(Outcome::Good)
+    } else {
+        Err(usage(mistakes.join("\n")))
+    }
+}

@@ -1,0 +1,105 @@
+//! `nines query`: one PromQL question, instant or range.
+//!
+//! Owns its flags and output. Must not know how PromQL is evaluated.
+
+use clap::Args as ClapArgs;
+use model::sample::Value;
+use model::{QueryData, api, duration, timestamp};
+
+use super::reach::{Format, Reach, json};
+use crate::console::{CommandResult, Outcome, block_on, now_ms, print, usage};
+
+/// Flags of `nines query`.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The PromQL expression
+    expr: String,
+
+    /// Print the expression in its normal form and stop (no agent needed)
+    #[arg(long)]
+    format_expr: bool,
+
+    /// Evaluate over the last DURATION instead of now
+    #[arg(long, value_name = "DURATION")]
+    range: Option<String>,
+
+    /// Distance of the points of a range
+    #[arg(long, value_name = "DURATION", default_value = "15s")]
+    step: String,
+
+    /// Evaluate at this time, RFC 3339 (default: now)
+    #[arg(long, value_name = "TIME")]
+    time: Option<String>,
+
+    /// Output
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// Asks and prints.
+pub fn run(args: Args) -> CommandResult {
+    let expr =
+        promql::parse(&args.expr).map_err(|e| usage(format!("cannot parse the query\n{e}")))?;
+    if args.format_expr {
+        print(&format!("{expr}\n"))?;
+        return Ok(Outcome::Good);
+    }
+    let now = match &args.time {
+        Some(text) => timestamp::parse_rfc3339(text).ok_or_else(|| {
+            usage(format!(
+                "--time {text:?} is not RFC 3339, such as 2026-11-20T20:36:26Z"
+            ))
+        })?,
+        None => now_ms(),
+    };
+    let span = |text: &str| duration::parse_ms(text).map_err(|e| usage(e.to_string()));
+    let client = args.reach.client();
+    let data = match &args.range {
+        None => block_on(async { Ok(client.query(&args.expr, now).await?) })?,
+        Some(range) => {
+            let (range, step) = (span(range)?, span(&args.step)?);
+            block_on(async {
+                Ok(client
+                    .query_range(&args.expr, now - range, now, step)
+                    .await?)
+            })?
+        }
+    };
+    match args.format {
+        Format::Json => print(&json(&api::query_data_to_json(&data))?)?,
+        Format::Text => print(&text(&data))?,
+    }
+    Ok(Outcome::Good)
+}
+
+fn text(data: &QueryData) -> String {
+    match data {
+        QueryData::Scalar(_, v) => format!("{}\n", api::format_float(*v)),
+        QueryData::String(_, s) => format!("{s}\n"),
+        QueryData::Vector(all) if all.is_empty() => "(no series)\n".into(),
+        QueryData::Matrix(all) if all.is_empty() => "(no series)\n".into(),
+        QueryData::Vector(all) => {
+            let line = |e: &model::VectorElement| match &e.value {
+                Value::Float(v) => format!("{} {}\n", e.labels, api::format_float(*v)),
+                Value::Histogram(h) => {
+                    format!("{} {{count={} sum={}}}\n", e.labels, h.count, h.sum)
+                }
+            };
+            all.iter().map(line).collect()
+        }
+        QueryData::Matrix(all) => {
+            let mut out = String::new();
+            for series in all {
+                out += &format!("{}\n", series.labels);
+                for (t, v) in series.points.t_ms.iter().zip(&series.points.values) {
+                    let (t, v) = (timestamp::format_rfc3339(*t), api::format_float(*v));
+                    out += &format!("  {t}  {v}\n");
+                }
+            }
+            out
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `nines store`: look into, check, export and import the samples in a data folder.
+//!
+//! Owns its flags and output. Must not know the files' format.
+
+use std::io::{BufReader, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+use model::{SelectRequest, timestamp};
+
+use super::reach::table;
+use crate::console::{CommandResult, Outcome, note, now_ms, print};
+
+/// Flags of `nines store`.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List blocks and log files with their bounds and sizes
+    Inspect {
+        /// The samples' folder, such as nines-data/metrics
+        dir: PathBuf,
+    },
+    /// Read everything and check every checksum; exit code 1 on damage
+    Verify {
+        /// The samples' folder
+        dir: PathBuf,
+    },
+    /// Write every sample as OpenMetrics text to standard output
+    Export {
+        /// The samples' folder (no agent may be using it)
+        dir: PathBuf,
+    },
+    /// Read OpenMetrics text from standard input
+    Import {
+        /// The samples' folder (no agent may be using it)
+        dir: PathBuf,
+    },
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args) -> CommandResult {
+    match args.command {
+        Command::Inspect { dir } => {
+            let found = store::admin::inspect(&dir)?;
+            let time = timestamp::format_rfc3339;
+            let block = |b: &store::admin::BlockReport| {
+                vec![
+                    b.path.display().to_string(),
+                    b.series.to_string(),
+                    b.samples.to_string(),
+                    b.bytes.to_string(),
+                    time(b.bounds.0),
+                    time(b.bounds.1),
+                ]
+            };
+            let log = |l: &store::admin::LogReport| {
+                let bound = |t: Option<i64>| t.map_or("-".into(), time);
+                vec![
+                    l.path.display().to_string(),
+                    l.series.to_string(),
+                    (l.floats + l.histograms).to_string(),
+                    l.bytes.to_string(),
+                    bound(l.bounds.map(|b| b.0)),
+                    bound(l.bounds.map(|b| b.1)),
+                ]
+            };
+            let rows: Vec<Vec<String>> = found
+                .blocks
+                .iter()
+                .map(block)
+                .chain(found.log.iter().map(log))
+                .collect();
+            print(&table(
+                &["FILE", "SERIES", "SAMPLES", "BYTES", "FROM", "TO"],
+                &rows,
+            ))?;
+            Ok(report(&found.problems))
+        }
+        Command::Verify { dir } => {
+            let found = store::admin::verify(&dir)?;
+            print(&format!(
+                "{} blocks, {} series, {} chunks, {} samples; log: {} records, {} samples\n",
+                found.blocks,
+                found.series,
+                found.chunks,
+                found.samples,
+                found.records,
+                found.log_samples
+            ))?;
+            Ok(report(&found.problems))
+        }
+        Command::Export { dir } => {
+            let store = store::Store::open(store::StoreOptions::new(dir))?;
+            let mut out = BufWriter::new(std::io::stdout().lock());
+            let everything = SelectRequest {
+                matchers: &[],
+                start_ms: i64::MIN,
+                end_ms: i64::MAX,
+                max_points: usize::MAX,
+            };
+            let done = store::admin::export(&store, &everything, &mut out)?;
+            out.flush()?;
+            note(&format!(
+                "exported {} samples of {} series",
+                done.samples, done.series
+            ));
+            if done.histograms > 0 {
+                note(&format!(
+                    "left out {} native histograms, which the text format has no form for",
+                    done.histograms
+                ));
+            }
+            Ok(Outcome::Good)
+        }
+        Command::Import { dir } => {
+            let store = store::Store::open(store::StoreOptions::new(dir))?;
+            let mut input = BufReader::new(std::io::stdin().lock());
+            let done = store::admin::import(&store, &mut input, Some(now_ms()))?;
+            store.flush()?;
+            note(&format!(
+                "imported {} samples from {} lines",
+                done.appended, done.lines
+            ));
+            Ok(Outcome::Good)
+        }
+    }
+}
+
+fn report(problems: &[store::admin::Problem]) -> Outcome {
+    for problem in problems {
+        note(&format!(
+            "damaged: {}: {}",
+            problem.path.display(),
+            problem.what
+        ));
+    }
+    if problems.is_empty() {
+        Outcome::Good
+    } else {
+        Outcome::Failed
+    }
+}

@@ -1,0 +1,188 @@
+//! `nines traces`: search, or one trace as a tree.
+//!
+//! Owns its flags and output. Must not know how traces are kept.
+
+use std::collections::HashMap;
+
+use clap::Args as ClapArgs;
+use client::TraceSearch;
+use model::span::{Span, SpanId, SpanStatus, TraceId};
+use model::{duration, timestamp};
+
+use super::reach::{Format, Reach, clean, json, table};
+use crate::console::{CommandResult, Outcome, block_on, now_ms, print, usage};
+
+/// Flags of `nines traces`.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// A trace id (32 hex digits): show that trace
+    id: Option<String>,
+
+    /// Only traces with a span of this service
+    #[arg(long)]
+    service: Option<String>,
+
+    /// Only traces whose root has this http.route
+    #[arg(long)]
+    route: Option<String>,
+
+    /// At least this long
+    #[arg(long, value_name = "DURATION")]
+    min: Option<String>,
+
+    /// Status of the root: 500, or a class such as 5xx
+    #[arg(long)]
+    status: Option<String>,
+
+    /// Only traces with a failed span
+    #[arg(long)]
+    errors: bool,
+
+    /// How far back
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    since: String,
+
+    /// At most so many
+    #[arg(long, default_value_t = 20)]
+    limit: usize,
+
+    /// Output
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// Searches or shows, and prints.
+pub fn run(args: Args) -> CommandResult {
+    let client = args.reach.client();
+    if let Some(id) = &args.id {
+        let id = TraceId::from_hex(id)
+            .ok_or_else(|| usage(format!("{id:?} is not a trace id; write its 32 hex digits")))?;
+        let spans = block_on(async { Ok(client.trace(id).await?) })?;
+        match args.format {
+            Format::Json => print(&json(&spans)?)?,
+            Format::Text => print(&tree(&spans))?,
+        }
+        return Ok(Outcome::Good);
+    }
+    let span = |text: &str| duration::parse_ms(text).map_err(|e| usage(e.to_string()));
+    let min = args.min.as_deref().map(span).transpose()?;
+    let search = TraceSearch {
+        service: args.service,
+        route: args.route,
+        min_duration_ms: min.map(i64::unsigned_abs),
+        status: args.status,
+        error: args.errors.then_some(true),
+        start_ms: Some(now_ms() - span(&args.since)?),
+        limit: Some(args.limit),
+        ..TraceSearch::default()
+    };
+    let found = block_on(async { Ok(client.traces(&search).await?) })?;
+    if args.format == Format::Json {
+        print(&json(&found)?)?;
+        return Ok(Outcome::Good);
+    }
+    let row = |t: &model::span::TraceSummary| {
+        vec![
+            t.trace_id.to_string(),
+            timestamp::format_clock(i64::try_from(t.start_ns / 1_000_000).unwrap_or(0)),
+            clean(&format!("{} {}", t.root_service, t.root_name)),
+            t.spans.to_string(),
+            milliseconds(t.duration_ns),
+            t.errors.to_string(),
+            if t.status_code == 0 {
+                "-".into()
+            } else {
+                t.status_code.to_string()
+            },
+        ]
+    };
+    let rows: Vec<Vec<String>> = found.iter().map(row).collect();
+    print(&table(
+        &[
+            "TRACE", "START", "ROOT", "SPANS", "DURATION", "ERRORS", "STATUS",
+        ],
+        &rows,
+    ))?;
+    Ok(Outcome::Good)
+}
+
+fn milliseconds(ns: u64) -> String {
+    format!("{:.2} ms", ns as f64 / 1e6)
+}
+
+/// One line a span, children under their parent in order of their start; orphans become roots.
+fn tree(spans: &[Span]) -> String {
+    let known: HashMap<SpanId, usize> = spans
+        .iter()
+        .enumerate()
+        .map(|(i, s)| (s.span_id, i))
+        .collect();
+    let mut children: HashMap<usize, Vec<usize>> = HashMap::new();
+    let mut roots = Vec::new();
+    for (i, span) in spans.iter().enumerate() {
+        match known.get(&span.parent_id) {
+            Some(parent) if *parent != i => children.entry(*parent).or_default().push(i),
+            _ => roots.push(i),
+        }
+    }
+    let latest_first =
+        |list: &mut Vec<usize>| list.sort_by_key(|i| std::cmp::Reverse(spans[*i].start_ns));
+    latest_first(&mut roots);
+    let begin = spans.iter().map(|s| s.start_ns).min().unwrap_or(0);
+    let mut stack: Vec<(usize, usize)> = roots.into_iter().map(|i| (i, 0)).collect();
+    let mut rows = Vec::new();
+    while let Some((at, depth)) = stack.pop() {
+        let span = &spans[at];
+        rows.push(vec![
+            format!("{}{}", "  ".repeat(depth.min(40)), clean(&span.name)),
+            clean(&span.service),
+            format!("+{}", milliseconds(span.start_ns - begin)),
+            milliseconds(span.duration_ns()),
+            if span.status == SpanStatus::Error {
+                "error".into()
+            } else {
+                String::new()
+            },
+        ]);
+        let mut below = children.remove(&at).unwrap_or_default();
+        latest_first(&mut below);
+        stack.extend(below.into_iter().map(|i| (i, depth + 1)));
+    }
+    table(&["SPAN", "SERVICE", "START", "DURATION", "STATUS"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(id: u8, parent: u8, start_ns: u64) -> Span {
+        Span {
+            span_id: SpanId([id; 8]),
+            parent_id: SpanId([parent; 8]),
+            name: format!("s{id}"),
+            service: "svc".into(),
+            start_ns,
+            end_ns: start_ns + 1_000_000,
+            ..Span::default()
+        }
+    }
+
+    #[test]
+    fn children_stand_under_their_parent_in_order() {
+        let text = tree(&[span(3, 1, 5), span(2, 1, 2), span(1, 0, 1), span(4, 2, 3)]);
+        let names = text
+            .lines()
+            .skip(1)
+            .map(|l| l.split("  svc").next().unwrap().trim_end());
+        assert_eq!(names.collect::<Vec<_>>(), ["s1", "  s2", "    s4", "  s3"]);
+    }
+
+    #[test]
+    fn a_cycle_ends() {
+        assert_eq!(tree(&[span(1, 2, 1), span(2, 1, 2)]).lines().count(), 1);
+        assert_eq!(tree(&[]).lines().count(), 1);
+    }
+}

@@ -1,0 +1,132 @@
+//! The command line as a stranger uses it: right words, wrong words, the agent away.
+//!
+//! Owns exit codes and the wording of refusals. Must not know how commands work inside.
+
+use super::running::{Agent, nines, stderr, stdout};
+
+#[test]
+fn a_wrong_flag_is_usage_and_says_what_is_near() {
+    let output = nines(&["query", "--formt", "json", "up"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--format"), "{}", stderr(&output));
+    let output = nines(&["agnet"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("agent"), "{}", stderr(&output));
+}
+
+#[test]
+fn help_and_version_are_good() {
+    for args in [&["--help"][..], &["agent", "--help"], &["--version"]] {
+        let output = nines(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(!stdout(&output).is_empty());
+    }
+    assert!(
+        stdout(&nines(&["--help"])).contains("Exit codes: 0 good, 1 failure of the tool, 2 usage")
+    );
+}
+
+#[test]
+fn a_query_with_a_mistake_points_at_it() {
+    let output = nines(&["query", "sum(rate(up[5m])"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(text.contains('^') && text.contains("1:"), "{text}");
+}
+
+#[test]
+fn formatting_needs_no_agent() {
+    let output = nines(&["query", "--format-expr", "sum  by(a) (rate(x[5m]))"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stdout(&output), "sum by (a) (rate(x[5m]))\n");
+}
+
+#[test]
+fn an_agent_that_is_away_is_named_with_what_to_do() {
+    let output = nines(&["query", "up", "--url", "http://127.0.0.1:9"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(
+        text.contains("127.0.0.1:9") && text.contains("nines agent"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_unknown_configuration_key_has_line_column_and_suggestion() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("nines.yaml");
+    std::fs::write(&file, "name: x\nlisten: 127.0.0.1:0\nretentoin: 5d\n").unwrap();
+    let output = nines(&["agent", "--config", file.to_str().unwrap(), "--check"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(
+        text.contains("nines.yaml:3:1") && text.contains("retention"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_rule_with_a_bad_expression_is_refused_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rules.yaml");
+    std::fs::write(
+        &file,
+        "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: sum(up\n",
+    )
+    .unwrap();
+    let output = nines(&["alerts", "check", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("rules.yaml:5:"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let output = nines(&[
+        "agent",
+        "--listen",
+        &taken,
+        "--data-dir",
+        data.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains(&taken) && text.contains("listen"), "{text}");
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::start(dir.path(), &["--retention", "off"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let labels = model::Labels::from_pairs([("__name__", "kept"), ("job", "test")]);
+    let points = vec![(1_000, 1.0), (2_000, 2.5)];
+    let client = client::Client::new(agent.url.clone());
+    runtime
+        .block_on(client.remote_write(&[(labels, points)]))
+        .unwrap();
+    agent.kill();
+    let agent = Agent::start(dir.path(), &["--retention", "off"]);
+    let output = nines(&[
+        "query",
+        "kept",
+        "--time",
+        "1970-01-01T00:00:02Z",
+        "--url",
+        &agent.url,
+    ]);
+    assert_eq!(
+        stdout(&output),
+        "kept{job=\"test\"} 2.5\n",
+        "{}",
+        stderr(&output)
+    );
+}

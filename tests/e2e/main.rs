@@ -1,0 +1,7 @@
+//! End to end over the real binary, and the rules of the house.
+//!
+//! Owns the list of end-to-end tests. Each module must not know another's servers or files.
+
+mod architecture;
+mod cli;
+mod running;

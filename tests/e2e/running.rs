@@ -1,0 +1,102 @@
+//! A started `nines` process that ends with the test.
+//!
+//! Owns starting, waiting until ready, and stopping by pid. Must not know what is asked of the process.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Runs the binary to its end.
+pub fn nines(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nines"))
+        .args(args)
+        .env_remove("NINES_URL")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts")
+}
+
+/// Standard output as text.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Standard error as text.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// An agent on free ports in its own folder.
+pub struct Agent {
+    child: Child,
+    /// Its base URL.
+    pub url: String,
+    /// What it has printed since.
+    lines: mpsc::Receiver<String>,
+}
+
+impl Agent {
+    /// Starts one and waits until it says where it answers.
+    pub fn start(dir: &std::path::Path, more: &[&str]) -> Agent {
+        let data = dir.join("data");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nines"))
+            .args([
+                "agent",
+                "--listen",
+                "127.0.0.1:0",
+                "--otlp-grpc",
+                "127.0.0.1:0",
+                "--otlp-http",
+                "127.0.0.1:0",
+            ])
+            .arg("--data-dir")
+            .arg(&data)
+            .args(more)
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stderr = child.stderr.take().expect("standard error is piped");
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut agent = Agent {
+            child,
+            url: String::new(),
+            lines,
+        };
+        let first = agent.line();
+        let at = first
+            .find("http://")
+            .unwrap_or_else(|| panic!("no address in {first:?}"));
+        agent.url = first[at..].trim().to_owned();
+        agent
+    }
+
+    /// The next line it prints.
+    pub fn line(&self) -> String {
+        self.lines
+            .recv_timeout(Duration::from_secs(30))
+            .expect("the agent prints a line")
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the agent is killed");
+        self.child.wait().expect("the agent ends");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
