@@ -1,1 +1,27 @@
-//! Crate backend.
+//! The reference backend: the system that is observed, driven and broken. It is somebody else's system and
+//! must not know any other crate of the workspace; it talks OTLP, `/metrics` and logs like any service.
+
+mod admin;
+mod app;
+pub mod backoff;
+pub mod breaker;
+mod clock;
+mod db;
+mod edge;
+pub mod faults;
+mod gateway;
+mod inventory;
+pub mod jwt;
+pub mod limiter;
+mod queue;
+mod record;
+mod routes;
+mod schema;
+mod services;
+pub mod settings;
+mod start;
+mod tasks;
+mod telemetry;
+
+pub use settings::Settings;
+pub use start::{Backend, Error, Result, start};

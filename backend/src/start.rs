@@ -1,0 +1,361 @@
+//! Starts and stops everything: files, sockets, tasks. Must not know what a request does.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::app::App;
+use crate::clock;
+use crate::db::{Db, DbError};
+use crate::gateway::{Front, front, version};
+use crate::inventory::Inventory;
+use crate::record::Metrics;
+use crate::settings::Settings;
+use crate::telemetry::{ROLES, Telemetry};
+use crate::{admin, queue, schema};
+
+/// Why the backend did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting is wrong.
+    #[error("check settings: {0}")]
+    Settings(String),
+    /// An address is in use or not ours.
+    #[error("listen on {addr}: {source}")]
+    Listen {
+        /// Address asked for.
+        addr: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data directory.
+    #[error("prepare data directory {}: {source}", .dir.display())]
+    Directory {
+        /// Directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The database.
+    #[error("open database: {0}")]
+    Database(#[from] DbError),
+    /// Metrics or exporters.
+    #[error("prepare telemetry: {0}")]
+    Telemetry(String),
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A running backend.
+#[derive(Debug)]
+pub struct Backend {
+    /// Where clients connect; `/metrics` is here too.
+    pub front_addr: SocketAddr,
+    /// Faults and truth.
+    pub admin_addr: SocketAddr,
+    app: Arc<App>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    private_dir: Option<PathBuf>,
+}
+
+/// Starts all roles in this process; every socket is bound when it returns.
+pub async fn start(settings: Settings) -> Result<Backend> {
+    settings.check().map_err(Error::Settings)?;
+    let front_listener = listen(&settings.listen).await?;
+    let admin_listener = listen(&settings.admin).await?;
+    let grpc_listener = listen("127.0.0.1:0").await?;
+    let (dir, private) = directory(&settings)?;
+    let d = &settings.database;
+    let db = Db::open(
+        &dir,
+        schema::SCHEMA,
+        d.pool_max,
+        d.pool_wait_ms,
+        d.replica_lag_ms,
+    )?;
+    schema::seed(&db, settings.seed_data).await?;
+    let telemetry = Telemetry::new(
+        settings.otlp_endpoint.as_deref(),
+        &settings.log,
+        &settings.version,
+    )
+    .map_err(Error::Telemetry)?;
+    let metrics = Metrics::new().map_err(|e| Error::Telemetry(e.to_string()))?;
+    let app = Arc::new(App::new(
+        settings,
+        telemetry,
+        metrics,
+        db,
+        dir.join("blobs"),
+    ));
+    let (stop, stopped) = watch::channel(false);
+    let address = |l: &TcpListener| {
+        l.local_addr().map_err(|source| Error::Listen {
+            addr: "listener".into(),
+            source,
+        })
+    };
+    let (front_addr, admin_addr, grpc_addr) = (
+        address(&front_listener)?,
+        address(&admin_listener)?,
+        address(&grpc_listener)?,
+    );
+    let balancer = Arc::new(Front::new(Arc::clone(&app)));
+    let mut tasks = servers(
+        &app,
+        &balancer,
+        [front_listener, admin_listener, grpc_listener],
+        &stopped,
+    );
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{grpc_addr}"))
+        .map_err(|e| Error::Telemetry(e.to_string()))?;
+    *app.inventory.lock().unwrap_or_else(|e| e.into_inner()) = Some(endpoint.connect_lazy());
+    tasks.extend(workers(&app, &stopped));
+    tasks.push(tokio::spawn(until(
+        stopped.clone(),
+        housekeeping(Arc::clone(&app)),
+    )));
+    let interval = Duration::from_millis(app.settings.balancer.check_interval_ms);
+    tasks.push(tokio::spawn(until(stopped, async move {
+        loop {
+            tokio::time::sleep(interval).await;
+            balancer.check();
+        }
+    })));
+    Ok(Backend {
+        front_addr,
+        admin_addr,
+        app,
+        stop,
+        tasks,
+        private_dir: private.then_some(dir),
+    })
+}
+
+async fn listen(addr: &str) -> Result<TcpListener> {
+    TcpListener::bind(addr)
+        .await
+        .map_err(|source| Error::Listen {
+            addr: addr.to_owned(),
+            source,
+        })
+}
+
+/// The data directory, and whether it is ours to remove.
+fn directory(settings: &Settings) -> Result<(PathBuf, bool)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let (dir, private) = match &settings.data_dir {
+        Some(dir) => (dir.clone(), false),
+        None => {
+            let n = NEXT.fetch_add(1, Ordering::Relaxed);
+            (
+                std::env::temp_dir().join(format!(
+                    "refbackend-{}-{}-{n}",
+                    std::process::id(),
+                    clock::unix_ms()
+                )),
+                true,
+            )
+        }
+    };
+    std::fs::create_dir_all(dir.join("blobs")).map_err(|source| Error::Directory {
+        dir: dir.clone(),
+        source,
+    })?;
+    Ok((dir, private))
+}
+
+async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        _ = stopped.wait_for(|s| *s) => {}
+    }
+}
+
+fn servers(
+    app: &Arc<App>,
+    balancer: &Arc<Front>,
+    listeners: [TcpListener; 3],
+    stopped: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
+    let [front_listener, admin_listener, grpc_listener] = listeners;
+    let router = axum::Router::new()
+        .fallback(front)
+        .with_state(Arc::clone(balancer));
+    let signal = |mut s: watch::Receiver<bool>| async move {
+        // The sender is gone only when the backend is.
+        let _ = s.wait_for(|s| *s).await;
+    };
+    let serve = axum::serve(
+        front_listener,
+        router.into_make_service_with_connect_info::<SocketAddr>(),
+    )
+    .with_graceful_shutdown(signal(stopped.clone()));
+    let admin = axum::serve(admin_listener, admin::router(Arc::clone(app)))
+        .with_graceful_shutdown(signal(stopped.clone()));
+    let incoming = tonic::transport::server::TcpIncoming::from(grpc_listener);
+    let grpc = tonic::transport::Server::builder()
+        .add_service(Inventory(Arc::clone(app)))
+        .serve_with_incoming_shutdown(incoming, signal(stopped.clone()));
+    vec![
+        tokio::spawn(async move { drop(serve.await) }),
+        tokio::spawn(async move { drop(admin.await) }),
+        tokio::spawn(async move { drop(grpc.await) }),
+    ]
+}
+
+fn workers(app: &Arc<App>, stopped: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
+    let poll = app.settings.queue.poll_ms as f64;
+    let relay = Arc::clone(app);
+    let mut tasks = vec![tokio::spawn(until(stopped.clone(), async move {
+        loop {
+            // A failure is tried again at the next look; the event is still in the outbox.
+            if !matches!(queue::relay(&relay).await, Ok(n) if n > 0) {
+                clock::wait_ms(poll).await;
+            }
+        }
+    }))];
+    for (name, _, role) in queue::QUEUES {
+        let app = Arc::clone(app);
+        tasks.push(tokio::spawn(until(stopped.clone(), async move {
+            loop {
+                if !matches!(queue::work(&app, name, role).await, Ok(true)) {
+                    clock::wait_ms(poll).await;
+                }
+            }
+        })));
+    }
+    tasks
+}
+
+/// Gauges, fault schedule, pool size, replica delay, log burst and memory growth, ten times a second.
+async fn housekeeping(app: Arc<App>) {
+    let mut ballast: Vec<Vec<u8>> = Vec::new();
+    let mut shown = String::new();
+    loop {
+        let now = clock::unix_ms();
+        app.tell(app.faults.tick(now));
+        let size = app
+            .faults
+            .hit("pool_size", "", now)
+            .map(|h| h.fault.value as usize);
+        for (name, pool) in [("primary", &app.db.primary), ("replica", &app.db.replica)] {
+            pool.resize(size);
+            let [in_use, idle, max, waiters] = pool.numbers();
+            app.metrics
+                .pool_in_use
+                .with_label_values(&[name])
+                .set(in_use);
+            app.metrics.pool_idle.with_label_values(&[name]).set(idle);
+            app.metrics.pool_max.with_label_values(&[name]).set(max);
+            app.metrics
+                .pool_waiters
+                .with_label_values(&[name])
+                .set(waiters);
+        }
+        let lag = app
+            .faults
+            .hit("replica_lag", "", now)
+            .map_or(app.settings.database.replica_lag_ms, |h| h.fault.ms as u64);
+        app.db.lag_ms.store(lag, Ordering::Relaxed);
+        let oldest = app.db.oldest_pending_ms.load(Ordering::Relaxed);
+        let behind = if oldest == 0 {
+            0.0
+        } else {
+            now.saturating_sub(oldest) as f64 / 1000.0
+        };
+        app.metrics
+            .replica_lag
+            .with_label_values(&["replica"])
+            .set(behind);
+        if let Some(hit) = app.faults.hit("log_burst", "", now) {
+            (0..(hit.fault.value / 10.0) as usize)
+                .for_each(|i| app.note("INFO", &format!("burst {i}")));
+        }
+        match app.faults.hit("memory_growth", "", now) {
+            Some(hit) => ballast.push(vec![1; ((hit.fault.value / 10.0) as usize).min(64 << 20)]),
+            None => ballast.clear(),
+        }
+        let label = version(&app);
+        if label != shown {
+            app.metrics.build.reset();
+            for role in ROLES {
+                app.metrics
+                    .build
+                    .with_label_values(&[&label, role.name()])
+                    .set(1);
+            }
+            app.note("INFO", &format!("version {label} is deployed"));
+            shown = label;
+        }
+        queue_gauges(&app).await;
+        clock::wait_ms(100.0).await;
+    }
+}
+
+async fn queue_gauges(app: &App) {
+    let Ok(numbers) = queue::numbers(app).await else {
+        return;
+    };
+    app.metrics
+        .outbox_pending
+        .set(numbers["outbox"].as_i64().unwrap_or(0));
+    for (name, ..) in queue::QUEUES {
+        let q = &numbers["queues"][name];
+        app.metrics
+            .queue_depth
+            .with_label_values(&[name])
+            .set(q["depth"].as_i64().unwrap_or(0));
+        app.metrics
+            .dlq_depth
+            .with_label_values(&[name])
+            .set(q["dead"].as_i64().unwrap_or(0));
+        app.metrics
+            .queue_age
+            .with_label_values(&[name])
+            .set(q["oldest_ms"].as_f64().unwrap_or(0.0) / 1000.0);
+    }
+}
+
+// === impl Backend ===
+
+impl Backend {
+    /// Truth channel, as `GET /admin/state` gives it.
+    pub fn truth(&self) -> serde_json::Value {
+        self.app.truth.json()
+    }
+
+    /// Text of `/metrics`.
+    pub fn metrics(&self) -> String {
+        self.app.metrics.text()
+    }
+
+    /// Ends every task, sends the last spans and removes a private data directory. At most about 10 s.
+    pub async fn shutdown(self) {
+        // No receiver is left only when every task has ended already.
+        let _ = self.stop.send(true);
+        for mut task in self.tasks {
+            if tokio::time::timeout(Duration::from_secs(2), &mut task)
+                .await
+                .is_err()
+            {
+                task.abort();
+            }
+        }
+        let app = Arc::clone(&self.app);
+        let ended = tokio::task::spawn_blocking(move || app.telemetry.shutdown());
+        // A receiver that does not answer must not hold the shutdown up.
+        let _ = tokio::time::timeout(Duration::from_secs(6), ended).await;
+        if let Some(dir) = self.private_dir {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The task service: CRUD with pagination, and `?naive=1`, which asks one query per row (N+1).
+//! Must not know the gateway.
+
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension as _, Row, params};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::clock;
+use crate::db::DbError;
+use crate::schema;
+use crate::services::{Reply, Req, number, object, page};
+use crate::telemetry::{Cx, Role};
+
+/// Answers the routes below `/api/v1/tasks`.
+pub(crate) async fn route(app: &Arc<App>, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
+    match (req.method.as_str(), req.parameter.is_empty()) {
+        ("GET", true) => list(app, cx, req).await,
+        ("POST", _) => create(app, cx, req).await,
+        ("GET", false) => one(app, cx, number(&req.parameter)?).await,
+        ("PUT" | "PATCH", _) => update(app, cx, req).await,
+        ("DELETE", _) => delete(app, cx, number(&req.parameter)?).await,
+        _ => Err(Reply::problem(404, "not_found", "no such route")),
+    }
+}
+
+fn row(r: &Row<'_>) -> rusqlite::Result<Value> {
+    Ok(
+        json!({"id": r.get::<_, i64>(0)?, "title": r.get::<_, String>(1)?, "status": r.get::<_, String>(2)?, "priority": r.get::<_, i64>(3)?, "createdBy": r.get::<_, i64>(4)?, "createdMs": r.get::<_, i64>(5)?}),
+    )
+}
+
+const COLUMNS_DESC: &str = "SELECT id, title, status, priority, created_by, created_ms FROM tasks ORDER BY created_ms DESC, id DESC LIMIT ?1 OFFSET ?2";
+const COLUMNS_ASC: &str = "SELECT id, title, status, priority, created_by, created_ms FROM tasks ORDER BY created_ms, id LIMIT ?1 OFFSET ?2";
+const ONE: &str =
+    "SELECT id, title, status, priority, created_by, created_ms FROM tasks WHERE id = ?1";
+
+async fn list(app: &App, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
+    let (page, limit) = page(req);
+    let sql = if req.query.get("sort").is_some_and(|s| s == "createdAt") {
+        COLUMNS_ASC
+    } else {
+        COLUMNS_DESC
+    };
+    let rows = app.read(cx, Role::Task, false, "tasks", move |c| {
+        c.prepare_cached(sql)?
+            .query_map(params![limit, (page - 1) * limit], row)?
+            .collect::<Result<Vec<_>, _>>()
+    });
+    let mut items = rows.await?;
+    if req.query.get("naive").is_some_and(|n| n == "1") {
+        for item in &mut items {
+            let user = item["createdBy"].as_i64().unwrap_or(0);
+            let email = app.read(cx, Role::Task, false, "users", move |c| {
+                c.prepare_cached("SELECT email FROM users WHERE id = ?1")?
+                    .query_row([user], |r| r.get::<_, String>(0))
+                    .optional()
+            });
+            item["createdByEmail"] = json!(email.await?);
+        }
+    }
+    Ok(Reply::json(
+        200,
+        &json!({"page": page, "limit": limit, "items": items}),
+    ))
+}
+
+async fn one(app: &App, cx: &Cx, id: i64) -> Result<Reply, Reply> {
+    let found = app.read(cx, Role::Task, false, "tasks", move |c| {
+        c.prepare_cached(ONE)?.query_row([id], row).optional()
+    });
+    found
+        .await?
+        .map(|v| Reply::json(200, &v))
+        .ok_or_else(|| Reply::problem(404, "not_found", "no such task"))
+}
+
+async fn create(app: &App, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
+    let v = object(&req.body)?;
+    let title = v["title"].as_str().unwrap_or("").to_owned();
+    if title.is_empty() || title.len() > 500 {
+        return Err(Reply::problem(
+            400,
+            "validation",
+            "title must have 1 to 500 bytes",
+        ));
+    }
+    let priority = v["priority"].as_i64().unwrap_or(0);
+    let user = req.claims.as_ref().map_or(0, |c| c.sub);
+    let (t, trace) = (title.clone(), cx.traceparent());
+    let id = app.write(cx, Role::Task, "tasks", move |tx| {
+        let values = vec![t.clone().into(), priority.into(), user.into(), (clock::unix_ms() as i64).into()];
+        tx.exec("INSERT INTO tasks(title, status, priority, created_by, created_ms) VALUES(?1, 'open', ?2, ?3, ?4)", values)?;
+        let id = tx.last_id();
+        schema::outbox(tx, "task.created", &json!({"taskId": id, "title": t, "userId": user}), trace)?;
+        Ok(id)
+    });
+    Ok(Reply::json(
+        201,
+        &json!({"id": id.await?, "title": title, "status": "open", "priority": priority, "createdBy": user}),
+    ))
+}
+
+async fn update(app: &App, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
+    let id = number(&req.parameter)?;
+    let v = object(&req.body)?;
+    let text = |k: &str| {
+        v[k].as_str()
+            .map_or(rusqlite::types::Value::Null, |t| t.to_owned().into())
+    };
+    let (title, status) = (text("title"), text("status"));
+    let done = app.write(cx, Role::Task, "tasks", move |tx| {
+        let sql = "UPDATE tasks SET title = coalesce(?2, title), status = coalesce(?3, status) WHERE id = ?1";
+        match tx.exec(sql, vec![id.into(), title, status])? {
+            0 => Ok(None),
+            _ => Ok(tx.conn().query_row(ONE, [id], row).optional()?),
+        }
+    });
+    done.await?
+        .map(|v| Reply::json(200, &v))
+        .ok_or_else(|| Reply::problem(404, "not_found", "no such task"))
+}
+
+async fn delete(app: &App, cx: &Cx, id: i64) -> Result<Reply, Reply> {
+    let done = app.write(
+        cx,
+        Role::Task,
+        "tasks",
+        move |tx| -> Result<usize, DbError> {
+            tx.exec("DELETE FROM tasks WHERE id = ?1", vec![id.into()])
+        },
+    );
+    match done.await? {
+        0 => Err(Reply::problem(404, "not_found", "no such task")),
+        _ => Ok(Reply {
+            status: 204,
+            body: bytes::Bytes::new(),
+            headers: Vec::new(),
+        }),
+    }
+}

@@ -1,0 +1,406 @@
+//! Spans and logs: tracing spans bridged to OpenTelemetry, sent by OTLP with one `service.name` per role even
+//! when all roles share a process, and JSON log lines. Must not know handlers.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use opentelemetry::trace::{Status, TraceContextExt as _, TracerProvider as _};
+use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter,
+};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+/// Parts of the backend, each with its own `service.name`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    Gateway,
+    User,
+    Product,
+    Order,
+    Payment,
+    Notification,
+    Task,
+    Worker,
+}
+
+/// Every role.
+pub(crate) const ROLES: [Role; 8] = [
+    Role::Gateway,
+    Role::User,
+    Role::Product,
+    Role::Order,
+    Role::Payment,
+    Role::Notification,
+    Role::Task,
+    Role::Worker,
+];
+
+/// Kind of a span.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    Server,
+    Client,
+    Producer,
+    Consumer,
+}
+
+/// Where a request is: the span that is its parent, and whom it serves. Passed on explicitly.
+#[derive(Clone, Debug)]
+pub(crate) struct Cx {
+    /// Parent of the next span.
+    pub span: Span,
+    /// Correlation id.
+    pub request_id: String,
+    /// User, when known.
+    pub user_id: Option<i64>,
+}
+
+/// Spans and logs of one backend.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    dispatch: Option<tracing::Dispatch>,
+    provider: Option<SdkTracerProvider>,
+    log: Mutex<Option<LogSink>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug)]
+enum LogSink {
+    Stderr,
+    File(std::fs::File),
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    ended: AtomicU64,
+    exported: AtomicU64,
+    failed: AtomicU64,
+}
+
+// === impl Role ===
+
+impl Role {
+    /// `service.name`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Gateway => "gateway",
+            Role::User => "user",
+            Role::Product => "product",
+            Role::Order => "order",
+            Role::Payment => "payment",
+            Role::Notification => "notification",
+            Role::Task => "task",
+            Role::Worker => "worker",
+        }
+    }
+}
+
+// === impl Telemetry ===
+
+impl Telemetry {
+    /// Connects lazily to `endpoint`; without one no span is made. `log` is `off`, `stderr` or a path.
+    pub(crate) fn new(endpoint: Option<&str>, log: &str, version: &str) -> Result<Self, String> {
+        let counts = Arc::new(Counts::default());
+        let sink = match log {
+            "off" | "" => None,
+            "stderr" => Some(LogSink::Stderr),
+            path => {
+                let file = std::fs::File::options()
+                    .create(true)
+                    .append(true)
+                    .open(path);
+                Some(LogSink::File(
+                    file.map_err(|e| format!("open log file {path}: {e}"))?,
+                ))
+            }
+        };
+        let mut telemetry = Telemetry {
+            dispatch: None,
+            provider: None,
+            log: Mutex::new(sink),
+            counts,
+        };
+        if let Some(endpoint) = endpoint {
+            telemetry.connect(endpoint, version)?;
+        }
+        Ok(telemetry)
+    }
+
+    fn connect(&mut self, endpoint: &str, version: &str) -> Result<(), String> {
+        let mut by_role = HashMap::new();
+        for role in ROLES {
+            let mut exporter = opentelemetry_otlp::SpanExporter::builder()
+                .with_tonic()
+                .with_endpoint(endpoint)
+                .build()
+                .map_err(|e| format!("build OTLP exporter for {endpoint}: {e}"))?;
+            let resource = Resource::builder()
+                .with_service_name(role.name())
+                .with_attribute(KeyValue::new("service.version", version.to_owned()))
+                .with_attribute(KeyValue::new("deployment.environment.name", "reference"))
+                .with_attribute(KeyValue::new("mode", "embedded"))
+                .build();
+            exporter.set_resource(&resource);
+            by_role.insert(role.name(), exporter);
+        }
+        let exporter = ByRole {
+            by_role,
+            counts: Arc::clone(&self.counts),
+        };
+        let config = BatchConfigBuilder::default()
+            .with_max_queue_size(131_072)
+            .with_max_export_batch_size(4096)
+            .with_scheduled_delay(std::time::Duration::from_millis(500))
+            .build();
+        let processor = BatchSpanProcessor::builder(exporter)
+            .with_batch_config(config)
+            .build();
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(processor)
+            .build();
+        let layer = tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("refbackend"))
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_level(false)
+            .with_context_activation(false)
+            .with_tracked_inactivity(false);
+        self.dispatch = Some(tracing::Dispatch::new(
+            tracing_subscriber::registry().with(layer),
+        ));
+        self.provider = Some(provider);
+        Ok(())
+    }
+
+    /// Whether spans are made.
+    pub(crate) fn on(&self) -> bool {
+        self.dispatch.is_some()
+    }
+
+    /// A span of `role` below `cx.span`, or below `remote` when that is given.
+    pub(crate) fn span(
+        &self,
+        cx: &Cx,
+        role: Role,
+        kind: Kind,
+        name: &str,
+        remote: Option<Context>,
+    ) -> Span {
+        let Some(dispatch) = &self.dispatch else {
+            return Span::none();
+        };
+        self.counts.ended.fetch_add(1, Ordering::Relaxed);
+        let kind = match kind {
+            Kind::Server => "server",
+            Kind::Client => "client",
+            Kind::Producer => "producer",
+            Kind::Consumer => "consumer",
+        };
+        let span = tracing::dispatcher::with_default(dispatch, || {
+            match (cx.span.is_none(), &remote) {
+                (false, None) => {
+                    tracing::info_span!(parent: &cx.span, "span", otel.name = name, otel.kind = kind)
+                }
+                _ => tracing::info_span!(parent: None, "span", otel.name = name, otel.kind = kind),
+            }
+        });
+        if let Some(remote) = remote {
+            // Fails only for a span that has begun, which this one has not.
+            let _ = span.set_parent(remote);
+        }
+        span.set_attribute(ROLE_KEY, role.name());
+        span
+    }
+
+    /// Writes one line in the seed's schema.
+    pub(crate) fn log(
+        &self,
+        level: &str,
+        role: Role,
+        cx: &Cx,
+        message: &str,
+        error: Option<&str>,
+        latency_ms: Option<f64>,
+    ) {
+        let mut sink = self.log.lock().unwrap_or_else(|e| e.into_inner());
+        if sink.is_none() {
+            return;
+        }
+        let context = cx.span.context();
+        let id = context.span().span_context().trace_id();
+        let line = serde_json::json!({
+            "timestamp": crate::clock::rfc3339(crate::clock::unix_ms()),
+            "level": level,
+            "service": role.name(),
+            "trace_id": if id == opentelemetry::TraceId::INVALID { cx.request_id.clone() } else { id.to_string() },
+            "user_id": cx.user_id,
+            "message": message,
+            "error": error,
+            "latency_ms": latency_ms,
+        });
+        let text = format!("{line}\n");
+        // A full disk or a closed pipe must not stop the service.
+        let _ = match &mut *sink {
+            Some(LogSink::Stderr) => std::io::stderr().write_all(text.as_bytes()),
+            Some(LogSink::File(file)) => file.write_all(text.as_bytes()),
+            None => Ok(()),
+        };
+    }
+
+    /// Sends what is buffered and waits for it. Blocks: call it off the runtime.
+    pub(crate) fn flush(&self) -> Result<(), String> {
+        self.provider
+            .as_ref()
+            .map_or(Ok(()), |p| p.force_flush().map_err(|e| e.to_string()))
+    }
+
+    /// Ends the exporters. Blocks.
+    pub(crate) fn shutdown(&self) {
+        if let Some(p) = &self.provider {
+            // A receiver that is gone already is no reason to fail a shutdown.
+            let _ = p.shutdown();
+        }
+    }
+
+    /// Spans begun, delivered, and refused by the receiver.
+    pub(crate) fn counts(&self) -> serde_json::Value {
+        let n = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        serde_json::json!({"begun": n(&self.counts.ended), "exported": n(&self.counts.exported), "failed": n(&self.counts.failed)})
+    }
+}
+
+const ROLE_KEY: &str = "nines.role";
+
+/// Gives every span to the exporter of its role, so that each carries its own resource.
+#[derive(Debug)]
+struct ByRole {
+    by_role: HashMap<&'static str, opentelemetry_otlp::SpanExporter>,
+    counts: Arc<Counts>,
+}
+
+impl SpanExporter for ByRole {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let mut groups: HashMap<&'static str, Vec<SpanData>> = HashMap::new();
+        for mut span in batch {
+            let at = span
+                .attributes
+                .iter()
+                .position(|kv| kv.key.as_str() == ROLE_KEY);
+            let role = at.map(|i| span.attributes.swap_remove(i).value.to_string());
+            let role = ROLES
+                .iter()
+                .map(|r| r.name())
+                .find(|n| Some(*n) == role.as_deref())
+                .unwrap_or("gateway");
+            groups.entry(role).or_default().push(span);
+        }
+        let mut result: Result<(), OTelSdkError> = Ok(());
+        for (role, spans) in groups {
+            let n = spans.len() as u64;
+            let Some(exporter) = self.by_role.get(role) else {
+                continue;
+            };
+            match exporter.export(spans).await {
+                Ok(()) => self.counts.exported.fetch_add(n, Ordering::Relaxed),
+                Err(e) => {
+                    result = Err(e);
+                    self.counts.failed.fetch_add(n, Ordering::Relaxed)
+                }
+            };
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: std::time::Duration) -> OTelSdkResult {
+        self.by_role
+            .values()
+            .try_for_each(|e| e.shutdown_with_timeout(timeout))
+    }
+}
+
+// === impl Cx ===
+
+impl Cx {
+    /// The start of a request.
+    pub(crate) fn root(request_id: String) -> Self {
+        Cx {
+            span: Span::none(),
+            request_id,
+            user_id: None,
+        }
+    }
+
+    /// The same request below another span.
+    pub(crate) fn below(&self, span: &Span) -> Self {
+        Cx {
+            span: span.clone(),
+            request_id: self.request_id.clone(),
+            user_id: self.user_id,
+        }
+    }
+
+    /// W3C `traceparent` of the current span.
+    pub(crate) fn traceparent(&self) -> Option<String> {
+        if self.span.is_none() {
+            return None;
+        }
+        let context = self.span.context();
+        let s = context.span().span_context().clone();
+        s.is_valid().then(|| {
+            format!(
+                "00-{}-{}-{:02x}",
+                s.trace_id(),
+                s.span_id(),
+                s.trace_flags().to_u8()
+            )
+        })
+    }
+}
+
+/// Parses a W3C `traceparent`; anything malformed is no parent.
+pub(crate) fn parse_traceparent(text: &str) -> Option<Context> {
+    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    let parts: Vec<&str> = text.trim().split('-').collect();
+    let [version, trace, span, flags] = parts[..] else {
+        return None;
+    };
+    if version.len() != 2
+        || version == "ff"
+        || trace.len() != 32
+        || span.len() != 16
+        || flags.len() != 2
+    {
+        return None;
+    }
+    let trace = TraceId::from_hex(trace).ok()?;
+    let span = SpanId::from_hex(span).ok()?;
+    let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?);
+    let remote = SpanContext::new(trace, span, flags, true, TraceState::default());
+    remote
+        .is_valid()
+        .then(|| Context::new().with_remote_span_context(remote))
+}
+
+/// Sets an attribute (nothing on a span that is off).
+pub(crate) fn attr(span: &Span, key: &'static str, value: impl Into<Value>) {
+    if !span.is_none() {
+        span.set_attribute(key, value);
+    }
+}
+
+/// Marks a span as failed with `error.type`.
+pub(crate) fn fail(span: &Span, error_type: &str) {
+    if !span.is_none() {
+        span.set_attribute("error.type", error_type.to_owned());
+        span.set_status(Status::error(error_type.to_owned()));
+    }
+}

@@ -1,0 +1,376 @@
+//! The embedded backend from outside: flows, limits, faults, dead letters, and truth against `/metrics`.
+
+#![expect(clippy::unwrap_used, reason = "a test helper that fails should fail its test")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use backend::settings::{Breaker, Limits, Queue};
+use backend::{Backend, Settings};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+fn settings() -> Settings {
+    Settings {
+        listen: "127.0.0.1:0".into(),
+        admin: "127.0.0.1:0".into(),
+        limits: Limits {
+            enabled: false,
+            ..Limits::default()
+        },
+        queue: Queue {
+            backoff_ms: 1,
+            poll_ms: 5,
+            ..Queue::default()
+        },
+        breaker: Breaker {
+            open_ms: 300,
+            ..Breaker::default()
+        },
+        ..Settings::default()
+    }
+}
+
+/// One HTTP/1.1 exchange on its own connection: status and body.
+async fn call(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    token: &str,
+    body: &Value,
+) -> (u16, Value) {
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
+    let auth = if token.is_empty() {
+        String::new()
+    } else {
+        format!("authorization: Bearer {token}\r\n")
+    };
+    let text = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{auth}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0);
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, b)| b);
+    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+async fn get(addr: SocketAddr, path: &str) -> (u16, Value) {
+    call(addr, "GET", path, "", &Value::Null).await
+}
+
+async fn login(b: &Backend, user: u32) -> String {
+    let who = json!({"email": format!("user{user}@example.com"), "password": "password"});
+    let (status, v) = call(b.front_addr, "POST", "/api/v1/auth/login", "", &who).await;
+    assert_eq!(status, 200, "{v}");
+    v["token"].as_str().unwrap().to_owned()
+}
+
+async fn set_faults(b: &Backend, faults: Value) {
+    let (status, v) = call(
+        b.admin_addr,
+        "PUT",
+        "/admin/faults",
+        "",
+        &json!({"faults": faults}),
+    )
+    .await;
+    assert_eq!(status, 200, "{v}");
+}
+
+/// Waits until `done` holds of the JSON at an admin path, at most 10 s.
+async fn wait_for(b: &Backend, path: &str, done: impl Fn(&Value) -> bool) -> Value {
+    for _ in 0..500 {
+        let (_, v) = get(b.admin_addr, path).await;
+        if done(&v) {
+            return v;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!(
+        "{path} never came to it: {}",
+        get(b.admin_addr, path).await.1
+    );
+}
+
+#[tokio::test]
+async fn read_and_write_flows() {
+    let b = backend::start(settings()).await.unwrap();
+    let (status, v) = get(b.front_addr, "/api/products/123").await;
+    assert_eq!((status, v["id"].as_i64()), (200, Some(123)));
+    get(b.front_addr, "/api/products/123").await;
+    let truth = b.truth();
+    assert_eq!(
+        (
+            truth["cache"]["hits"].as_u64(),
+            truth["cache"]["misses"].as_u64()
+        ),
+        (Some(1), Some(1))
+    );
+    let token = login(&b, 2).await;
+    let order = json!({"items": [{"productId": 123, "quantity": 2}]});
+    let (status, v) = call(b.front_addr, "POST", "/api/orders", &token, &order).await;
+    assert_eq!(
+        (status, v["status"].as_str()),
+        (201, Some("pending")),
+        "{v}"
+    );
+    let (_, product) = get(b.front_addr, "/api/products/123").await;
+    assert_eq!(product["quantity"], 998, "the write invalidated the entry");
+    let path = format!("/api/orders/{}", v["orderId"]);
+    for _ in 0..300 {
+        let (_, order) = call(b.front_addr, "GET", &path, &token, &Value::Null).await;
+        if order["status"] == "paid" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (_, order) = call(b.front_addr, "GET", &path, &token, &Value::Null).await;
+    assert_eq!(order["status"], "paid");
+    let (status, _) = call(b.front_addr, "POST", "/api/orders", "", &json!({})).await;
+    assert_eq!(status, 401);
+    assert_eq!(get(b.front_addr, "/nothing").await.0, 404);
+    assert_eq!(get(b.front_addr, "/api/search?q=%3Cscript%3E").await.0, 403);
+    let (status, task) = call(
+        b.front_addr,
+        "POST",
+        "/api/v1/tasks",
+        &token,
+        &json!({"title": "t"}),
+    )
+    .await;
+    assert_eq!(status, 201);
+    let (_, tasks) = get(b.front_addr, "/api/v1/tasks?page=1&limit=3&naive=1").await;
+    assert_eq!(
+        (
+            tasks["items"].as_array().unwrap().len(),
+            &tasks["items"][0]["id"]
+        ),
+        (3, &task["id"])
+    );
+    b.shutdown().await;
+}
+
+#[tokio::test]
+async fn stock_never_goes_negative() {
+    let mut s = settings();
+    s.seed_data.stock = 20;
+    let b = backend::start(s).await.unwrap();
+    let token = login(&b, 2).await;
+    let order = json!({"items": [{"productId": 5, "quantity": 1}]});
+    let calls = (0..40).map(|_| call(b.front_addr, "POST", "/api/orders", &token, &order));
+    let answers = futures_util::future::join_all(calls).await;
+    let count = |s: u16| answers.iter().filter(|(status, _)| *status == s).count();
+    assert_eq!((count(201), count(409)), (20, 20));
+    assert_eq!(get(b.front_addr, "/api/products/5").await.1["quantity"], 0);
+    b.shutdown().await;
+}
+
+#[tokio::test]
+async fn request_101_of_a_minute_is_429() {
+    let mut s = settings();
+    s.limits = Limits {
+        algorithm: backend::limiter::Algorithm::SlidingWindow,
+        window_ms: 3_600_000,
+        ..Limits::default()
+    };
+    let b = backend::start(s).await.unwrap();
+    let token = login(&b, 3).await;
+    for i in 1..=101 {
+        let (status, _) = call(b.front_addr, "GET", "/api/v1/auth/me", &token, &Value::Null).await;
+        assert_eq!(status, if i <= 100 { 200 } else { 429 }, "request {i}");
+    }
+    b.shutdown().await;
+}
+
+#[tokio::test]
+async fn dead_letters_after_three_retries_and_requeue() {
+    let b = backend::start(settings()).await.unwrap();
+    set_faults(&b, json!([{"knob": "worker_crash", "target": "email"}])).await;
+    let token = login(&b, 2).await;
+    let order = json!({"items": [{"productId": 1}]});
+    call(b.front_addr, "POST", "/api/orders", &token, &order).await;
+    wait_for(&b, "/admin/queue", |q| q["queues"]["email"]["dead"] == 1).await;
+    let truth = b.truth();
+    assert_eq!(
+        (
+            truth["queue"]["retried"].as_u64(),
+            truth["queue"]["dead"].as_u64()
+        ),
+        (Some(3), Some(1))
+    );
+    set_faults(&b, json!([])).await;
+    let (_, v) = call(
+        b.admin_addr,
+        "POST",
+        "/admin/dlq/requeue?queue=email",
+        "",
+        &Value::Null,
+    )
+    .await;
+    assert_eq!(v["requeued"], 1);
+    wait_for(&b, "/admin/queue", |q| {
+        q["queues"]["email"]["dead"] == 0 && q["queues"]["email"]["depth"] == 0
+    })
+    .await;
+    b.shutdown().await;
+}
+
+#[tokio::test]
+async fn cache_down_degrades_and_recovers() {
+    let b = backend::start(settings()).await.unwrap();
+    set_faults(&b, json!([{"knob": "cache_refuse"}])).await;
+    for i in 1..=30 {
+        assert_eq!(
+            get(b.front_addr, &format!("/api/products/{i}")).await.0,
+            200
+        );
+    }
+    let (_, state) = get(b.admin_addr, "/admin/state").await;
+    assert_ne!(state["breakers"]["cache"], "closed");
+    assert!(state["cache"]["bypass"].as_u64().unwrap() > 0 && state["requests"]["errors_5xx"] == 0);
+    set_faults(&b, json!([])).await;
+    for _ in 0..200 {
+        get(b.front_addr, "/api/products/1").await;
+        if get(b.admin_addr, "/admin/state").await.1["breakers"]["cache"] == "closed" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (_, state) = get(b.admin_addr, "/admin/state").await;
+    assert_eq!(state["breakers"]["cache"], "closed");
+    let to: Vec<_> = state["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|e| e["kind"] == "breaker")
+        .map(|e| e["to"].clone())
+        .collect();
+    assert_eq!(
+        (to.first(), to.last()),
+        (Some(&json!("open")), Some(&json!("closed")))
+    );
+    b.shutdown().await;
+}
+
+#[tokio::test]
+async fn metrics_equal_the_truth() {
+    let b = backend::start(settings()).await.unwrap();
+    let token = login(&b, 2).await;
+    set_faults(
+        &b,
+        json!([{"knob": "error", "target": "product", "rate": 0.3, "status": 503, "seed": 4}]),
+    )
+    .await;
+    for i in 0..60 {
+        get(b.front_addr, &format!("/api/products/{}", i % 7 + 1)).await;
+        if i % 10 == 0 {
+            call(
+                b.front_addr,
+                "POST",
+                "/api/orders",
+                &token,
+                &json!({"items": [{"productId": 3}]}),
+            )
+            .await;
+        }
+    }
+    let (truth, text) = (b.truth(), b.metrics());
+    let sum = |name: &str, needle: &str| -> f64 {
+        let lines = text
+            .lines()
+            .filter(|l| l.starts_with(&format!("{name}{{")) && l.contains(needle));
+        lines
+            .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    };
+    let n = |v: &Value| v.as_f64().unwrap();
+    assert_eq!(
+        sum("http_server_requests_total", ""),
+        n(&truth["requests"]["total"])
+    );
+    assert_eq!(
+        sum("http_server_requests_total", "status=\"5"),
+        n(&truth["requests"]["errors_5xx"])
+    );
+    assert!(n(&truth["requests"]["errors_5xx"]) > 5.0);
+    assert_eq!(
+        sum("cache_requests_total", "result=\"hit\""),
+        n(&truth["cache"]["hits"])
+    );
+    assert_eq!(
+        sum("cache_requests_total", "result=\"miss\""),
+        n(&truth["cache"]["misses"])
+    );
+    let seconds: f64 = truth["seconds"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| n(&s["requests"]))
+        .sum();
+    assert_eq!(seconds, n(&truth["requests"]["total"]));
+    let (status, v) = call(
+        b.admin_addr,
+        "PUT",
+        "/admin/faults",
+        "",
+        &json!({"faults": [{"knob": "latancy"}]}),
+    )
+    .await;
+    assert_eq!(status, 400);
+    assert!(
+        v["error"]
+            .as_str()
+            .unwrap()
+            .contains("did you mean `latency`"),
+        "{v}"
+    );
+    b.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_dead_instance_goes_out_after_two_checks_and_returns_after_three() {
+    let mut s = settings();
+    s.balancer.check_interval_ms = 30;
+    let b = backend::start(s).await.unwrap();
+    set_faults(&b, json!([{"knob": "kill_instance", "value": 0}])).await;
+    let down = |v: &Value, to: &str| {
+        v["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|e| e["kind"] == "backend" && e["to"] == to)
+    };
+    wait_for(&b, "/admin/state", |v| down(v, "down")).await;
+    for _ in 0..12 {
+        assert_eq!(get(b.front_addr, "/version").await.0, 200);
+    }
+    set_faults(&b, json!([])).await;
+    wait_for(&b, "/admin/state", |v| down(v, "up")).await;
+    b.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let b = backend::start(settings()).await.unwrap();
+    let s = Settings {
+        listen: b.front_addr.to_string(),
+        ..settings()
+    };
+    let error = backend::start(s).await.unwrap_err().to_string();
+    assert!(error.contains(&b.front_addr.to_string()), "{error}");
+    b.shutdown().await;
+}
