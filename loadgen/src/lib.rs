@@ -1,1 +1,34 @@
-//! Crate loadgen.
+//! Owns load generation: HTTP connections, schedules, the engine that drives them, and reports of what was seen.
+//! Must not know the agent, the store or the terminal; never prints.
+
+pub mod conn;
+mod tls;
+
+/// Why a run cannot start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// The target is not something to send HTTP to.
+    #[error("use target {text:?}: {why}; expected http(s)://host[:port]")]
+    Target {
+        /// The text given.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The plan contradicts itself or is out of bounds.
+    #[error("check the plan: {0}")]
+    Plan(String),
+    /// More than 100 requests per second to a host that is not this machine.
+    #[error(
+        "send {rate} to {host}: more than 100 requests per second to a host other than this one needs the statement that the target is yours"
+    )]
+    NotYours {
+        /// The host.
+        host: String,
+        /// The rate asked for, as text.
+        rate: String,
+    },
+    /// TLS could not be set up.
+    #[error("set up TLS: {0}")]
+    Tls(String),
+}

@@ -1,0 +1,677 @@
+//! Owns one HTTP/1.1 client connection: dial, TLS, one exchange at a time, each step timed, each failure named.
+//! Knows nothing of schedules, plans or reports; never retries and never follows a redirect.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout_at;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::LoadError;
+
+/// Why an exchange failed, as counted in reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ErrorKind {
+    /// Nobody listens on the port.
+    Refused,
+    /// The peer reset the connection.
+    Reset,
+    /// The time allowed ran out (dial, handshake, headers or body).
+    Timeout,
+    /// The host name did not resolve.
+    Dns,
+    /// The TLS handshake or a record failed.
+    Tls,
+    /// The peer did not speak HTTP/1.
+    Protocol,
+    /// Headers or body beyond the limit.
+    TooLarge,
+    /// The peer closed before the response was complete.
+    Closed,
+    /// No route to the host or network.
+    Unreachable,
+    /// This machine ran out of something: file descriptors, local ports.
+    Local,
+    /// Any other input or output error.
+    Io,
+}
+
+impl ErrorKind {
+    /// The name used in reports and as the `kind` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::Refused => "refused",
+            ErrorKind::Reset => "reset",
+            ErrorKind::Timeout => "timeout",
+            ErrorKind::Dns => "dns",
+            ErrorKind::Tls => "tls",
+            ErrorKind::Protocol => "protocol",
+            ErrorKind::TooLarge => "too_large",
+            ErrorKind::Closed => "closed",
+            ErrorKind::Unreachable => "unreachable",
+            ErrorKind::Local => "local",
+            ErrorKind::Io => "io",
+        }
+    }
+}
+
+/// A failed dial or exchange.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}: {detail}", kind.as_str())]
+pub struct ConnError {
+    /// What went wrong.
+    pub kind: ErrorKind,
+    /// The underlying message.
+    pub detail: String,
+    /// True when not one byte of a response had arrived for this request.
+    pub nothing_received: bool,
+    /// True when the request never left: repeating it is always safe.
+    pub never_sent: bool,
+}
+
+impl ConnError {
+    fn new(kind: ErrorKind, detail: impl ToString) -> ConnError {
+        ConnError {
+            kind,
+            detail: detail.to_string(),
+            nothing_received: true,
+            never_sent: false,
+        }
+    }
+}
+
+/// The place to connect to, from a base URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// True for https.
+    pub tls: bool,
+    /// Host name or IP address, IPv6 without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// What the `Host` header says (no port when it is the scheme's own).
+    pub authority: String,
+}
+
+impl Target {
+    /// Reads `http(s)://host[:port][/...]`; path and query are ignored.
+    ///
+    /// # Errors
+    /// [`LoadError::Target`] when it is not a URL, not http(s), or carries no host.
+    pub fn parse(text: &str) -> Result<Target, LoadError> {
+        let bad = |why: &str| LoadError::Target {
+            text: text.to_owned(),
+            why: why.to_owned(),
+        };
+        let url = url::Url::parse(text).map_err(|e| bad(&e.to_string()))?;
+        let tls = match url.scheme() {
+            "http" => false,
+            "https" => true,
+            other => return Err(bad(&format!("scheme {other:?} is not http or https"))),
+        };
+        let shown = url
+            .host_str()
+            .filter(|h| !h.is_empty())
+            .ok_or_else(|| bad("no host"))?;
+        let port = url.port_or_known_default().ok_or_else(|| bad("no port"))?;
+        let authority = match url.port() {
+            Some(port) => format!("{shown}:{port}"),
+            None => shown.to_owned(),
+        };
+        let host = shown
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        Ok(Target {
+            tls,
+            host,
+            port,
+            authority,
+        })
+    }
+
+    /// True for 127.0.0.0/8, ::1 and `localhost`.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost"
+            || self
+                .host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+/// Dials one target; cheap to clone.
+#[derive(Clone)]
+pub struct Connector {
+    target: Arc<Target>,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Connector {
+    /// For this target; `insecure` trusts any certificate.
+    ///
+    /// # Errors
+    /// [`LoadError::Target`] when the host cannot be a TLS server name, [`LoadError::Tls`] when TLS cannot be set up.
+    pub fn new(target: Target, insecure: bool) -> Result<Connector, LoadError> {
+        let tls = if target.tls {
+            let name =
+                ServerName::try_from(target.host.clone()).map_err(|e| LoadError::Target {
+                    text: target.host.clone(),
+                    why: e.to_string(),
+                })?;
+            let config =
+                crate::tls::client_config(insecure).map_err(|e| LoadError::Tls(e.to_string()))?;
+            Some((TlsConnector::from(config), name))
+        } else {
+            None
+        };
+        Ok(Connector {
+            target: Arc::new(target),
+            tls,
+        })
+    }
+
+    /// The target dialled.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Opens a connection within `timeout`.
+    ///
+    /// # Errors
+    /// Every way a dial fails, `never_sent` set.
+    pub async fn open(&self, timeout: Duration) -> Result<Connection, ConnError> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        let opened = match timeout_at(deadline, self.dial()).await {
+            Ok(opened) => opened,
+            Err(_) => Err(ConnError::new(
+                ErrorKind::Timeout,
+                "connecting took too long",
+            )),
+        };
+        opened.map_err(|e| ConnError {
+            never_sent: true,
+            ..e
+        })
+    }
+
+    async fn dial(&self) -> Result<Connection, ConnError> {
+        let began = Instant::now();
+        let addrs: Vec<_> = tokio::net::lookup_host((self.target.host.as_str(), self.target.port))
+            .await
+            .map_err(|e| ConnError::new(ErrorKind::Dns, e))?
+            .collect();
+        let dns = began.elapsed();
+        if addrs.is_empty() {
+            return Err(ConnError::new(ErrorKind::Dns, "the name has no address"));
+        }
+        let began = Instant::now();
+        let stream = TcpStream::connect(&*addrs)
+            .await
+            .map_err(|e| ConnError::new(io_kind(&e), &e))?;
+        let _ = stream.set_nodelay(true);
+        let tcp = began.elapsed();
+        let began = Instant::now();
+        let stream = match &self.tls {
+            None => Stream::Plain(stream),
+            Some((connector, name)) => {
+                let stream = connector.connect(name.clone(), stream).await.map_err(|e| {
+                    let kind = match io_kind(&e) {
+                        ErrorKind::Reset => ErrorKind::Reset,
+                        _ => ErrorKind::Tls,
+                    };
+                    ConnError::new(kind, &e)
+                })?;
+                Stream::Tls(Box::new(stream))
+            }
+        };
+        let tls = if self.tls.is_some() {
+            began.elapsed()
+        } else {
+            Duration::ZERO
+        };
+        let received = Arc::new(AtomicU64::new(0));
+        let wire = Wire {
+            stream,
+            received: Arc::clone(&received),
+        };
+        let (sender, driver) = http1::handshake(TokioIo::new(wire))
+            .await
+            .map_err(|e| ConnError::new(hyper_kind(&e), &e))?;
+        let driver = tokio::spawn(async move {
+            // The failure also reaches whoever waits for a response; an idle connection's end is seen by `is_open`.
+            let _ = driver.await;
+        });
+        let host = HeaderValue::from_str(&self.target.authority)
+            .map_err(|e| ConnError::new(ErrorKind::Protocol, e))?;
+        Ok(Connection {
+            sender,
+            driver,
+            received,
+            host,
+            exchanges: 0,
+            opened: Opened { dns, tcp, tls },
+        })
+    }
+}
+
+/// How long opening a connection took, by step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Name resolution.
+    pub dns: Duration,
+    /// TCP handshake.
+    pub tcp: Duration,
+    /// TLS handshake; zero without TLS.
+    pub tls: Duration,
+}
+
+/// How long an exchange took, by step, counted from the moment `send` was called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Until the response's headers were complete.
+    pub first_byte: Duration,
+    /// From there until the last byte of the body.
+    pub transfer: Duration,
+}
+
+/// A complete response.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// Status code.
+    pub status: StatusCode,
+    /// Response headers.
+    pub headers: HeaderMap,
+    /// The body; empty after [`Connection::send_discarding`].
+    pub body: Bytes,
+    /// Length of the body received, in bytes.
+    pub body_len: u64,
+    /// What came over the connection for this exchange, in bytes, headers included.
+    pub wire_bytes: u64,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// One open HTTP/1.1 connection. Dropping it closes it.
+pub struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<()>,
+    received: Arc<AtomicU64>,
+    host: HeaderValue,
+    exchanges: u64,
+    opened: Opened,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Connection {
+    /// How long opening it took.
+    pub fn opened(&self) -> Opened {
+        self.opened
+    }
+
+    /// Exchanges completed on it.
+    pub fn exchanges(&self) -> u64 {
+        self.exchanges
+    }
+
+    /// False once the peer closed it or an exchange failed: open another.
+    pub fn is_open(&self) -> bool {
+        !self.sender.is_closed() && !self.driver.is_finished()
+    }
+
+    /// Sends one request and reads the whole response, keeping at most `max_body` bytes of body.
+    /// A request URI with an authority is sent in origin form; `Host` is added when missing.
+    ///
+    /// # Errors
+    /// [`ConnError`]; the connection is then closed. `TooLarge` when the body is longer than `max_body`.
+    pub async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        timeout: Duration,
+        max_body: u64,
+    ) -> Result<Exchange, ConnError> {
+        self.bounded(request, timeout, max_body, true).await
+    }
+
+    /// Like [`Connection::send`], but the body is counted and thrown away.
+    ///
+    /// # Errors
+    /// As for [`Connection::send`].
+    pub async fn send_discarding(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        timeout: Duration,
+        max_body: u64,
+    ) -> Result<Exchange, ConnError> {
+        self.bounded(request, timeout, max_body, false).await
+    }
+
+    async fn bounded(
+        &mut self,
+        mut request: Request<Full<Bytes>>,
+        timeout: Duration,
+        max_body: u64,
+        keep: bool,
+    ) -> Result<Exchange, ConnError> {
+        if request.uri().authority().is_some() {
+            let path = request
+                .uri()
+                .path_and_query()
+                .map_or("/", |p| p.as_str())
+                .to_owned();
+            *request.uri_mut() = path
+                .parse()
+                .map_err(|e| ConnError::new(ErrorKind::Protocol, e))?;
+        }
+        if !request.headers().contains_key(header::HOST) {
+            request
+                .headers_mut()
+                .insert(header::HOST, self.host.clone());
+        }
+        let before = self.received.load(Ordering::Relaxed);
+        let deadline = tokio::time::Instant::now() + timeout;
+        let outcome =
+            match timeout_at(deadline, self.exchange(request, max_body, keep, before)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(ConnError::new(
+                    ErrorKind::Timeout,
+                    "no complete response in time",
+                )),
+            };
+        match outcome {
+            Ok(exchange) => {
+                self.exchanges += 1;
+                Ok(exchange)
+            }
+            Err(mut error) => {
+                self.driver.abort();
+                error.nothing_received = self.received.load(Ordering::Relaxed) == before;
+                Err(error)
+            }
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        max_body: u64,
+        keep: bool,
+        before: u64,
+    ) -> Result<Exchange, ConnError> {
+        let began = Instant::now();
+        if let Err(e) = self.sender.ready().await {
+            return Err(ConnError {
+                never_sent: true,
+                ..ConnError::new(hyper_kind(&e), &e)
+            });
+        }
+        let response = match self.sender.try_send_request(request).await {
+            Ok(response) => response,
+            Err(mut e) => {
+                let never_sent = e.take_message().is_some();
+                return Err(ConnError {
+                    never_sent,
+                    ..ConnError::new(hyper_kind(e.error()), e.error())
+                });
+            }
+        };
+        let first_byte = began.elapsed();
+        let (head, mut body) = response.into_parts();
+        let mut kept = BytesMut::new();
+        let mut body_len = 0_u64;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| ConnError::new(hyper_kind(&e), &e))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            body_len += data.len() as u64;
+            if body_len > max_body {
+                return Err(ConnError::new(
+                    ErrorKind::TooLarge,
+                    format!("body longer than {max_body} bytes"),
+                ));
+            }
+            if keep {
+                kept.extend_from_slice(&data);
+            }
+        }
+        let timings = Timings {
+            first_byte,
+            transfer: began.elapsed().saturating_sub(first_byte),
+        };
+        let wire_bytes = self.received.load(Ordering::Relaxed).saturating_sub(before);
+        Ok(Exchange {
+            status: head.status,
+            headers: head.headers,
+            body: kept.freeze(),
+            body_len,
+            wire_bytes,
+            timings,
+        })
+    }
+}
+
+fn io_kind(error: &std::io::Error) -> ErrorKind {
+    use std::io::ErrorKind as Io;
+    // EMFILE and ENFILE have no stable std kind.
+    if matches!(error.raw_os_error(), Some(23 | 24)) {
+        return ErrorKind::Local;
+    }
+    match error.kind() {
+        Io::ConnectionRefused => ErrorKind::Refused,
+        Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe => ErrorKind::Reset,
+        Io::TimedOut => ErrorKind::Timeout,
+        Io::UnexpectedEof | Io::NotConnected => ErrorKind::Closed,
+        Io::HostUnreachable | Io::NetworkUnreachable => ErrorKind::Unreachable,
+        Io::AddrNotAvailable | Io::AddrInUse => ErrorKind::Local,
+        Io::InvalidData => ErrorKind::Tls,
+        _ => ErrorKind::Io,
+    }
+}
+
+fn hyper_kind(error: &hyper::Error) -> ErrorKind {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            return io_kind(io);
+        }
+        source = inner.source();
+    }
+    if error.is_parse_too_large() {
+        ErrorKind::TooLarge
+    } else if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        ErrorKind::Closed
+    } else if error.is_timeout() {
+        ErrorKind::Timeout
+    } else {
+        ErrorKind::Protocol
+    }
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// The byte stream below HTTP, counting what arrives.
+struct Wire {
+    stream: Stream,
+    received: Arc<AtomicU64>,
+}
+
+macro_rules! each {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut $self.get_mut().stream {
+            Stream::Plain($stream) => {
+                let $stream = Pin::new($stream);
+                $call
+            }
+            Stream::Tls($stream) => {
+                let $stream = Pin::new($stream.as_mut());
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let received = Arc::clone(&self.received);
+        let polled = each!(self, stream => stream.poll_read(cx, buf));
+        received.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        each!(self, stream => stream.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        each!(self, stream => stream.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        each!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        each!(self, stream => stream.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A server that accepts once, reads a little and answers with these bytes, then closes.
+    async fn canned(answer: &'static [u8]) -> Connector {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut buf = [0_u8; 1024];
+            let _ = socket.read(&mut buf).await;
+            let _ = socket.write_all(answer).await;
+        });
+        Connector::new(Target::parse(&format!("http://{addr}")).unwrap(), false).unwrap()
+    }
+
+    fn get() -> Request<Full<Bytes>> {
+        Request::get("/x").body(Full::default()).unwrap()
+    }
+
+    async fn outcome(answer: &'static [u8]) -> Result<Exchange, ConnError> {
+        let mut conn = canned(answer)
+            .await
+            .open(Duration::from_secs(5))
+            .await
+            .unwrap();
+        conn.send(get(), Duration::from_secs(5), 10).await
+    }
+
+    #[test]
+    fn targets_are_read() {
+        let t = Target::parse("http://127.0.0.1:8080/x").unwrap();
+        assert_eq!(
+            (t.tls, t.port, t.authority.as_str(), t.is_loopback()),
+            (false, 8080, "127.0.0.1:8080", true)
+        );
+        let t = Target::parse("https://example.com").unwrap();
+        assert_eq!(
+            (t.tls, t.port, t.authority.as_str(), t.is_loopback()),
+            (true, 443, "example.com", false)
+        );
+        assert!(Target::parse("http://[::1]:1").unwrap().is_loopback());
+        assert!(Target::parse("ftp://example.com").is_err());
+        assert!(Target::parse("nonsense").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_response_is_read_whole() {
+        let got = outcome(b"HTTP/1.1 201 Created\r\ncontent-length: 3\r\nx-a: b\r\n\r\nabc")
+            .await
+            .unwrap();
+        assert_eq!(
+            (got.status.as_u16(), &got.body[..], got.body_len),
+            (201, &b"abc"[..], 3)
+        );
+        assert_eq!(got.wire_bytes, 54);
+        assert_eq!(got.headers["x-a"], "b");
+    }
+
+    #[tokio::test]
+    async fn failures_are_named() {
+        let kind = async |answer| {
+            outcome(answer)
+                .await
+                .map(|_| ())
+                .map_err(|e| (e.kind, e.nothing_received))
+        };
+        assert_eq!(
+            kind(b"garbage\r\n\r\n").await,
+            Err((ErrorKind::Protocol, false))
+        );
+        assert_eq!(kind(b"").await, Err((ErrorKind::Closed, true)));
+        let cut = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc";
+        assert_eq!(kind(cut).await, Err((ErrorKind::Closed, false)));
+        let long = b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\nabcdefghijk";
+        assert_eq!(kind(long).await, Err((ErrorKind::TooLarge, false)));
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_times_out_and_a_shut_port_refuses() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let connector = Connector::new(target, false).unwrap();
+        let mut conn = connector.open(Duration::from_secs(5)).await.unwrap();
+        let error = conn
+            .send(get(), Duration::from_millis(20), 10)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Timeout);
+        drop(listener);
+        let error = connector.open(Duration::from_secs(5)).await.err().unwrap();
+        assert_eq!((error.kind, error.never_sent), (ErrorKind::Refused, true));
+    }
+}
