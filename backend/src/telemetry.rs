@@ -205,17 +205,16 @@ impl Telemetry {
             Kind::Producer => "producer",
             Kind::Consumer => "consumer",
         };
-        let span = tracing::dispatcher::with_default(dispatch, || {
-            match (cx.span.is_none(), &remote) {
-                (false, None) => {
-                    tracing::info_span!(parent: &cx.span, "span", otel.name = name, otel.kind = kind)
-                }
-                _ => tracing::info_span!(parent: None, "span", otel.name = name, otel.kind = kind),
-            }
-        });
-        if let Some(remote) = remote {
+        // No tracing parent: a registry releases a closed span's parent through the thread's default subscriber,
+        // which is not ours, so the parent would stay open for ever. The OpenTelemetry context is the link.
+        let span = tracing::dispatcher::with_default(
+            dispatch,
+            || tracing::info_span!(parent: None, "span", otel.name = name, otel.kind = kind),
+        );
+        let parent = remote.or_else(|| (!cx.span.is_none()).then(|| cx.span.context()));
+        if let Some(parent) = parent {
             // Fails only for a span that has begun, which this one has not.
-            let _ = span.set_parent(remote);
+            let _ = span.set_parent(parent);
         }
         span.set_attribute(ROLE_KEY, role.name());
         span

@@ -1,12 +1,23 @@
 //! The embedded backend from outside: flows, limits, faults, dead letters, and truth against `/metrics`.
 
-#![expect(clippy::unwrap_used, reason = "a test helper that fails should fail its test")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test helper that fails should fail its test"
+)]
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use backend::settings::{Breaker, Limits, Queue};
 use backend::{Backend, Settings};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -372,5 +383,103 @@ async fn a_port_in_use_is_named() {
     };
     let error = backend::start(s).await.unwrap_err().to_string();
     assert!(error.contains(&b.front_addr.to_string()), "{error}");
+    b.shutdown().await;
+}
+
+/// An OTLP receiver that keeps what it gets.
+#[derive(Clone, Default)]
+struct Receiver(std::sync::Arc<std::sync::Mutex<Vec<(String, Span)>>>);
+
+#[tonic::async_trait]
+impl TraceService for Receiver {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        for group in request.into_inner().resource_spans {
+            let attributes = group.resource.unwrap_or_default().attributes;
+            let name = attributes.iter().find(|a| a.key == "service.name");
+            let name = format!("{:?}", name.and_then(|a| a.value.clone()));
+            let spans = group.scope_spans.into_iter().flat_map(|s| s.spans);
+            self.0
+                .lock()
+                .unwrap()
+                .extend(spans.map(|s| (name.clone(), s)));
+        }
+        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_crosses_every_hop_and_no_span_is_lost() {
+    let receiver = Receiver::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = tonic::transport::Server::builder()
+        .add_service(TraceServiceServer::new(receiver.clone()))
+        .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener));
+    tokio::spawn(server);
+    let b = backend::start(Settings {
+        otlp_endpoint: Some(endpoint),
+        ..settings()
+    })
+    .await
+    .unwrap();
+    let token = login(&b, 2).await;
+    let order = json!({"items": [{"productId": 9}]});
+    assert_eq!(
+        call(b.front_addr, "POST", "/api/orders", &token, &order)
+            .await
+            .0,
+        201
+    );
+    for i in 0..500 {
+        get(b.front_addr, &format!("/api/products/{i}")).await;
+    }
+    wait_for(&b, "/admin/state", |s| s["queue"]["acked"] == 5).await;
+    let (status, flushed) = call(b.admin_addr, "POST", "/admin/flush", "", &Value::Null).await;
+    assert_eq!(
+        (status, &flushed["spans"]["failed"]),
+        (200, &json!(0)),
+        "{flushed}"
+    );
+    assert_eq!(flushed["spans"]["begun"], flushed["spans"]["exported"]);
+    let spans = receiver.0.lock().unwrap().clone();
+    let of = |service: &str| {
+        spans
+            .iter()
+            .filter(|(s, _)| s.contains(&format!("\"{service}\"")))
+            .map(|(_, s)| s)
+            .collect::<Vec<_>>()
+    };
+    let server = |s: &&&Span| s.kind == SpanKind::Server as i32;
+    assert_eq!(of("gateway").iter().filter(server).count(), 502);
+    assert_eq!(
+        of("product").iter().filter(server).count(),
+        501,
+        "500 reads and one gRPC check"
+    );
+    let begin = of("gateway")
+        .into_iter()
+        .find(|s| s.name == "POST /api/orders")
+        .unwrap()
+        .clone();
+    for service in [
+        "gateway",
+        "order",
+        "product",
+        "payment",
+        "notification",
+        "worker",
+    ] {
+        assert!(
+            of(service).iter().any(|s| s.trace_id == begin.trace_id),
+            "{service} is in the order's trace"
+        );
+    }
+    let consumers = spans
+        .iter()
+        .filter(|(_, s)| s.kind == SpanKind::Consumer as i32);
+    assert!(consumers.clone().count() == 5 && consumers.clone().all(|(_, s)| s.links.len() == 1));
     b.shutdown().await;
 }
