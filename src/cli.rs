@@ -73,6 +73,12 @@ enum Command {
     Slo(commands::slo::Args),
     /// Show and check alert rules
     Alerts(commands::alerts::Args),
+    /// The terminal: latency, traffic, errors, cache, saturation, SLOs, alerts
+    Top(commands::top::Args),
+    /// List the dashboards, or write them for Grafana
+    Dashboards(commands::dashboards::Args),
+    /// Run the reference backend
+    Backend(commands::backend::Args),
     /// Look into an agent's data folder
     Store(commands::store::Args),
 }
@@ -123,6 +129,9 @@ fn dispatch(command: Command, shared: Shared) -> CommandResult {
         Command::Logs(args) => commands::logs::run(args),
         Command::Slo(args) => commands::slo::run(args),
         Command::Alerts(args) => commands::alerts::run(args),
+        Command::Top(args) => commands::top::run(args),
+        Command::Dashboards(args) => commands::dashboards::run(args),
+        Command::Backend(args) => commands::backend::run(args, shared),
         Command::Store(args) => commands::store::run(args),
     }
 }

@@ -4,9 +4,12 @@
 
 pub mod agent;
 pub mod alerts;
+pub mod backend;
+pub mod dashboards;
 pub mod logs;
 pub mod query;
 pub mod reach;
 pub mod slo;
 pub mod store;
+pub mod top;
 pub mod traces;

@@ -1,0 +1,123 @@
+//! `nines top`: the terminal; one frame, JSON or Markdown without one.
+//!
+//! Owns its flags. Must not know how screens are drawn.
+
+use clap::Args as ClapArgs;
+use model::duration;
+
+use super::reach::{Reach, json};
+use crate::console::{CommandResult, Outcome, block_on, print, usage};
+
+/// Flags of `nines top`.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The screen to begin with: a name or a digit
+    #[arg(long, default_value = "overview")]
+    screen: String,
+
+    /// Print one frame and stop (also without a terminal)
+    #[arg(long)]
+    once: bool,
+
+    /// Print data instead of a screen
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+
+    /// Width of a printed frame
+    #[arg(long, default_value_t = 120)]
+    width: u16,
+
+    /// Height of a printed frame
+    #[arg(long, default_value_t = 36)]
+    height: u16,
+
+    /// dark, light, high-contrast, colour-blind or mono
+    #[arg(long, default_value = "dark")]
+    theme: String,
+
+    /// No character beyond ASCII
+    #[arg(long)]
+    ascii: bool,
+
+    /// Leave the mouse to the terminal
+    #[arg(long)]
+    no_mouse: bool,
+
+    /// Window of rates and quantiles
+    #[arg(long, default_value = "1m", value_name = "DURATION")]
+    window: String,
+
+    /// Ask this often
+    #[arg(long, default_value = "1s", value_name = "DURATION")]
+    refresh: String,
+
+    #[command(flatten)]
+    reach: Reach,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// The frame as text
+    Text,
+    /// The data as JSON
+    Json,
+    /// The data as Markdown
+    Md,
+}
+
+/// Runs the terminal, or prints.
+pub fn run(args: Args) -> CommandResult {
+    let screen = tui::Screen::named(&args.screen).ok_or_else(|| {
+        usage(format!(
+            "--screen {:?} is no screen; try {}",
+            args.screen,
+            screens()
+        ))
+    })?;
+    let theme = tui::Theme::named(&args.theme).ok_or_else(|| {
+        let names: Vec<&str> = tui::Theme::ALL.iter().map(|t| t.name()).collect();
+        usage(format!(
+            "--theme {:?} is none of {}",
+            args.theme,
+            names.join(", ")
+        ))
+    })?;
+    let span = |text: &str| duration::parse_ms(text).map_err(|e| usage(e.to_string()));
+    span(&args.window)?;
+    let refresh = span(&args.refresh)?.clamp(100, 3_600_000);
+    let options = tui::TuiOptions {
+        base_url: args.reach.url.clone(),
+        token: args.reach.token.clone(),
+        refresh: std::time::Duration::from_millis(refresh.unsigned_abs()),
+        theme: theme.from_env(),
+        ascii: args.ascii,
+        no_mouse: args.no_mouse,
+        window: args.window.clone(),
+        screen,
+        ..tui::TuiOptions::default()
+    };
+    if args.format.is_none() && !args.once && tui::is_terminal() {
+        let status = block_on(async { Ok(tui::run(options).await?) })?;
+        return Ok(outcome(status));
+    }
+    let shot = block_on(async { Ok(tui::snapshot(options, screen).await?) })?;
+    match args.format.unwrap_or(Format::Text) {
+        Format::Text => print(&shot.text(args.width, args.height))?,
+        Format::Json => print(&json(&shot.json())?)?,
+        Format::Md => print(&shot.markdown())?,
+    }
+    Ok(outcome(shot.exit_status()))
+}
+
+fn outcome(status: tui::ExitStatus) -> Outcome {
+    if status.pages {
+        Outcome::Gate
+    } else {
+        Outcome::Good
+    }
+}
+
+fn screens() -> String {
+    let names = tui::Screen::ALL.iter().map(|s| s.title().to_lowercase());
+    names.collect::<Vec<_>>().join(", ")
+}
