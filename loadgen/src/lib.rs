@@ -2,7 +2,19 @@
 //! Must not know the agent, the store or the terminal; never prints.
 
 pub mod conn;
+mod engine;
+mod json;
+mod pacer;
+pub mod plan;
+pub mod report;
+pub mod schedule;
+mod stats;
 mod tls;
+pub mod truth;
+
+pub use engine::{Progress, run};
+pub use plan::{Model, Plan, RequestSpec};
+pub use report::{Phases, Quantiles, Report, RouteReport, Second};
 
 /// Why a run cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

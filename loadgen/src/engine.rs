@@ -1,0 +1,472 @@
+//! Owns a run: workers, each with one connection, take requests in the order they fall due, and a recorder sums up.
+//! Latency counts from the due instant, so a stall in server, connections or generator cannot hide.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::Method;
+use model::Labels;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::LoadError;
+use crate::conn::{ConnError, Connection, Connector, ErrorKind, Exchange, Opened, Target};
+use crate::pacer::{Paced, pace};
+use crate::plan::{Model, Plan, Requests};
+use crate::report::{Report, Second};
+use crate::schedule::{Arrivals, Schedule};
+use crate::stats::{Answer, Sample, Stats, histogram, micros};
+
+/// The longest body read, in bytes; it is not kept.
+const MAX_BODY: u64 = 1 << 30;
+
+/// How a run is going, about once a second.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// Seconds since the run began, warm-up included.
+    pub elapsed_s: f64,
+    /// Requests started so far.
+    pub sent: u64,
+    /// Responses so far.
+    pub completed: u64,
+    /// Failures so far.
+    pub errors: u64,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// Requests per second due; for the closed model, those sent in the last second.
+    pub offered_rate: f64,
+    /// Responses per second in the last second.
+    pub achieved_rate: f64,
+    /// Median latency of the last second, 0 when nothing ended.
+    pub p50_us: u64,
+    /// 99th percentile latency of the last second.
+    pub p99_us: u64,
+    /// This moment's samples of the `nines_load_*` metrics, (milliseconds since 1970, value); counters and buckets
+    /// count from the start of the run, warm-up included.
+    pub series: Vec<(Labels, Vec<(i64, f64)>)>,
+}
+
+/// The next request to take.
+struct Cursor {
+    next: u64,
+    /// Requests taken whose due instant lies in the measured part (closed model).
+    measured: u64,
+    arrivals: Option<Arrivals>,
+}
+
+struct Shared {
+    plan: Plan,
+    requests: Requests,
+    connector: Connector,
+    start: Instant,
+    /// One permit for each request that fell due and is not yet taken.
+    due: Semaphore,
+    cursor: Mutex<Cursor>,
+    stats: Mutex<Stats>,
+    /// No further request will fall due.
+    over: CancellationToken,
+    /// Nothing is taken after this instant.
+    deadline: OnceLock<Instant>,
+    stop: CancellationToken,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Runs the plan to its end or until `stop`, then lets what is under way and what is already due finish within the
+/// timeout. `progress` receives a value each second and one at the end. Dropping the future ends all traffic.
+///
+/// # Errors
+/// [`LoadError`] before the first request only; what goes wrong afterwards is in the report.
+pub async fn run(
+    plan: Plan,
+    progress: watch::Sender<Progress>,
+    stop: CancellationToken,
+) -> Result<Report, LoadError> {
+    plan.check()?;
+    let requests = Requests::prepare(&plan)?;
+    let connector = Connector::new(Target::parse(&plan.target)?, plan.insecure)?;
+    let schedule = Schedule::of(&plan);
+    // Cancelled by the caller's token and, through the guard, when this future is dropped.
+    let stop = stop.child_token();
+    let _guard = stop.clone().drop_guard();
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let shared = Arc::new(Shared {
+        stats: Mutex::new(Stats::new(plan.warm_up, requests.names.len())),
+        cursor: Mutex::new(Cursor {
+            next: 0,
+            measured: 0,
+            arrivals: schedule.map(|s| s.arrivals()),
+        }),
+        due: Semaphore::new(0),
+        over: CancellationToken::new(),
+        deadline: OnceLock::new(),
+        start: Instant::now(),
+        requests,
+        connector,
+        plan,
+        stop,
+    });
+    let paced = schedule
+        .map(|schedule| start_pacer(&shared, schedule))
+        .transpose()?;
+    let mut workers = JoinSet::new();
+    for _ in 0..shared.plan.connections {
+        workers.spawn(work(Arc::clone(&shared)));
+    }
+    let mut ticker = Ticker::new(&shared, schedule, wall);
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + SECOND, SECOND);
+    loop {
+        tokio::select! {
+            joined = workers.join_next() => if joined.is_none() { break },
+            _ = tick.tick() => { progress.send_replace(ticker.tick()); }
+        }
+    }
+    let paced = match paced {
+        Some(paced) => paced.await.ok(),
+        None => None,
+    };
+    let ended = shared.start.elapsed();
+    progress.send_replace(ticker.tick());
+    Ok(report(&shared, paced, ended, wall))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn start_pacer(
+    shared: &Arc<Shared>,
+    schedule: Schedule,
+) -> Result<tokio::sync::oneshot::Receiver<Paced>, LoadError> {
+    let (done, paced) = tokio::sync::oneshot::channel();
+    let shared = Arc::clone(shared);
+    let body = move || {
+        let warm_up = shared.plan.warm_up;
+        let result = pace(&schedule, shared.start, warm_up, &shared.stop, |n| {
+            shared.due.add_permits(n)
+        });
+        let _ = shared.deadline.set(Instant::now() + shared.plan.timeout);
+        shared.over.cancel();
+        let _ = done.send(result);
+    };
+    let thread = std::thread::Builder::new().name("nines-pacer".to_owned());
+    thread
+        .spawn(body)
+        .map_err(|e| LoadError::Plan(format!("no thread for the schedule: {e}")))?;
+    Ok(paced)
+}
+
+/// One worker: one connection, one request at a time.
+async fn work(shared: Arc<Shared>) {
+    let mut conn = None;
+    let mut failed_dials = 0_u32;
+    let open = !matches!(shared.plan.model, Model::Closed { .. });
+    loop {
+        let taken = if open {
+            shared.next_due().await
+        } else {
+            shared.next_closed()
+        };
+        let Some((index, due, queued)) = taken else {
+            return;
+        };
+        let dialled = shared.one(&mut conn, index, due, queued).await;
+        failed_dials = if dialled {
+            0
+        } else {
+            (failed_dials + 1).min(7)
+        };
+        if failed_dials > 0 && !open {
+            // A target that refuses at once would otherwise be dialled as fast as the machine can.
+            let pause = Duration::from_millis(5 << failed_dials);
+            let _ = tokio::time::timeout(pause, shared.stop.cancelled()).await;
+        }
+    }
+}
+
+impl Shared {
+    /// Waits for the next request to fall due: its index, due offset and whether it had been waiting.
+    async fn next_due(&self) -> Option<(u64, Duration, bool)> {
+        if self.deadline.get().is_some_and(|d| Instant::now() >= *d) {
+            return None;
+        }
+        let queued = if let Ok(permit) = self.due.try_acquire() {
+            permit.forget();
+            true
+        } else {
+            tokio::select! {
+                biased;
+                permit = self.due.acquire() => { permit.ok()?.forget(); false }
+                () = self.over.cancelled() => { self.due.try_acquire().ok()?.forget(); true }
+            }
+        };
+        let mut cursor = lock(&self.cursor);
+        let due = cursor.arrivals.as_mut().and_then(Iterator::next)?;
+        let index = cursor.next;
+        cursor.next += 1;
+        Some((index, due, queued))
+    }
+
+    fn next_closed(&self) -> Option<(u64, Duration, bool)> {
+        let now = self.start.elapsed();
+        let Model::Closed { requests } = self.plan.model else {
+            return None;
+        };
+        let mut cursor = lock(&self.cursor);
+        let enough = requests.is_some_and(|n| cursor.measured >= n);
+        if enough || self.stop.is_cancelled() || now >= self.plan.warm_up + self.plan.duration {
+            return None;
+        }
+        let index = cursor.next;
+        cursor.next += 1;
+        cursor.measured += u64::from(now >= self.plan.warm_up);
+        Some((index, now, false))
+    }
+
+    /// Sends one request and records it; false when no connection could be opened.
+    async fn one(
+        &self,
+        conn: &mut Option<Connection>,
+        index: u64,
+        due: Duration,
+        queued: bool,
+    ) -> bool {
+        let picked = self.start.elapsed();
+        lock(&self.stats).started(due);
+        let mut attempt = Attempt {
+            route: 0,
+            sent: picked,
+            opened: None,
+            reconnected: false,
+            dialled: true,
+        };
+        let outcome = self.attempt(conn, index, &mut attempt).await;
+        let ended = self.start.elapsed();
+        let outcome = match outcome {
+            Ok(x) => Ok(Answer {
+                status: x.status.as_u16(),
+                bytes: x.wire_bytes,
+                timings: x.timings,
+            }),
+            Err(e) => {
+                tracing::trace!(index, error = %e, "request failed");
+                Err(e.kind)
+            }
+        };
+        let Attempt {
+            route,
+            sent,
+            opened,
+            reconnected,
+            dialled,
+        } = attempt;
+        let sample = Sample {
+            route,
+            due,
+            picked,
+            sent,
+            ended,
+            queued,
+            opened,
+            reconnected,
+            outcome,
+        };
+        lock(&self.stats).record(&sample);
+        dialled
+    }
+
+    async fn attempt(
+        &self,
+        conn: &mut Option<Connection>,
+        index: u64,
+        attempt: &mut Attempt,
+    ) -> Result<Exchange, ConnError> {
+        let deadline = Instant::now() + self.plan.timeout;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        loop {
+            let (route, request) = self.requests.render(index);
+            attempt.route = route;
+            let idempotent =
+                *request.method() != Method::POST && *request.method() != Method::PATCH;
+            let reused = conn.as_ref().is_some_and(Connection::is_open);
+            if !reused {
+                *conn = None;
+                attempt.dialled = false;
+                let opened = self.connector.open(left()).await?;
+                attempt.dialled = true;
+                attempt.opened = Some(opened.opened());
+                *conn = Some(opened);
+            }
+            let Some(open) = conn.as_mut() else { continue };
+            attempt.sent = self.start.elapsed();
+            let error = match open.send_discarding(request, left(), MAX_BODY).await {
+                Ok(exchange) => return Ok(exchange),
+                Err(error) => error,
+            };
+            *conn = None;
+            let closed = matches!(error.kind, ErrorKind::Closed | ErrorKind::Reset)
+                && error.nothing_received;
+            let stale = reused && closed && (idempotent || error.never_sent);
+            if !stale || attempt.reconnected {
+                return Err(error);
+            }
+            attempt.reconnected = true;
+        }
+    }
+}
+
+/// What is known of a request while it is tried.
+struct Attempt {
+    route: usize,
+    sent: Duration,
+    opened: Option<Opened>,
+    reconnected: bool,
+    dialled: bool,
+}
+
+/// Closes seconds and turns them into progress.
+struct Ticker {
+    shared: Arc<Shared>,
+    schedule: Option<Schedule>,
+    wall: Duration,
+    last: Duration,
+    base: Labels,
+}
+
+impl Ticker {
+    fn new(shared: &Arc<Shared>, schedule: Option<Schedule>, wall: Duration) -> Ticker {
+        let p = &shared.plan;
+        let base = Labels::from_pairs([
+            ("run_id", &p.run_id),
+            ("scenario", &p.scenario),
+            ("target", &p.target),
+        ]);
+        Ticker {
+            shared: Arc::clone(shared),
+            schedule,
+            wall,
+            last: Duration::ZERO,
+            base,
+        }
+    }
+
+    fn tick(&mut self) -> Progress {
+        let now = self.shared.start.elapsed();
+        let (from, length) = (self.last, now.saturating_sub(self.last));
+        self.last = now;
+        let mut stats = lock(&self.shared.stats);
+        let (sent, completed, errors) = stats.totals();
+        let due = self.schedule.map(|s| s.rate_at(from + length / 2));
+        let mut second = stats.close_second(from, length, due.unwrap_or(0.0));
+        let per_second = |n: u64| n as f64 / length.as_secs_f64().max(1e-9);
+        if due.is_none() {
+            second.offered = per_second(second.sent);
+            if let Some(Second { offered, .. }) = stats.per_second.last_mut() {
+                *offered = second.offered;
+            }
+        }
+        let mut values = stats.series(&self.base);
+        let generator = &stats.phases.generator;
+        let late = [
+            ("0.5", generator.value_at_quantile(0.5)),
+            ("0.99", generator.value_at_quantile(0.99)),
+        ];
+        drop(stats);
+        let in_flight = sent.saturating_sub(completed + errors);
+        let achieved_rate = per_second(second.responses);
+        for (name, value) in [
+            ("nines_load_offered_rate", second.offered),
+            ("nines_load_achieved_rate", achieved_rate),
+            ("nines_load_in_flight", in_flight as f64),
+        ] {
+            values.push((self.base.with("__name__", name), value));
+        }
+        for (quantile, us) in late {
+            let labels = self
+                .base
+                .with("__name__", "nines_load_late_seconds")
+                .with("quantile", quantile);
+            values.push((labels, us as f64 / 1e6));
+        }
+        let t_ms = (self.wall + now).as_millis() as i64;
+        Progress {
+            elapsed_s: now.as_secs_f64(),
+            sent,
+            completed,
+            errors,
+            in_flight,
+            offered_rate: second.offered,
+            achieved_rate,
+            p50_us: second.latency.p50,
+            p99_us: second.latency.p99,
+            series: values
+                .into_iter()
+                .map(|(labels, value)| (labels, vec![(t_ms, value)]))
+                .collect(),
+        }
+    }
+}
+
+fn report(shared: &Shared, paced: Option<Paced>, ended: Duration, wall: Duration) -> Report {
+    let plan = &shared.plan;
+    let mut stats = lock(&shared.stats);
+    let stats = std::mem::replace(&mut *stats, Stats::new(plan.warm_up, 0));
+    let mut latency = stats.latency;
+    let mut unsent_wait = histogram();
+    let mut late_p50_us = stats.phases.generator.value_at_quantile(0.5);
+    let mut late_p99_us = stats.phases.generator.value_at_quantile(0.99);
+    let (mut planned, mut stopped) = (stats.requests, shared.stop.is_cancelled());
+    if let Some(paced) = paced {
+        let mut cursor = lock(&shared.cursor);
+        let taken = cursor.next;
+        let rest = cursor.arrivals.as_mut().into_iter().flatten();
+        for due in rest
+            .take(paced.released.saturating_sub(taken) as usize)
+            .filter(|due| *due >= plan.warm_up)
+        {
+            let waited = micros(ended.saturating_sub(due));
+            unsent_wait.saturating_record(waited);
+            latency.saturating_record(waited);
+        }
+        planned = paced.measured;
+        stopped = paced.stopped;
+        late_p50_us = late_p50_us.max(paced.late.value_at_quantile(0.5));
+        late_p99_us = late_p99_us.max(paced.late.value_at_quantile(0.99));
+    }
+    let names = shared.requests.names.iter().cloned();
+    let mut report = Report {
+        run_id: plan.run_id.clone(),
+        scenario: plan.scenario.clone(),
+        target: plan.target.clone(),
+        started_ms: (wall + plan.warm_up).as_millis() as i64,
+        duration_s: ended.saturating_sub(plan.warm_up).as_secs_f64(),
+        planned,
+        requests: stats.requests,
+        responses: stats.responses,
+        errors: stats.errors,
+        status: stats.status,
+        bytes: stats.bytes,
+        reconnects: stats.reconnects,
+        connections_opened: stats.connections_opened,
+        waited_for_connection: stats.waited_for_connection,
+        latency,
+        service_time: stats.service_time,
+        phases: stats.phases,
+        late_p50_us,
+        late_p99_us,
+        unsent: unsent_wait.len(),
+        unsent_wait,
+        stopped,
+        valid: true,
+        reasons: Vec::new(),
+        per_second: stats.per_second,
+        routes: names.zip(stats.routes).collect(),
+    };
+    report.judge(plan.connections);
+    report
+}

@@ -1,0 +1,204 @@
+//! Owns the report's JSON: Artillery's schema (`aggregate`, `intermediate`) plus the `nines` object.
+//! Only reads a [`Report`].
+
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
+
+use crate::report::{Quantiles, Report, Second};
+
+impl Report {
+    /// The report as Artillery's JSON with a `nines` object. Artillery's figures are milliseconds and its
+    /// `http.response_time` is the time to first byte; the `nines` figures are microseconds.
+    pub fn to_json(&self) -> Value {
+        let mut counters = Map::new();
+        let errors = self.error_count();
+        add_counts(&mut counters, self.requests, self.responses, errors);
+        counters.insert("http.downloaded_bytes".into(), self.bytes.into());
+        for (status, count) in &self.status {
+            counters.insert(format!("http.codes.{status}"), (*count).into());
+        }
+        for (kind, count) in &self.errors {
+            // Two kinds may share a code.
+            let entry = counters
+                .entry(format!("errors.{}", node_code(kind)))
+                .or_insert(Value::from(0_u64));
+            *entry = (entry.as_u64().unwrap_or(0) + count).into();
+        }
+        let mut summaries = Map::new();
+        summaries.insert(
+            "http.response_time".into(),
+            summary(Quantiles::of(&self.phases.first_byte)),
+        );
+        summaries.insert(
+            "http.total".into(),
+            summary(Quantiles::of(&self.service_time)),
+        );
+        summaries.insert(
+            "vusers.session_length".into(),
+            summary(Quantiles::of(&self.latency)),
+        );
+        if !self.phases.connect.is_empty() {
+            summaries.insert(
+                "http.tcp".into(),
+                summary(Quantiles::of(&self.phases.connect)),
+            );
+        }
+        if !self.phases.tls.is_empty() {
+            summaries.insert("http.tls".into(), summary(Quantiles::of(&self.phases.tls)));
+        }
+        for (name, route) in &self.routes {
+            let key = "plugins.metrics-by-endpoint";
+            for (status, count) in &route.status {
+                counters.insert(format!("{key}.{name}.codes.{status}"), (*count).into());
+            }
+            let times = summary(Quantiles::of(&route.service_time));
+            summaries.insert(format!("{key}.response_time.{name}"), times);
+        }
+        let last_ms = self.started_ms + (self.duration_s * 1e3) as i64;
+        let rate = self.requests as f64 / self.duration_s.max(1e-9);
+        let aggregate = part(
+            counters,
+            summaries,
+            rate,
+            self.started_ms,
+            (self.started_ms, last_ms),
+        );
+        let warm_up = self
+            .per_second
+            .iter()
+            .filter(|s| s.warm_up)
+            .map(|s| s.length_s)
+            .sum::<f64>();
+        let measured = self.per_second.iter().filter(|s| !s.warm_up);
+        let intermediate: Vec<Value> = measured
+            .map(|s| second(s, self.started_ms + ((s.at_s - warm_up) * 1e3) as i64))
+            .collect();
+        json!({ "aggregate": aggregate, "intermediate": intermediate, "nines": self.nines() })
+    }
+
+    fn nines(&self) -> Value {
+        let phases: Map<String, Value> = self
+            .phases
+            .named()
+            .iter()
+            .map(|(name, h)| ((*name).to_owned(), quantiles(h)))
+            .collect();
+        let routes: Map<String, Value> = self
+            .routes
+            .iter()
+            .map(|(name, r)| {
+                let value = json!({
+                    "requests": r.requests, "responses": r.responses, "errors": r.errors, "status": r.status,
+                    "latency_us": quantiles(&r.latency), "service_time_us": quantiles(&r.service_time),
+                });
+                (name.clone(), value)
+            })
+            .collect();
+        json!({
+            "run_id": self.run_id,
+            "scenario": self.scenario,
+            "target": self.target,
+            "started_ms": self.started_ms,
+            "duration_s": self.duration_s,
+            "valid": self.valid,
+            "reasons": self.reasons,
+            "stopped": self.stopped,
+            "planned": self.planned,
+            "requests": self.requests,
+            "responses": self.responses,
+            "errors": self.errors,
+            "status": self.status,
+            "unsent": self.unsent,
+            "reconnects": self.reconnects,
+            "connections_opened": self.connections_opened,
+            "bytes": self.bytes,
+            "latency_us": quantiles(&self.latency),
+            "service_time_us": quantiles(&self.service_time),
+            "phases_us": phases,
+            "late_us": { "0.5": self.late_p50_us, "0.99": self.late_p99_us },
+            "unsent_wait_us": quantiles(&self.unsent_wait),
+            "routes": routes,
+        })
+    }
+}
+
+/// Artillery counts virtual users; here each request is one.
+fn add_counts(counters: &mut Map<String, Value>, requests: u64, responses: u64, errors: u64) {
+    for (name, count) in [
+        ("vusers.created", requests),
+        ("vusers.completed", responses),
+        ("vusers.failed", errors),
+        ("http.requests", requests),
+        ("http.responses", responses),
+    ] {
+        counters.insert(name.into(), count.into());
+    }
+}
+
+fn part(
+    counters: Map<String, Value>,
+    summaries: Map<String, Value>,
+    rate: f64,
+    period: i64,
+    (first, last): (i64, i64),
+) -> Value {
+    json!({
+        "counters": counters,
+        "rates": { "http.request_rate": rate.round() as u64 },
+        "firstCounterAt": first, "firstHistogramAt": first, "lastCounterAt": last, "lastHistogramAt": last,
+        "firstMetricAt": first, "lastMetricAt": last,
+        "period": period,
+        "histograms": summaries.clone(),
+        "summaries": summaries,
+    })
+}
+
+fn second(s: &Second, at_ms: i64) -> Value {
+    let mut counters = Map::new();
+    add_counts(&mut counters, s.sent, s.responses, s.errors);
+    let mut summaries = Map::new();
+    if s.first_byte.count > 0 {
+        summaries.insert("http.response_time".into(), summary(s.first_byte));
+    }
+    if s.latency.count > 0 {
+        summaries.insert("vusers.session_length".into(), summary(s.latency));
+    }
+    let rate = s.sent as f64 / s.length_s.max(1e-9);
+    part(
+        counters,
+        summaries,
+        rate,
+        at_ms,
+        (at_ms, at_ms + (s.length_s * 1e3) as i64),
+    )
+}
+
+/// Artillery's summary in milliseconds; zeros when empty (Artillery itself prints Infinity and NaN).
+fn summary(q: Quantiles) -> Value {
+    let ms = |us: u64| us as f64 / 1e3;
+    json!({
+        "min": ms(q.min), "max": ms(q.max), "count": q.count, "mean": q.mean.round() / 1e3,
+        "p50": ms(q.p50), "median": ms(q.p50), "p75": ms(q.p75), "p90": ms(q.p90), "p95": ms(q.p95),
+        "p99": ms(q.p99), "p999": ms(q.p999),
+    })
+}
+
+fn quantiles(h: &Histogram<u64>) -> Value {
+    let q = Quantiles::of(h);
+    json!({
+        "count": q.count, "min": q.min, "mean": q.mean, "max": q.max,
+        "0.5": q.p50, "0.9": q.p90, "0.95": q.p95, "0.99": q.p99, "0.999": q.p999,
+    })
+}
+
+/// The name Node, and so Artillery, gives to a kind of failure.
+fn node_code(kind: &str) -> String {
+    match kind {
+        "refused" => "ECONNREFUSED".to_owned(),
+        "reset" | "closed" => "ECONNRESET".to_owned(),
+        "timeout" => "ETIMEDOUT".to_owned(),
+        "dns" => "ENOTFOUND".to_owned(),
+        "unreachable" => "EHOSTUNREACH".to_owned(),
+        other => other.to_owned(),
+    }
+}

@@ -1,0 +1,380 @@
+//! Owns the typed plan of a run: target, weighted requests, arrival model, bounds, and the rules a plan must keep.
+//! Opens no connection and reads no clock beyond naming a run.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http_body_util::Full;
+
+use crate::LoadError;
+use crate::conn::Target;
+use crate::schedule::mix;
+
+/// The highest rate accepted for a host that is not this machine without [`Plan::own_target`].
+pub const MAX_RATE_ELSEWHERE: f64 = 100.0;
+
+/// What to send, where, when and for how long.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Base URL, `http(s)://host[:port]`.
+    pub target: String,
+    /// The requests, picked at random by weight.
+    pub requests: Vec<RequestSpec>,
+    /// When requests are due.
+    pub model: Model,
+    /// Length of the measured part. With `Closed { requests: Some(_) }` the run ends at whichever comes first.
+    pub duration: Duration,
+    /// Load before the measured part, left out of the report.
+    pub warm_up: Duration,
+    /// Most connections open at once (1 to 65,536).
+    pub connections: usize,
+    /// Longest wait for one request, from its actual start (at most 10 minutes).
+    pub timeout: Duration,
+    /// Decides the picks, the random numbers, the trace ids and Poisson gaps.
+    pub seed: u64,
+    /// Sent in `x-nines-run-id` and put on every sample.
+    pub run_id: String,
+    /// Put on every sample.
+    pub scenario: String,
+    /// Trust any certificate.
+    pub insecure: bool,
+    /// The statement that a target elsewhere belongs to the user.
+    pub own_target: bool,
+}
+
+/// One kind of request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestSpec {
+    /// Name in the report; specs of one name share a row.
+    pub name: String,
+    /// HTTP method.
+    pub method: String,
+    /// Path and query; each `{n}` becomes the request's random number.
+    pub path: String,
+    /// The random number lies in 1 to `range`.
+    pub range: u64,
+    /// Extra headers.
+    pub headers: Vec<(String, String)>,
+    /// Body; each `{n}` becomes the same number as in the path.
+    pub body: Option<String>,
+    /// Relative frequency.
+    pub weight: u32,
+}
+
+impl RequestSpec {
+    /// A GET of this path, named `GET <path>`, weight 1.
+    pub fn get(path: &str) -> RequestSpec {
+        RequestSpec {
+            name: format!("GET {path}"),
+            method: "GET".to_owned(),
+            path: path.to_owned(),
+            range: 1,
+            headers: Vec::new(),
+            body: None,
+            weight: 1,
+        }
+    }
+}
+
+/// When requests are due.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Model {
+    /// Open arrivals at a constant rate.
+    Rate {
+        /// Requests per second.
+        per_second: f64,
+        /// Random (exponential) gaps instead of even ones.
+        poisson: bool,
+    },
+    /// Open arrivals, the rate changing evenly over the measured part; the warm-up runs at `from`.
+    Ramp {
+        /// Requests per second at the start.
+        from: f64,
+        /// Requests per second at the end.
+        to: f64,
+    },
+    /// Each connection sends its next request when the last is answered.
+    Closed {
+        /// Stop after so many measured requests.
+        requests: Option<u64>,
+    },
+}
+
+impl Plan {
+    /// A plan of defaults: `GET /` at 10/s for 10 s, 64 connections, 10 s timeout, a fresh run id.
+    ///
+    /// # Errors
+    /// When the target is no http(s) base URL.
+    pub fn new(target: &str) -> Result<Plan, LoadError> {
+        Target::parse(target)?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let nanos = now.as_nanos() as u64;
+        Ok(Plan {
+            target: target.to_owned(),
+            requests: vec![RequestSpec::get("/")],
+            model: Model::Rate {
+                per_second: 10.0,
+                poisson: false,
+            },
+            duration: Duration::from_secs(10),
+            warm_up: Duration::ZERO,
+            connections: 64,
+            timeout: Duration::from_secs(10),
+            seed: 1,
+            run_id: format!(
+                "{:012x}",
+                mix(nanos, u64::from(std::process::id()), 9) >> 16
+            ),
+            scenario: "default".to_owned(),
+            insecure: false,
+            own_target: false,
+        })
+    }
+
+    /// Whether the plan can be run at all and may be run against its target.
+    ///
+    /// # Errors
+    /// The first rule broken, with what to change.
+    pub fn check(&self) -> Result<(), LoadError> {
+        let target = Target::parse(&self.target)?;
+        let bad = |text: String| Err(LoadError::Plan(text));
+        let rate = match self.model {
+            Model::Rate { per_second, .. } => Some(per_second),
+            Model::Ramp { from, to } => {
+                if !(from.is_finite() && to.is_finite() && from >= 0.0 && to >= 0.0) {
+                    return bad(format!(
+                        "a ramp from {from} to {to} is not between two rates of at least 0"
+                    ));
+                }
+                Some(from.max(to))
+            }
+            Model::Closed { requests: Some(0) } => {
+                return bad("0 requests: ask for at least 1".to_owned());
+            }
+            Model::Closed { .. } => None,
+        };
+        if let Some(rate) = rate.filter(|r| !(r.is_finite() && *r > 0.0 && *r <= 1e6)) {
+            return bad(format!(
+                "rate {rate} is not above 0 and at most 1,000,000 per second"
+            ));
+        }
+        if self.duration.is_zero() {
+            return bad("the duration is 0".to_owned());
+        }
+        if !(1..=65_536).contains(&self.connections) {
+            return bad(format!(
+                "{} connections are not 1 to 65,536",
+                self.connections
+            ));
+        }
+        if self.timeout.is_zero() || self.timeout > Duration::from_secs(600) {
+            return bad(format!(
+                "timeout {:?} is not above 0 and at most 10 minutes",
+                self.timeout
+            ));
+        }
+        if !self.own_target && !target.is_loopback() && rate.is_none_or(|r| r > MAX_RATE_ELSEWHERE)
+        {
+            let rate =
+                rate.map_or_else(|| "as fast as it answers".to_owned(), |r| format!("{r}/s"));
+            return Err(LoadError::NotYours {
+                host: target.host,
+                rate,
+            });
+        }
+        Requests::prepare(self).map(|_| ())
+    }
+}
+
+/// The plan's requests, checked and ready to be rendered.
+pub(crate) struct Requests {
+    prepared: Vec<Prepared>,
+    /// Upper ends of each spec's share of the total weight.
+    ends: Vec<u64>,
+    seed: u64,
+    /// Distinct names, in order of appearance.
+    pub(crate) names: Vec<String>,
+}
+
+struct Prepared {
+    route: usize,
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Option<String>,
+    range: u64,
+}
+
+impl Requests {
+    pub(crate) fn prepare(plan: &Plan) -> Result<Requests, LoadError> {
+        let mut all = Requests {
+            prepared: Vec::new(),
+            ends: Vec::new(),
+            seed: plan.seed,
+            names: Vec::new(),
+        };
+        let mut total = 0_u64;
+        for spec in &plan.requests {
+            let bad = |why: String| LoadError::Plan(format!("request {:?}: {why}", spec.name));
+            let method = Method::from_bytes(spec.method.as_bytes())
+                .map_err(|e| bad(format!("method {:?}: {e}", spec.method)))?;
+            if !spec.path.starts_with('/') {
+                return Err(bad(format!("path {:?} does not begin with /", spec.path)));
+            }
+            let sample = spec.path.replace("{n}", "1");
+            sample
+                .parse::<Uri>()
+                .map_err(|e| bad(format!("path {:?}: {e}", spec.path)))?;
+            if spec.range == 0 {
+                return Err(bad("range 0: numbers are drawn from 1 to range".to_owned()));
+            }
+            let mut headers = HeaderMap::new();
+            let run = [
+                ("user-agent", "nines"),
+                ("x-nines-run-id", plan.run_id.as_str()),
+            ];
+            let own = spec.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()));
+            for (name, value) in run.into_iter().chain(own) {
+                let name = HeaderName::from_bytes(name.as_bytes())
+                    .map_err(|e| bad(format!("header {name:?}: {e}")))?;
+                let value =
+                    HeaderValue::from_str(value).map_err(|e| bad(format!("header {name}: {e}")))?;
+                headers.insert(name, value);
+            }
+            let route = all
+                .names
+                .iter()
+                .position(|n| *n == spec.name)
+                .unwrap_or_else(|| {
+                    all.names.push(spec.name.clone());
+                    all.names.len() - 1
+                });
+            total += u64::from(spec.weight);
+            all.ends.push(total);
+            let (path, body) = (spec.path.clone(), spec.body.clone());
+            all.prepared.push(Prepared {
+                route,
+                method,
+                path,
+                headers,
+                body,
+                range: spec.range,
+            });
+        }
+        if total == 0 {
+            return Err(LoadError::Plan(
+                "no request has a weight above 0".to_owned(),
+            ));
+        }
+        Ok(all)
+    }
+
+    /// The request of this index and its route: the same for the same seed and index.
+    pub(crate) fn render(&self, index: u64) -> (usize, Request<Full<Bytes>>) {
+        let total = self.ends.last().copied().unwrap_or(1);
+        let draw = mix(self.seed, index, 1) % total;
+        let spec = &self.prepared[self.ends.partition_point(|end| *end <= draw)];
+        let n = (mix(self.seed, index, 2) % spec.range + 1).to_string();
+        let body = spec
+            .body
+            .as_ref()
+            .map(|b| Bytes::from(b.replace("{n}", &n)))
+            .unwrap_or_default();
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = spec.method.clone();
+        // The template was checked with a number in place, and any number is as good as another.
+        *request.uri_mut() = spec.path.replace("{n}", &n).parse().unwrap_or_default();
+        *request.headers_mut() = spec.headers.clone();
+        let (high, low) = (mix(self.seed, index, 3), mix(self.seed, index, 4));
+        let parent = format!(
+            "00-{high:016x}{low:016x}-{:016x}-01",
+            mix(self.seed, index, 5) | 1
+        );
+        if let Ok(value) = HeaderValue::from_str(&parent) {
+            request.headers_mut().insert("traceparent", value);
+        }
+        (spec.route, request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan::new("http://127.0.0.1:1").unwrap()
+    }
+
+    #[test]
+    fn other_peoples_hosts_are_spared() {
+        let mut p = Plan {
+            target: "http://example.com".into(),
+            ..plan()
+        };
+        assert_eq!(p.check(), Ok(()));
+        p.model = Model::Rate {
+            per_second: 101.0,
+            poisson: false,
+        };
+        assert!(p.check().unwrap_err().to_string().contains("is yours"));
+        p.model = Model::Closed { requests: None };
+        assert!(p.check().is_err());
+        p.own_target = true;
+        assert_eq!(p.check(), Ok(()));
+    }
+
+    #[test]
+    fn bad_plans_are_refused() {
+        let bad = |change: fn(&mut Plan)| {
+            let mut p = plan();
+            change(&mut p);
+            p.check().unwrap_err().to_string()
+        };
+        assert!(
+            bad(|p| p.model = Model::Rate {
+                per_second: f64::NAN,
+                poisson: false
+            })
+            .contains("rate NaN")
+        );
+        assert!(bad(|p| p.model = Model::Ramp { from: 0.0, to: 0.0 }).contains("rate 0"));
+        assert!(bad(|p| p.requests.clear()).contains("weight"));
+        assert!(bad(|p| p.requests[0].path = "x".into()).contains("begin with /"));
+        assert!(bad(|p| p.requests[0].method = "G T".into()).contains("method"));
+        assert!(bad(|p| p.connections = 0).contains("connections"));
+        assert!(bad(|p| p.target = "file:///x".into()).contains("scheme"));
+    }
+
+    #[test]
+    fn requests_depend_on_seed_and_index_only() {
+        let mut p = plan();
+        p.requests[0] = RequestSpec {
+            range: 10,
+            weight: 3,
+            ..RequestSpec::get("/a/{n}")
+        };
+        p.requests.push(RequestSpec {
+            body: Some("[{n}]".into()),
+            range: 5,
+            ..RequestSpec::get("/b/{n}")
+        });
+        let (one, two) = (
+            Requests::prepare(&p).unwrap(),
+            Requests::prepare(&p).unwrap(),
+        );
+        let mut routes = [0_u64; 2];
+        for index in 0..4000 {
+            let ((route, a), (_, b)) = (one.render(index), two.render(index));
+            assert_eq!((a.uri(), a.headers()), (b.uri(), b.headers()));
+            let n: u64 = a.uri().path()[3..].parse().unwrap();
+            assert!((1..=if route == 0 { 10 } else { 5 }).contains(&n));
+            routes[route] += 1;
+        }
+        assert!((2850..3150).contains(&routes[0]), "{routes:?}");
+        let ids = |i| one.render(i).1.headers()["traceparent"].clone();
+        assert!(ids(1) != ids(2) && ids(1).len() == 55);
+    }
+}

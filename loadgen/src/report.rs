@@ -1,0 +1,381 @@
+//! Owns the report of a run: its fields, its verdict on itself, and its text. The JSON form is in `json`.
+//! Sends nothing and reads no clock.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use hdrhistogram::Histogram;
+
+use crate::stats::histogram;
+
+/// What a run saw. Counts cover the measured part only; every histogram is in microseconds.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Name of the run.
+    pub run_id: String,
+    /// Scenario label.
+    pub scenario: String,
+    /// Base URL.
+    pub target: String,
+    /// Start of the measured part, milliseconds since 1970.
+    pub started_ms: i64,
+    /// From the start of the measured part until the last request was over, in seconds.
+    pub duration_s: f64,
+    /// Requests that fell due.
+    pub planned: u64,
+    /// Requests started.
+    pub requests: u64,
+    /// Complete responses, whatever their status.
+    pub responses: u64,
+    /// Failures by kind ([`crate::conn::ErrorKind::as_str`]).
+    pub errors: BTreeMap<String, u64>,
+    /// Responses by status code.
+    pub status: BTreeMap<u16, u64>,
+    /// Bytes received, headers included.
+    pub bytes: u64,
+    /// Requests repeated once because a kept connection had gone stale.
+    pub reconnects: u64,
+    /// Connections opened.
+    pub connections_opened: u64,
+    /// Requests that waited 10 ms or more for a free connection.
+    pub waited_for_connection: u64,
+    /// From the instant a request was due until its end; timeouts and unsent requests enter as lower bounds.
+    pub latency: Histogram<u64>,
+    /// From the hand-over to an open connection until the end; responses only.
+    pub service_time: Histogram<u64>,
+    /// Where the time went.
+    pub phases: Phases,
+    /// Median lateness of the generator itself.
+    pub late_p50_us: u64,
+    /// 99th percentile lateness of the generator itself.
+    pub late_p99_us: u64,
+    /// Requests due that were never started.
+    pub unsent: u64,
+    /// How long those had waited when the run ended.
+    pub unsent_wait: Histogram<u64>,
+    /// True when the run was stopped before its end.
+    pub stopped: bool,
+    /// False when the figures do not show what the plan asked for.
+    pub valid: bool,
+    /// Why the run is invalid, and notes on valid ones.
+    pub reasons: Vec<String>,
+    /// Second by second, warm-up included.
+    pub per_second: Vec<Second>,
+    /// By request name.
+    pub routes: BTreeMap<String, RouteReport>,
+}
+
+/// Where the time of each request went.
+#[derive(Debug, Clone)]
+pub struct Phases {
+    /// From due until taken, with a connection free: the generator's own delay.
+    pub generator: Histogram<u64>,
+    /// From due until taken, all connections busy.
+    pub connection: Histogram<u64>,
+    /// Name resolution and TCP handshake; requests that opened a connection only.
+    pub connect: Histogram<u64>,
+    /// TLS handshake; requests that opened a connection only.
+    pub tls: Histogram<u64>,
+    /// From sent until the response's headers.
+    pub first_byte: Histogram<u64>,
+    /// From the headers until the end of the body.
+    pub transfer: Histogram<u64>,
+}
+
+impl Phases {
+    pub(crate) fn new() -> Phases {
+        Phases {
+            generator: histogram(),
+            connection: histogram(),
+            connect: histogram(),
+            tls: histogram(),
+            first_byte: histogram(),
+            transfer: histogram(),
+        }
+    }
+
+    /// Each phase with its name, in the order they happen.
+    pub fn named(&self) -> [(&'static str, &Histogram<u64>); 6] {
+        [
+            ("generator_wait", &self.generator),
+            ("connection_wait", &self.connection),
+            ("connect", &self.connect),
+            ("tls", &self.tls),
+            ("first_byte", &self.first_byte),
+            ("transfer", &self.transfer),
+        ]
+    }
+}
+
+/// The figures of one request name.
+#[derive(Debug, Clone)]
+pub struct RouteReport {
+    /// Requests finished, well or not.
+    pub requests: u64,
+    /// Complete responses.
+    pub responses: u64,
+    /// Failures by kind.
+    pub errors: BTreeMap<String, u64>,
+    /// Responses by status code.
+    pub status: BTreeMap<u16, u64>,
+    /// As [`Report::latency`], without unsent requests.
+    pub latency: Histogram<u64>,
+    /// As [`Report::service_time`].
+    pub service_time: Histogram<u64>,
+}
+
+impl RouteReport {
+    pub(crate) fn new() -> RouteReport {
+        RouteReport {
+            requests: 0,
+            responses: 0,
+            errors: BTreeMap::new(),
+            status: BTreeMap::new(),
+            latency: histogram(),
+            service_time: histogram(),
+        }
+    }
+}
+
+/// One second of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Second {
+    /// Start, seconds since the run began.
+    pub at_s: f64,
+    /// Length in seconds: 1, or less for the last.
+    pub length_s: f64,
+    /// True when it began in the warm-up.
+    pub warm_up: bool,
+    /// Requests per second due; for the closed model, those sent.
+    pub offered: f64,
+    /// Requests started.
+    pub sent: u64,
+    /// Responses completed.
+    pub responses: u64,
+    /// Requests failed.
+    pub errors: u64,
+    /// Latency of what ended in it.
+    pub latency: Quantiles,
+    /// Time to first byte of what ended in it.
+    pub first_byte: Quantiles,
+}
+
+/// A histogram's summary, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Quantiles {
+    /// Values recorded.
+    pub count: u64,
+    /// Smallest.
+    pub min: u64,
+    /// Largest.
+    pub max: u64,
+    /// Mean.
+    pub mean: f64,
+    /// Median.
+    pub p50: u64,
+    /// 75th percentile.
+    pub p75: u64,
+    /// 90th percentile.
+    pub p90: u64,
+    /// 95th percentile.
+    pub p95: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// 99.9th percentile.
+    pub p999: u64,
+}
+
+impl Quantiles {
+    /// The summary of a histogram; all zero when it is empty.
+    pub fn of(h: &Histogram<u64>) -> Quantiles {
+        if h.is_empty() {
+            return Quantiles::default();
+        }
+        let at = |q| h.value_at_quantile(q);
+        Quantiles {
+            count: h.len(),
+            min: h.min(),
+            max: h.max(),
+            mean: h.mean(),
+            p50: at(0.5),
+            p75: at(0.75),
+            p90: at(0.9),
+            p95: at(0.95),
+            p99: at(0.99),
+            p999: at(0.999),
+        }
+    }
+}
+
+impl Report {
+    /// Sets `valid` and `reasons` from the figures.
+    pub(crate) fn judge(&mut self, connections: usize) {
+        let mut faults = Vec::new();
+        let mut notes = Vec::new();
+        if self.late_p99_us > 10_000 {
+            faults.push(format!(
+                "the generator was late: 1 % of the requests left {} or more after they were due with a connection free",
+                ms(self.late_p99_us)
+            ));
+        }
+        if self.unsent > 0 {
+            let text = format!("{} requests that were due never left", self.unsent);
+            if self.stopped {
+                notes.push(text)
+            } else {
+                faults.push(text)
+            }
+        }
+        let waited = self.waited_for_connection as f64 / self.requests.max(1) as f64;
+        let text = format!(
+            "{:.0} % of the requests waited 10 ms or more for one of {connections} connections; their wait is in the latency",
+            waited * 100.0
+        );
+        if waited > 0.5 {
+            faults.push(format!("connections exhausted: {text}"));
+        } else if waited > 0.01 {
+            notes.push(text);
+        }
+        if let Some(local) = self.errors.get("local") {
+            faults.push(format!(
+                "this machine ran out of file descriptors or ports {local} times"
+            ));
+        }
+        if self.responses == 0 {
+            faults.push("no response arrived".to_owned());
+        }
+        if self.stopped {
+            notes.push("stopped before its end".to_owned());
+        }
+        self.valid = faults.is_empty();
+        faults.append(&mut notes);
+        self.reasons = faults;
+    }
+
+    /// Failures of all kinds.
+    pub fn error_count(&self) -> u64 {
+        self.errors.values().sum()
+    }
+
+    /// Responses per second of the measured part.
+    pub fn achieved_rate(&self) -> f64 {
+        self.responses as f64 / self.duration_s.max(1e-9)
+    }
+
+    /// The report as text for a terminal, planned and actual side by side.
+    pub fn summary(&self) -> String {
+        let mut out = String::new();
+        self.write_summary(&mut out)
+            .expect("writing to a string does not fail");
+        out
+    }
+
+    fn write_summary(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "run {} of {} against {}",
+            self.run_id, self.scenario, self.target
+        )?;
+        let verdict = if self.valid { "valid" } else { "INVALID" };
+        writeln!(out, "{verdict}; {:.1} s measured", self.duration_s)?;
+        for reason in &self.reasons {
+            writeln!(out, "  {reason}")?;
+        }
+        writeln!(
+            out,
+            "\nrequests   planned {}   sent {}   unsent {}",
+            self.planned, self.requests, self.unsent
+        )?;
+        let (responses, rate, errors) = (self.responses, self.achieved_rate(), self.error_count());
+        writeln!(
+            out,
+            "responses  {responses} ({rate:.1}/s)   errors {errors}   {} bytes",
+            self.bytes
+        )?;
+        let list = |pairs: Vec<String>| {
+            if pairs.is_empty() {
+                "none".to_owned()
+            } else {
+                pairs.join("  ")
+            }
+        };
+        writeln!(
+            out,
+            "status     {}",
+            list(
+                self.status
+                    .iter()
+                    .map(|(k, v)| format!("{k}: {v}"))
+                    .collect()
+            )
+        )?;
+        if !self.errors.is_empty() {
+            writeln!(
+                out,
+                "errors     {}",
+                list(
+                    self.errors
+                        .iter()
+                        .map(|(k, v)| format!("{k}: {v}"))
+                        .collect()
+                )
+            )?;
+        }
+        row(
+            out,
+            "\n",
+            ["min", "p50", "p90", "p95", "p99", "p99.9", "max"].map(str::to_owned),
+        )?;
+        quantile_row(out, "from planned send", &self.latency)?;
+        quantile_row(out, "from actual send", &self.service_time)?;
+        for (name, h) in self.phases.named() {
+            if !h.is_empty() {
+                quantile_row(out, &format!("  {}", name.replace('_', " ")), h)?;
+            }
+        }
+        let late = (ms(self.late_p50_us), ms(self.late_p99_us));
+        writeln!(out, "generator late by {} (p50), {} (p99)", late.0, late.1)?;
+        if self.routes.len() > 1 {
+            writeln!(out)?;
+            for (name, route) in &self.routes {
+                let failed: u64 = route.errors.values().sum();
+                quantile_row(out, name, &route.latency)?;
+                writeln!(
+                    out,
+                    "{:22} {} responses, {failed} errors",
+                    "", route.responses
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn quantile_row(out: &mut String, name: &str, h: &Histogram<u64>) -> std::fmt::Result {
+    let q = Quantiles::of(h);
+    row(
+        out,
+        name,
+        [q.min, q.p50, q.p90, q.p95, q.p99, q.p999, q.max].map(ms),
+    )
+}
+
+fn row(out: &mut String, name: &str, cells: [String; 7]) -> std::fmt::Result {
+    let (lead, name) = name
+        .strip_prefix('\n')
+        .map_or(("", name), |rest| ("\n", rest));
+    write!(out, "{lead}{name:22}")?;
+    for cell in cells {
+        write!(out, " {cell:>10}")?;
+    }
+    writeln!(out)
+}
+
+/// Microseconds as milliseconds, or seconds from 10 s on.
+fn ms(us: u64) -> String {
+    if us >= 10_000_000 {
+        format!("{:.2} s", us as f64 / 1e6)
+    } else {
+        format!("{:.2} ms", us as f64 / 1e3)
+    }
+}

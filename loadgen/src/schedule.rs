@@ -1,0 +1,230 @@
+//! Owns when each request is due: offsets from the run's start as a pure function of plan, seed and index.
+//! Reads no clock and sends nothing.
+
+use std::time::Duration;
+
+use crate::plan::{Model, Plan};
+
+/// A well-mixed number for (seed, index, stream): SplitMix64's finaliser over their combination.
+pub(crate) fn mix(seed: u64, index: u64, stream: u64) -> u64 {
+    let mut z = seed
+        .wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .wrapping_add(stream.wrapping_mul(0xd1b5_4a32_d192_ed03))
+        .wrapping_add(0x9e37_79b9_7f4a_7c15);
+    for _ in 0..2 {
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+    }
+    z
+}
+
+/// The arrivals of an open model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Schedule {
+    from: f64,
+    to: f64,
+    poisson: bool,
+    warm_up: f64,
+    measured: f64,
+    seed: u64,
+}
+
+impl Schedule {
+    /// The plan's arrivals; none for the closed model.
+    pub fn of(plan: &Plan) -> Option<Schedule> {
+        let (from, to, poisson) = match plan.model {
+            Model::Rate {
+                per_second,
+                poisson,
+            } => (per_second, per_second, poisson),
+            Model::Ramp { from, to } => (from, to, false),
+            Model::Closed { .. } => return None,
+        };
+        let (warm_up, measured) = (plan.warm_up.as_secs_f64(), plan.duration.as_secs_f64());
+        Some(Schedule {
+            from,
+            to,
+            poisson,
+            warm_up,
+            measured,
+            seed: plan.seed,
+        })
+    }
+
+    /// When the last arrival is over: warm-up plus measured part.
+    pub fn end(&self) -> Duration {
+        Duration::from_secs_f64(self.warm_up + self.measured)
+    }
+
+    /// Requests per second due at this offset.
+    pub fn rate_at(&self, offset: Duration) -> f64 {
+        let t = offset.as_secs_f64() - self.warm_up;
+        if t >= self.measured {
+            0.0
+        } else {
+            self.from + (self.to - self.from) * t.max(0.0) / self.measured
+        }
+    }
+
+    /// Seconds until evenly spaced arrival `index`; infinite when it never comes.
+    fn even(&self, index: u64) -> f64 {
+        let warm = if self.from > 0.0 {
+            (self.from * self.warm_up - 1e-9).ceil().max(0.0)
+        } else {
+            0.0
+        };
+        let index = index as f64;
+        if index < warm {
+            return index / self.from;
+        }
+        let n = index - warm;
+        if n == 0.0 && self.from > 0.0 {
+            return self.warm_up;
+        }
+        // Arrivals until t are from*t + slope*t^2/2; solved for t in the form that does not cancel.
+        let slope = (self.to - self.from) / self.measured;
+        let root = (self.from * self.from + 2.0 * slope * n).sqrt();
+        let t = if root.is_nan() {
+            f64::INFINITY
+        } else {
+            2.0 * n / (self.from + root)
+        };
+        if t.is_nan() {
+            self.warm_up
+        } else {
+            self.warm_up + t
+        }
+    }
+
+    /// All arrivals in order.
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals {
+            schedule: *self,
+            index: 0,
+            at: 0.0,
+        }
+    }
+}
+
+/// Iterates over a schedule's offsets in constant memory; two of the same schedule agree exactly.
+#[derive(Debug, Clone)]
+pub struct Arrivals {
+    schedule: Schedule,
+    index: u64,
+    at: f64,
+}
+
+impl Iterator for Arrivals {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let s = &self.schedule;
+        let at = if s.poisson {
+            // 53 random bits as a number in (0, 1].
+            let u = ((mix(s.seed, self.index, 6) >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+            self.at - u.ln() / s.from
+        } else {
+            s.even(self.index)
+        };
+        if at >= s.warm_up + s.measured - 1e-9 {
+            return None;
+        }
+        self.index += 1;
+        self.at = at;
+        Some(Duration::from_secs_f64(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrivals(model: Model, warm_up: u64, seconds: u64) -> Vec<f64> {
+        let plan = Plan {
+            model,
+            warm_up: Duration::from_secs(warm_up),
+            duration: Duration::from_secs(seconds),
+            ..Plan::new("http://localhost").unwrap()
+        };
+        let schedule = Schedule::of(&plan).unwrap();
+        let all: Vec<f64> = schedule.arrivals().map(|d| d.as_secs_f64()).collect();
+        assert_eq!(
+            all,
+            schedule
+                .arrivals()
+                .map(|d| d.as_secs_f64())
+                .collect::<Vec<_>>()
+        );
+        assert!(all.windows(2).all(|w| w[0] <= w[1]));
+        all
+    }
+
+    #[test]
+    fn even_arrivals_are_exact() {
+        let all = arrivals(
+            Model::Rate {
+                per_second: 500.0,
+                poisson: false,
+            },
+            0,
+            10,
+        );
+        assert_eq!(all.len(), 5000);
+        assert!((all[4999] - 9.998).abs() < 1e-6);
+        let all = arrivals(
+            Model::Rate {
+                per_second: 3.0,
+                poisson: false,
+            },
+            2,
+            4,
+        );
+        assert_eq!(all.len(), 18);
+        assert_eq!(all.iter().filter(|t| **t >= 2.0).count(), 12);
+        assert_eq!(
+            arrivals(
+                Model::Rate {
+                    per_second: 0.1,
+                    poisson: false
+                },
+                0,
+                10
+            ),
+            [0.0]
+        );
+    }
+
+    #[test]
+    fn ramps_follow_the_area_under_the_line() {
+        for (from, to) in [(0.0, 100.0), (100.0, 0.0), (50.0, 50.0), (10.0, 90.0)] {
+            let all = arrivals(Model::Ramp { from, to }, 0, 10);
+            assert!(
+                (499..=501).contains(&all.len()),
+                "{from} to {to}: {}",
+                all.len()
+            );
+            let first = all.iter().filter(|t| **t < 5.0).count() as f64;
+            let area = 5.0 * (from + (from + to) / 2.0) / 2.0;
+            assert!(
+                (first - area).abs() <= 2.0,
+                "{from} to {to}: {first} against {area}"
+            );
+        }
+    }
+
+    #[test]
+    fn poisson_arrivals_have_the_rate_and_exponential_gaps() {
+        let all = arrivals(
+            Model::Rate {
+                per_second: 1000.0,
+                poisson: true,
+            },
+            0,
+            10,
+        );
+        assert!((9_700..10_300).contains(&all.len()), "{}", all.len());
+        let long = all.windows(2).filter(|w| w[1] - w[0] > 0.001).count() as f64 / all.len() as f64;
+        assert!((long - (-1.0_f64).exp()).abs() < 0.02, "{long}");
+    }
+}

@@ -1,0 +1,406 @@
+//! Runs against servers in this process on loopback: exact counts, stalls that must show, servers that misbehave, the
+//! report's JSON, and (ignored: takes a minute) accuracy against a server whose delay is known.
+
+#![allow(clippy::unwrap_used)] // Every line here is a test's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::http::HeaderMap;
+use axum::routing::{get, post};
+use loadgen::schedule::Schedule;
+use loadgen::truth::{Profile, serve};
+use loadgen::{Model, Plan, Progress, Report, RequestSpec};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const MS: Duration = Duration::from_millis(1);
+
+async fn app(router: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    target
+}
+
+/// A server that treats each connection so.
+async fn raw<F, Fut>(each: F) -> String
+where
+    F: Fn(tokio::net::TcpStream) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(each(stream));
+        }
+    });
+    target
+}
+
+fn plan(target: &str, per_second: f64, duration: Duration) -> Plan {
+    let model = Model::Rate {
+        per_second,
+        poisson: false,
+    };
+    Plan {
+        model,
+        duration,
+        connections: 8,
+        ..Plan::new(target).unwrap()
+    }
+}
+
+async fn run(plan: Plan) -> (Report, Progress) {
+    let (progress, last) = watch::channel(Progress::default());
+    let report = loadgen::run(plan, progress, CancellationToken::new())
+        .await
+        .unwrap();
+    let last = last.borrow().clone();
+    (report, last)
+}
+
+#[tokio::test]
+async fn counts_are_exact_and_requests_carry_their_ids() {
+    let (seen, marked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (s, m) = (Arc::clone(&seen), Arc::clone(&marked));
+    let router = Router::new()
+        .route(
+            "/item/{n}",
+            get(async move |headers: HeaderMap| {
+                s.fetch_add(1, Ordering::Relaxed);
+                let marks =
+                    headers["x-nines-run-id"] == "run-7" && headers["traceparent"].len() == 55;
+                m.fetch_add(u64::from(marks), Ordering::Relaxed);
+                "hello"
+            }),
+        )
+        .route(
+            "/echo",
+            post(async |body: String| (axum::http::StatusCode::CREATED, body)),
+        );
+    let target = app(router).await;
+    let mut plan = Plan {
+        run_id: "run-7".into(),
+        ..plan(&target, 200.0, 500 * MS)
+    };
+    plan.warm_up = 100 * MS;
+    let echo = RequestSpec {
+        method: "POST".into(),
+        body: Some("{n}".into()),
+        ..RequestSpec::get("/echo")
+    };
+    plan.requests = vec![
+        RequestSpec {
+            range: 9,
+            weight: 3,
+            ..RequestSpec::get("/item/{n}")
+        },
+        echo,
+    ];
+    let (report, last) = run(plan).await;
+    assert_eq!(
+        (
+            report.planned,
+            report.requests,
+            report.responses,
+            report.unsent
+        ),
+        (100, 100, 100, 0)
+    );
+    assert_eq!(report.error_count(), 0, "{:?}", report.errors);
+    assert_eq!(report.status.values().sum::<u64>(), 100);
+    assert_eq!(
+        report.status[&200],
+        report.routes["GET /item/{n}"].responses
+    );
+    assert_eq!(report.status[&201], report.routes["GET /echo"].responses);
+    assert_eq!(
+        (report.latency.len(), report.service_time.len()),
+        (100, 100)
+    );
+    assert_eq!(marked.load(Ordering::Relaxed), seen.load(Ordering::Relaxed));
+    assert_eq!(
+        (last.sent, last.completed, last.errors, last.in_flight),
+        (120, 120, 0, 0)
+    );
+    let value = |name: &str| {
+        let of_name = last
+            .series
+            .iter()
+            .filter(|(labels, _)| labels.name() == name);
+        of_name.map(|(_, points)| points[0].1).sum::<f64>()
+    };
+    assert_eq!(
+        (
+            value("nines_load_requests_total"),
+            value("nines_load_latency_seconds_count")
+        ),
+        (120.0, 120.0)
+    );
+    assert!(
+        last.series
+            .iter()
+            .all(|(l, _)| l.get("run_id") == Some("run-7") && l.get("target").is_some())
+    );
+    json_has_both_schemas(&report);
+    assert!(
+        report.summary().contains("planned 100   sent 100"),
+        "{}",
+        report.summary()
+    );
+}
+
+fn json_has_both_schemas(report: &Report) {
+    let json = report.to_json();
+    let counters = &json["aggregate"]["counters"];
+    assert_eq!(
+        (
+            counters["http.requests"].as_u64(),
+            counters["http.codes.200"].is_u64()
+        ),
+        (Some(100), true)
+    );
+    for key in [
+        "min", "max", "count", "mean", "p50", "median", "p75", "p90", "p95", "p99", "p999",
+    ] {
+        assert!(
+            json["aggregate"]["summaries"]["http.response_time"][key].is_number(),
+            "{key}"
+        );
+    }
+    for key in [
+        "rates",
+        "histograms",
+        "period",
+        "firstCounterAt",
+        "lastHistogramAt",
+    ] {
+        assert!(!json["aggregate"][key].is_null(), "{key}");
+    }
+    assert!(json["intermediate"].as_array().is_some());
+    for key in ["0.5", "0.9", "0.95", "0.99", "0.999"] {
+        assert!(
+            json["nines"]["latency_us"][key].is_u64()
+                && json["nines"]["service_time_us"][key].is_u64(),
+            "{key}"
+        );
+    }
+    for key in [
+        "requests",
+        "errors",
+        "valid",
+        "reasons",
+        "run_id",
+        "status",
+        "phases_us",
+        "late_us",
+    ] {
+        assert!(!json["nines"][key].is_null(), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_stall_shows_in_latency_and_not_in_service_time() {
+    // One connection; the 20th request takes 300 ms, so those due meanwhile wait for it.
+    let count = Arc::new(AtomicU64::new(0));
+    let router = Router::new().route(
+        "/",
+        get(async move || {
+            if count.fetch_add(1, Ordering::Relaxed) == 20 {
+                tokio::time::sleep(300 * MS).await;
+            }
+        }),
+    );
+    let target = app(router).await;
+    let (report, _) = run(Plan {
+        connections: 1,
+        ..plan(&target, 100.0, Duration::from_secs(1))
+    })
+    .await;
+    assert_eq!(report.responses, 100);
+    let over = |h: &hdrhistogram::Histogram<u64>| h.len() - h.count_between(0, 100_000);
+    // One by design; a busy machine may add a few.
+    assert!(
+        (1..5).contains(&over(&report.service_time)),
+        "{}",
+        over(&report.service_time)
+    );
+    assert!(
+        (15..40).contains(&over(&report.latency)),
+        "{}",
+        over(&report.latency)
+    );
+    assert!(over(&report.phases.connection) >= 15);
+}
+
+#[tokio::test]
+async fn closed_runs_send_exactly_what_was_asked() {
+    let target = app(Router::new().route("/", get(async || "x"))).await;
+    let model = Model::Closed {
+        requests: Some(500),
+    };
+    let (report, _) = run(Plan {
+        model,
+        ..plan(&target, 1.0, Duration::from_secs(60))
+    })
+    .await;
+    assert_eq!(
+        (report.requests, report.responses, report.connections_opened),
+        (500, 500, 8)
+    );
+    assert!(report.valid, "{:?}", report.reasons);
+}
+
+#[tokio::test]
+async fn a_server_that_closes_each_connection_costs_connections_not_errors() {
+    let target = raw(async |mut stream| {
+        let _ = stream.read(&mut [0_u8; 2048]).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            .await;
+    })
+    .await;
+    let (report, _) = run(Plan {
+        connections: 2,
+        ..plan(&target, 100.0, 300 * MS)
+    })
+    .await;
+    assert_eq!(
+        (report.responses, report.error_count()),
+        (30, 0),
+        "{:?}",
+        report.errors
+    );
+    assert_eq!(report.connections_opened, 30);
+}
+
+#[tokio::test]
+async fn failures_are_counted_by_kind_within_bounded_time() {
+    let began = Instant::now();
+    let one_kind = async |target: String, kind: &str| {
+        let short = Plan {
+            timeout: 200 * MS,
+            ..plan(&target, 100.0, 200 * MS)
+        };
+        let (report, _) = run(short).await;
+        assert_eq!(report.responses, 0);
+        assert!(!report.valid);
+        assert_eq!(
+            report.errors.get(kind),
+            Some(&report.requests),
+            "{kind}: {:?}",
+            report.errors
+        );
+        assert_eq!(report.requests + report.unsent, 20, "{kind}");
+        report
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let shut = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    one_kind(shut.clone(), "refused").await;
+    let closing = raw(async |mut stream| {
+        let _ = stream.read(&mut [0_u8; 2048]).await;
+    });
+    one_kind(closing.await, "closed").await;
+    let garbage = raw(async |mut stream| {
+        let _ = stream.read(&mut [0_u8; 2048]).await;
+        let _ = stream.write_all(b"220 smtp ready\r\n\r\n").await;
+    });
+    one_kind(garbage.await, "protocol").await;
+    // Unread bytes at close make the kernel send a reset.
+    let reset = raw(async |mut stream| {
+        let _ = stream.read(&mut [0_u8; 1]).await;
+    });
+    one_kind(reset.await, "reset").await;
+    let hanging =
+        raw(async |mut stream| while stream.read(&mut [0_u8; 64]).await.is_ok_and(|n| n > 0) {});
+    let report = one_kind(hanging.await, "timeout").await;
+    assert_eq!(
+        report.latency.len(),
+        20,
+        "timeouts and unsent requests are lower bounds of the latency"
+    );
+    assert!(report.unsent > 0 && report.unsent_wait.len() == report.unsent);
+    let closed = Plan {
+        model: Model::Closed { requests: None },
+        ..plan(&shut, 1.0, 300 * MS)
+    };
+    let (report, _) = run(closed).await;
+    assert!(
+        (8..400).contains(&report.requests),
+        "refused dials back off: {}",
+        report.requests
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_stop_ends_the_run_early_and_whole() {
+    let target = app(Router::new().route("/", get(async || "x"))).await;
+    let stop = CancellationToken::new();
+    let (progress, mut seen) = watch::channel(Progress::default());
+    let task = tokio::spawn(loadgen::run(
+        plan(&target, 100.0, Duration::from_secs(600)),
+        progress,
+        stop.clone(),
+    ));
+    seen.changed().await.unwrap();
+    stop.cancel();
+    let report = tokio::time::timeout(Duration::from_secs(10), task)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert!(report.stopped, "{:?}", report.reasons);
+    assert!(
+        report.requests >= 50
+            && report.responses == report.requests
+            && report.planned == report.requests
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute"]
+async fn percentiles_are_the_truth() {
+    let profile = Profile {
+        delay: 2 * MS,
+        every: 5000 * MS,
+        stall: 1000 * MS,
+    };
+    let server = serve(profile, Instant::now()).unwrap();
+    let plan = Plan {
+        connections: 64,
+        ..plan(
+            &format!("http://{}", server.addr),
+            500.0,
+            Duration::from_secs(10),
+        )
+    };
+    let arrivals: Vec<Duration> = Schedule::of(&plan).unwrap().arrivals().collect();
+    let (report, _) = run(plan).await;
+    assert_eq!(report.responses, 5000);
+    let mut wrong = Vec::new();
+    for q in [0.5, 0.9, 0.99] {
+        let truth = profile
+            .expected(arrivals.iter().copied(), 64, q)
+            .as_secs_f64()
+            * 1e3;
+        let got = report.latency.value_at_quantile(q) as f64 / 1e3;
+        println!("q {q}: truth {truth:.2} ms, got {got:.2} ms");
+        if (got - truth).abs() > (truth * 0.03).max(0.5) {
+            wrong.push(format!("q {q}: truth {truth:.2} ms, got {got:.2} ms"));
+        }
+    }
+    println!("{}", report.summary());
+    assert!(wrong.is_empty(), "{wrong:?}\n{}", report.summary());
+}
