@@ -1,7 +1,7 @@
 //! Runs against servers in this process on loopback: exact counts, stalls that must show, servers that misbehave, the
 //! report's JSON, and (ignored: takes a minute) accuracy against a server whose delay is known.
 
-#![allow(clippy::unwrap_used)] // Every line here is a test's.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -366,6 +366,84 @@ async fn a_stop_ends_the_run_early_and_whole() {
         report.requests >= 50
             && report.responses == report.requests
             && report.planned == report.requests
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs openssl"]
+async fn tls_is_spoken_and_unknown_certificates_are_refused() {
+    use std::process::{Command, Stdio};
+    let dir = tempfile::tempdir().unwrap();
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ])
+        .args([
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+        ])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let mut server = Command::new("openssl")
+        .args([
+            "s_server", "-www", "-quiet", "-key", "key.pem", "-cert", "cert.pem", "-accept",
+        ])
+        .arg(format!("127.0.0.1:{port}"))
+        .current_dir(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    for _ in 0..100 {
+        if tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .is_ok()
+        {
+            break;
+        }
+        tokio::time::sleep(20 * MS).await;
+    }
+    let one = Plan {
+        connections: 1,
+        ..plan(&format!("https://127.0.0.1:{port}"), 20.0, 500 * MS)
+    };
+    let (trusting, _) = run(Plan {
+        insecure: true,
+        ..one.clone()
+    })
+    .await;
+    let (strict, _) = run(one).await;
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(
+        (trusting.responses, trusting.status.get(&200)),
+        (10, Some(&10)),
+        "{:?}",
+        trusting.errors
+    );
+    assert!(!trusting.phases.tls.is_empty());
+    assert_eq!(
+        (strict.responses, strict.errors.get("tls")),
+        (0, Some(&10)),
+        "{:?}",
+        strict.errors
     );
 }
 
