@@ -61,6 +61,8 @@ pub struct Shared {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The whole loop in one process: backend, agent, load, rules and a page
+    Demo(commands::demo::Args),
     /// Collect metrics, traces and logs; evaluate rules; answer PromQL
     Agent(commands::agent::Args),
     /// Ask a PromQL question
@@ -75,6 +77,8 @@ enum Command {
     Alerts(commands::alerts::Args),
     /// The terminal: latency, traffic, errors, cache, saturation, SLOs, alerts
     Top(commands::top::Args),
+    /// Drive a server and measure honestly
+    Load(commands::load::Args),
     /// List the dashboards, or write them for Grafana
     Dashboards(commands::dashboards::Args),
     /// Run the reference backend
@@ -129,7 +133,9 @@ fn dispatch(command: Command, shared: Shared) -> CommandResult {
         Command::Logs(args) => commands::logs::run(args),
         Command::Slo(args) => commands::slo::run(args),
         Command::Alerts(args) => commands::alerts::run(args),
+        Command::Demo(args) => commands::demo::run(args, shared),
         Command::Top(args) => commands::top::run(args),
+        Command::Load(args) => commands::load::run(args, shared),
         Command::Dashboards(args) => commands::dashboards::run(args),
         Command::Backend(args) => commands::backend::run(args, shared),
         Command::Store(args) => commands::store::run(args),

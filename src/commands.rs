@@ -6,6 +6,8 @@ pub mod agent;
 pub mod alerts;
 pub mod backend;
 pub mod dashboards;
+pub mod demo;
+pub mod load;
 pub mod logs;
 pub mod query;
 pub mod reach;

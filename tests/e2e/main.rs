@@ -4,4 +4,6 @@
 
 mod architecture;
 mod cli;
+mod demo;
+mod live;
 mod running;

@@ -1,0 +1,268 @@
+//! `nines load`: drive a server, in the open model (rate), in the closed model, as ab does, or by an Artillery script.
+//!
+//! Owns its flags, the progress line and where reports go. Must not know how load is made.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Subcommand};
+use model::duration;
+
+use super::reach::json;
+use crate::cli::Shared;
+use crate::console::{self, CommandResult, Outcome, block_on, note, print, stop_token, usage};
+
+/// Flags of `nines load`.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// So many requests a second, whatever the server does (open model)
+    Rate {
+        /// Requests a second
+        #[arg(long)]
+        rate: f64,
+        /// Poisson arrivals instead of even spacing
+        #[arg(long)]
+        poisson: bool,
+        /// End at this rate: a ramp
+        #[arg(long, value_name = "RATE", conflicts_with = "poisson")]
+        ramp_to: Option<f64>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// So many connections, each sending when its answer came (closed model)
+    Closed {
+        /// Stop after so many requests
+        #[arg(long, value_name = "N")]
+        requests: Option<u64>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Artillery's quick: so many users, so many requests each
+    Quick {
+        /// Users
+        #[arg(short, long, default_value_t = 10)]
+        count: usize,
+        /// Requests of each user
+        #[arg(short, long, default_value_t = 10)]
+        num: u64,
+        /// Write the JSON report here
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Where to send
+        url: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+struct Common {
+    /// Where to send
+    url: String,
+
+    /// How long
+    #[arg(long, default_value = "10s", value_name = "DURATION")]
+    duration: String,
+
+    /// Connections at most
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    connections: usize,
+
+    /// Give up on a request after
+    #[arg(long, default_value = "10s", value_name = "DURATION")]
+    timeout: String,
+
+    /// Method
+    #[arg(short = 'X', long, default_value = "GET")]
+    method: String,
+
+    /// A header, such as 'Accept: text/html'; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
+
+    /// Body of each request
+    #[arg(short, long)]
+    body: Option<String>,
+
+    /// Do not check the server's certificate
+    #[arg(short = 'k', long)]
+    insecure: bool,
+
+    /// This target is mine: more than 100 requests a second beyond loopback are fine
+    #[arg(long)]
+    i_own_this_target: bool,
+
+    /// Write the JSON report here
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Send the run's own series to this agent
+    #[arg(long, env = "NINES_URL", value_name = "URL")]
+    agent: Option<String>,
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args, shared: Shared) -> CommandResult {
+    match args.command {
+        Command::Rate {
+            rate,
+            poisson,
+            ramp_to,
+            common,
+        } => {
+            let mut plan = plan(&common)?;
+            plan.model = match ramp_to {
+                Some(to) => loadgen::Model::Ramp { from: rate, to },
+                None => loadgen::Model::Rate {
+                    per_second: rate,
+                    poisson,
+                },
+            };
+            drive(plan, common.output, common.agent, shared)
+        }
+        Command::Closed { requests, common } => {
+            let mut plan = plan(&common)?;
+            plan.model = loadgen::Model::Closed { requests };
+            drive(plan, common.output, common.agent, shared)
+        }
+        Command::Quick {
+            count,
+            num,
+            output,
+            url,
+        } => {
+            let mut plan = target(&url)?;
+            plan.connections = count;
+            plan.duration = Duration::from_secs(86_400);
+            plan.model = loadgen::Model::Closed {
+                requests: Some(num.saturating_mul(count as u64)),
+            };
+            drive(plan, output, None, shared)
+        }
+    }
+}
+
+/// Splits the URL into the target and one request for its path.
+fn target(url: &str) -> anyhow::Result<loadgen::Plan> {
+    let after_scheme = url.find("://").map_or(0, |i| i + 3);
+    let path_at = url[after_scheme..]
+        .find(['/', '?'])
+        .map_or(url.len(), |i| after_scheme + i);
+    let (base, path) = url.split_at(path_at);
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
+    let mut plan = loadgen::Plan::new(base).map_err(|e| usage(e.to_string()))?;
+    plan.requests = vec![loadgen::RequestSpec {
+        name: path.clone(),
+        method: "GET".into(),
+        path,
+        range: 1,
+        headers: Vec::new(),
+        body: None,
+        weight: 1,
+    }];
+    Ok(plan)
+}
+
+fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
+    let span = |name: &str, text: &str| -> anyhow::Result<Duration> {
+        let ms = duration::parse_ms(text).map_err(|e| usage(format!("{name}: {e}")))?;
+        Ok(Duration::from_millis(ms.unsigned_abs()))
+    };
+    let mut plan = target(&common.url)?;
+    plan.duration = span("--duration", &common.duration)?;
+    plan.timeout = span("--timeout", &common.timeout)?;
+    plan.connections = common.connections;
+    plan.insecure = common.insecure;
+    plan.own_target = common.i_own_this_target;
+    if common.insecure {
+        note("warning: the server's certificate is not checked");
+    }
+    for request in &mut plan.requests {
+        request.method = common.method.to_uppercase();
+        request.body = common.body.clone();
+        for header in &common.headers {
+            let (name, value) = header.split_once(':').ok_or_else(|| {
+                usage(format!(
+                    "--header {header:?} has no colon; write it as 'Name: value'"
+                ))
+            })?;
+            request
+                .headers
+                .push((name.trim().into(), value.trim().into()));
+        }
+    }
+    Ok(plan)
+}
+
+fn drive(
+    plan: loadgen::Plan,
+    output: Option<PathBuf>,
+    agent: Option<String>,
+    shared: Shared,
+) -> CommandResult {
+    plan.check().map_err(|e| usage(e.to_string()))?;
+    let live = !shared.quiet && console::is_terminal();
+    let report = block_on(async {
+        let stop = stop_token();
+        let (progress, mut seen) = tokio::sync::watch::channel(loadgen::Progress::default());
+        let client = agent.map(client::Client::new);
+        let watcher = tokio::spawn(async move {
+            let mut told = false;
+            while seen.changed().await.is_ok() {
+                let now = seen.borrow_and_update().clone();
+                if live {
+                    eprint_line(&now);
+                }
+                if let Some(client) = &client
+                    && let Err(error) = client.remote_write(&now.series).await
+                    && !std::mem::replace(&mut told, true)
+                {
+                    note(&format!("the run's series do not reach the agent: {error}"));
+                }
+            }
+        });
+        let report = loadgen::run(plan, progress, stop).await?;
+        watcher.await?;
+        Ok(report)
+    })?;
+    if live {
+        note("");
+    }
+    if let Some(path) = output {
+        let name = path.display().to_string();
+        std::fs::write(&path, json(&report.to_json())?)
+            .map_err(|e| anyhow::anyhow!("cannot write {name}: {e}"))?;
+    }
+    print(&report.summary())?;
+    Ok(if report.valid {
+        Outcome::Good
+    } else {
+        Outcome::Gate
+    })
+}
+
+fn eprint_line(now: &loadgen::Progress) {
+    use std::io::Write;
+    let line = format!(
+        "\r{:>6.1}s  {} sent  {} done  {} errors  {:.0}/s of {:.0}/s  p50 {:.1} ms  p99 {:.1} ms\x1b[K",
+        now.elapsed_s,
+        now.sent,
+        now.completed,
+        now.errors,
+        now.achieved_rate,
+        now.offered_rate,
+        now.p50_us as f64 / 1e3,
+        now.p99_us as f64 / 1e3
+    );
+    let mut err = std::io::stderr().lock();
+    // A terminal that went away ends the run by its signal, not here.
+    let _ = err.write_all(line.as_bytes()).and_then(|()| err.flush());
+}
