@@ -18,9 +18,9 @@ impl Drop for Ended {
 
 fn free_port() -> String {
     std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
+        .expect("a free port")
         .local_addr()
-        .unwrap()
+        .expect("an address")
         .to_string()
 }
 
