@@ -1,4 +1,4 @@
-//! `nines load`: drive a server, in the open model (rate), in the closed model, as ab does, or by an Artillery script.
+//! `nines load`: drive a server in the open model (rate) or in the closed model.
 //!
 //! Owns its flags, the progress line and where reports go. Must not know how load is made.
 
@@ -10,7 +10,9 @@ use model::duration;
 
 use super::reach::json;
 use crate::cli::Shared;
-use crate::console::{self, CommandResult, Outcome, block_on, note, print, stop_token, usage};
+use crate::console::{
+    self, CommandResult, Outcome, block_on, note, now_ms, print, stop_token, usage,
+};
 
 /// Flags of `nines load`.
 #[derive(Debug, ClapArgs)]
@@ -96,6 +98,10 @@ struct Common {
     #[arg(long)]
     i_own_this_target: bool,
 
+    /// Seed of trace ids, arrivals and templates [default: from the clock, so that no two runs share trace ids]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
     /// Write the JSON report here
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -159,6 +165,7 @@ fn target(url: &str) -> anyhow::Result<loadgen::Plan> {
         format!("/{path}")
     };
     let mut plan = loadgen::Plan::new(base).map_err(|e| usage(e.to_string()))?;
+    plan.seed = now_ms().unsigned_abs();
     plan.requests = vec![loadgen::RequestSpec {
         name: path.clone(),
         method: "GET".into(),
@@ -180,6 +187,7 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
     plan.duration = span("--duration", &common.duration)?;
     plan.timeout = span("--timeout", &common.timeout)?;
     plan.connections = common.connections;
+    plan.seed = common.seed.unwrap_or(plan.seed);
     plan.insecure = common.insecure;
     plan.own_target = common.i_own_this_target;
     if common.insecure {

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::sink::Sink;
+use crate::console::now_ms;
 
 /// A user of the seed data, for the load's orders.
 const EMAIL: &str = "user2@example.com";
@@ -110,6 +111,7 @@ impl Parts {
             per_second: rate,
             poisson: false,
         };
+        plan.seed = now_ms().unsigned_abs();
         plan.duration = length;
         plan.warm_up = Duration::ZERO;
         plan.connections = 128;
