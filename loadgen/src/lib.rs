@@ -1,6 +1,7 @@
 //! Owns load generation: HTTP connections, schedules, the engine that drives them, and reports of what was seen.
 //! Must not know the agent, the store or the terminal; never prints.
 
+pub mod ab;
 pub mod conn;
 mod engine;
 mod json;
