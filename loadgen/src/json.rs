@@ -183,7 +183,11 @@ fn summary(q: Quantiles) -> Value {
     })
 }
 
+/// An empty histogram has a count and nothing else: absence is not zero.
 fn quantiles(h: &Histogram<u64>) -> Value {
+    if h.is_empty() {
+        return json!({ "count": 0 });
+    }
     let q = Quantiles::of(h);
     json!({
         "count": q.count, "min": q.min, "mean": q.mean, "max": q.max,

@@ -352,6 +352,9 @@ impl Report {
 }
 
 fn quantile_row(out: &mut String, name: &str, h: &Histogram<u64>) -> std::fmt::Result {
+    if h.is_empty() {
+        return row(out, name, std::array::from_fn(|_| "-".to_owned()));
+    }
     let q = Quantiles::of(h);
     row(
         out,
