@@ -1,4 +1,4 @@
-//! `nines load`: drive a server in the open model (rate) or in the closed model.
+//! `nines load`: drive a server in the open model (rate), in the closed model, or as ab does.
 //!
 //! Owns its flags, the progress line and where reports go. Must not know how load is made.
 
@@ -44,6 +44,16 @@ enum Command {
         requests: Option<u64>,
         #[command(flatten)]
         common: Common,
+    },
+    /// ApacheBench's flags, report and exit codes: nines load ab -n 1000 -c 10 URL (-h lists them)
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Ab {
+        /// This target is mine: it may lie beyond loopback
+        #[arg(long)]
+        i_own_this_target: bool,
+        /// ab's own flags and the URL
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        args: Vec<String>,
     },
     /// Artillery's quick: so many users, so many requests each
     Quick {
@@ -135,6 +145,10 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             plan.model = loadgen::Model::Closed { requests };
             drive(plan, common.output, common.agent, shared)
         }
+        Command::Ab {
+            i_own_this_target,
+            args,
+        } => as_ab(&args, i_own_this_target),
         Command::Quick {
             count,
             num,
@@ -150,6 +164,38 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             drive(plan, output, None, shared)
         }
     }
+}
+
+/// Runs as ab does. `--quiet`, `-q` and `-c` here are ab's, whatever they are elsewhere.
+fn as_ab(args: &[String], owned: bool) -> CommandResult {
+    let failed = |error: &loadgen::ab::AbError| {
+        let code = error.exit_code();
+        if code == 0 {
+            print(&format!("{error}\n"))?
+        } else {
+            note(&format!("nines load ab: {error}"))
+        }
+        Ok(Outcome::Other(code))
+    };
+    let mut options = match loadgen::ab::parse(args) {
+        Ok(options) => options,
+        Err(error) => return failed(&error),
+    };
+    options.owned = owned;
+    let (csv, gnuplot) = (options.csv_file.clone(), options.gnuplot_file.clone());
+    let ended = block_on(async { Ok(loadgen::ab::run(options, stop_token()).await) })?;
+    let report = match ended {
+        Ok(report) => report,
+        Err(error) => return failed(&error),
+    };
+    for (path, text) in [(csv, report.csv()), (gnuplot, report.gnuplot())] {
+        if let Some(path) = path {
+            std::fs::write(&path, text)
+                .map_err(|e| anyhow::anyhow!("cannot write {path:?}: {e}"))?;
+        }
+    }
+    print(&report.text())?;
+    Ok(Outcome::Other(report.exit_code()))
 }
 
 /// Splits the URL into the target and one request for its path.
