@@ -25,6 +25,12 @@ enum Command {
     Rules(Ask),
     /// What became pending, fired, was delivered, resolved
     Events(Ask),
+    /// Run rule unit tests in promtool's format; exit code 3 when an expectation is not met
+    Test {
+        /// Test files; the rule files they name lie beside them
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Check rule files; exit code 2 when one has a mistake
     Check {
         /// Prometheus rule files
@@ -79,6 +85,7 @@ pub fn run(args: Args) -> CommandResult {
             )
         }
         Command::Check { files } => check(&files),
+        Command::Test { files } => test(&files),
     }
 }
 
@@ -142,6 +149,33 @@ fn event_rows(events: &Events) -> Rows {
         ]
     };
     events.iter().map(row).collect()
+}
+
+fn test(files: &[PathBuf]) -> CommandResult {
+    let mut failed = false;
+    for path in files {
+        let name = path.display().to_string();
+        let text =
+            std::fs::read_to_string(path).map_err(|e| usage(format!("cannot read {name}: {e}")))?;
+        let folder = path.parent().unwrap_or(std::path::Path::new("."));
+        let mut load = |rules: &str| {
+            let full = folder.join(rules);
+            let shown = full.display().to_string();
+            let text = std::fs::read_to_string(&full).map_err(|e| {
+                alerts::FileError::whole_file(&shown, format!("cannot read it: {e}"))
+            })?;
+            alerts::rules::RuleFile::parse(&shown, &text)
+        };
+        let report =
+            alerts::unit_test::run(&name, &text, &mut load).map_err(|e| usage(e.to_string()))?;
+        for failure in &report.failures {
+            print(&format!("{name}: {failure}\n"))?;
+        }
+        let (checks, failures) = (report.checks, report.failures.len());
+        print(&format!("{name}: {checks} checks, {failures} failed\n"))?;
+        failed |= failures > 0;
+    }
+    Ok(if failed { Outcome::Gate } else { Outcome::Good })
 }
 
 fn check(files: &[PathBuf]) -> CommandResult {

@@ -85,6 +85,30 @@ fn a_rule_with_a_bad_expression_is_refused_with_its_place() {
 }
 
 #[test]
+fn rule_unit_tests_pass_and_fail() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = "groups:\n- name: g\n  rules:\n  - alert: Down\n    expr: up == 0\n    for: 1m\n";
+    std::fs::write(dir.path().join("rules.yaml"), rules).unwrap();
+    let file = dir.path().join("test.yaml");
+    let test = |at: &str| {
+        format!(
+            "rule_files: [rules.yaml]\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n  - series: up\n    values: '0x10'\n  alert_rule_test:\n  - {{eval_time: {at}, alertname: Down, exp_alerts: [{{exp_labels: {{}}}}]}}\n"
+        )
+    };
+    for (at, code) in [("5m", 0), ("0m", 3)] {
+        std::fs::write(&file, test(at)).unwrap();
+        let output = nines(&["alerts", "test", file.to_str().unwrap()]);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{}{}",
+            stdout(&output),
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().to_string();
