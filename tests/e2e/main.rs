@@ -3,7 +3,10 @@
 //! Owns the list of end-to-end tests. Each module must not know another's servers or files.
 
 mod architecture;
+mod bad_input;
 mod cli;
 mod demo;
 mod live;
+mod otel;
 mod running;
+mod tools;

@@ -1,0 +1,295 @@
+//! What a hostile or broken peer sends: every refusal is clear and counted, and the agent goes on answering.
+//!
+//! Owns the bad bytes. Must not know how they are refused.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::otel::otlp_addresses;
+use super::running::Agent;
+
+/// The agent's limit of one body.
+const LIMIT: usize = 20 << 20;
+const PROTOBUF: &str = "content-type: application/x-protobuf\r\n";
+const SNAPPY: &str = "content-type: application/x-protobuf\r\ncontent-encoding: snappy\r\n";
+const FORM: &str = "content-type: application/x-www-form-urlencoded\r\n";
+
+/// One request on a connection of its own: status and body of the answer. `headers` end in a line break each.
+fn request(method: &str, address: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("the agent accepts");
+    let timeout = Some(Duration::from_secs(60));
+    stream.set_read_timeout(timeout).expect("a timeout is set");
+    stream.set_write_timeout(timeout).expect("a timeout is set");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream
+        .write_all(head.as_bytes())
+        .expect("a request is written");
+    // A server may refuse by the head alone and read no further: its answer counts, not that writing ends early.
+    let _ = stream.write_all(body);
+    let mut answer = Vec::new();
+    let ended = stream.read_to_end(&mut answer);
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    let status = text.get(9..12).and_then(|code| code.parse().ok());
+    let status = status.unwrap_or_else(|| panic!("{method} {path}: {ended:?}, {text:?}"));
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    (status, body.to_owned())
+}
+
+/// The host and port that an agent's API listens on.
+fn api(agent: &Agent) -> String {
+    let rest = agent.url.trim_start_matches("http://");
+    rest.trim_end_matches('/').to_owned()
+}
+
+fn query(api: &str, text: &str) -> (u16, String) {
+    let encoded: String = text.bytes().fold("query=".to_owned(), |mut all, byte| {
+        if byte.is_ascii_alphanumeric() {
+            all.push(char::from(byte));
+        } else {
+            all.push_str(&format!("%{byte:02X}"));
+        }
+        all
+    });
+    request("POST", api, "/api/v1/query", FORM, encoded.as_bytes())
+}
+
+/// The agent is up and its engine works.
+fn still_answers(api: &str) {
+    let (status, body) = query(api, "1 + 1");
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("\"2\""), "{body}");
+}
+
+/// What `/metrics` says of refusals of a signal for a reason; for every reason when that is empty.
+fn rejected(api: &str, signal: &str, reason: &str) -> u64 {
+    let (status, body) = request("GET", api, "/metrics", "", b"");
+    assert_eq!(status, 200);
+    let signal = format!("signal=\"{signal}\"");
+    let reason = format!("reason=\"{reason}");
+    body.lines()
+        .filter(|line| line.starts_with("nines_agent_rejected_total{"))
+        .filter(|line| line.contains(&signal) && line.contains(&reason))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+/// A protobuf field that holds bytes; shorter than 128.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(bytes.len()).expect("it is short");
+    assert!(len < 128);
+    [&[number << 3 | 2, len], bytes].concat()
+}
+
+/// A `TracesData` with one span.
+fn one_span() -> Vec<u8> {
+    let mut span = [field(1, &[7; 16]), field(2, &[8; 8]), field(5, b"once")].concat();
+    for (number, time) in [(7_u8, 1_000_u64), (8, 2_000)] {
+        span.push(number << 3 | 1);
+        span.extend(time.to_le_bytes());
+    }
+    field(1, &field(2, &field(2, &span)))
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).expect("bytes are packed");
+    encoder.finish().expect("bytes are packed")
+}
+
+#[test]
+fn bad_otlp_is_refused_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::start(dir.path(), &[]);
+    let (_, otlp) = otlp_addresses(&agent);
+    let api = api(&agent);
+    let post = |path: &str, headers: &str, body: &[u8]| {
+        let (status, text) = request("POST", &otlp, path, headers, body);
+        assert!(!text.is_empty(), "{path}: {status} without a reason");
+        status
+    };
+    let good = one_span();
+    let (status, text) = request("POST", &otlp, "/v1/traces", PROTOBUF, &good);
+    assert_eq!(status, 200, "{text}");
+
+    let cut = &good[..good.len() - 5];
+    assert_eq!(post("/v1/traces", PROTOBUF, cut), 400);
+    assert_eq!(rejected(&api, "traces", "malformed"), 1);
+    assert_eq!(post("/v1/traces", PROTOBUF, &vec![0; LIMIT + 1]), 413);
+    let packed = format!("{PROTOBUF}content-encoding: gzip\r\n");
+    let bomb = gzip(&vec![0; LIMIT * 4]);
+    assert!(bomb.len() < LIMIT / 100);
+    let began = Instant::now();
+    assert_eq!(post("/v1/traces", &packed, &bomb), 413);
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert_eq!(post("/v1/traces", &packed, &good), 400, "not gzip");
+    let half = gzip(&good);
+    assert_eq!(post("/v1/traces", &packed, &half[..half.len() - 9]), 400);
+    assert_eq!(
+        post("/v1/traces", "content-type: text/plain\r\n", &good),
+        415
+    );
+    assert_eq!(rejected(&api, "traces", "content_type"), 1);
+    let brotli = format!("{PROTOBUF}content-encoding: br\r\n");
+    assert_eq!(post("/v1/traces", &brotli, &good), 415);
+    assert_eq!(post("/v1/nothing", PROTOBUF, &good), 404);
+    let json = "content-type: application/json\r\n";
+    assert_eq!(post("/v1/metrics", json, b"{\"resourceMetrics\": 7}"), 400);
+    assert_eq!(rejected(&api, "metrics", "malformed"), 1);
+    // Cut, oversized, bomb, not gzip, half a gzip, type, encoding: each exactly once. A path is no signal.
+    assert_eq!(rejected(&api, "traces", ""), 7);
+    still_answers(&api);
+}
+
+#[test]
+fn bad_remote_write_is_refused_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::start(dir.path(), &[]);
+    let api = api(&agent);
+    // Snappy begins with the length it will have: 4 GiB less one, then 100 bytes for 3, then no message at all.
+    let lies: [(&[u8], u16); 3] = [
+        (&[0xff, 0xff, 0xff, 0xff, 0x0f, 0, b'x'], 413),
+        (&[100, 8, b'a', b'b', b'c'], 400),
+        (&[3, 8, 0xff, 0xff, 0xff], 400),
+    ];
+    for (n, (body, expected)) in (1..).zip(lies) {
+        let (status, text) = request("POST", &api, "/api/v1/write", SNAPPY, body);
+        assert_eq!(status, expected, "{body:?}: {text}");
+        assert!(text.contains("\"error\""), "{text}");
+        assert_eq!(rejected(&api, "samples", "malformed"), n, "{body:?}");
+    }
+    still_answers(&api);
+}
+
+#[test]
+fn monstrous_queries_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::start(dir.path(), &[]);
+    let api = api(&agent);
+    let deep = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
+    let queries = [
+        ("a megabyte of sums", format!("1{}", "+1".repeat(500_000))),
+        ("a megabyte of text", "x ".repeat(500_000)),
+        ("parentheses", deep),
+        ("open parentheses", "(".repeat(100_000)),
+        ("minus", format!("{}1", "-".repeat(100_000))),
+        (
+            "a regex bomb",
+            "up{job=~\"((a{1000}){1000}){1000}\"}".to_owned(),
+        ),
+        (
+            "a regex bomb in a call",
+            "label_replace(vector(1), \"a\", \"$1\", \"b\", \"((a{1000}){1000}){1000}\")"
+                .to_owned(),
+        ),
+    ];
+    for (what, text) in queries {
+        let began = Instant::now();
+        let (status, body) = query(&api, &text);
+        let begin: String = body.chars().take(300).collect();
+        assert!((400..500).contains(&status), "{what}: {status} {begin}");
+        assert!(body.contains("\"status\":\"error\""), "{what}: {begin}");
+        assert!(
+            body.len() < 16 << 10,
+            "{what}: {} bytes of error",
+            body.len()
+        );
+        assert!(began.elapsed() < Duration::from_secs(20), "{what}");
+        still_answers(&api);
+    }
+    let (status, _) = query(&api, &"1".repeat(5 << 20));
+    assert_eq!(status, 400, "a form has at most 4 MiB");
+    still_answers(&api);
+}
+
+/// Serves every connection: reads a little, sends `answer`, and ends it, or keeps it open in silence.
+fn target(answer: Option<Vec<u8>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    std::thread::spawn(move || {
+        let mut silent = Vec::new();
+        for stream in listener.incoming().flatten() {
+            let Some(bytes) = &answer else {
+                silent.push(stream);
+                continue;
+            };
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(bytes);
+        }
+    });
+    address
+}
+
+fn config(dir: &Path, targets: &[(&str, String)]) -> String {
+    let mut text = "collect:\n  scrape:\n".to_owned();
+    for (job, address) in targets {
+        text.push_str(&format!(
+            "  - job: {job}\n    targets: [\"{address}\"]\n    interval: 200ms\n    timeout: 150ms\n"
+        ));
+    }
+    let file = dir.join("agent.yaml");
+    std::fs::write(&file, text).expect("a file is written");
+    file.to_str().expect("a path in UTF-8").to_owned()
+}
+
+#[test]
+fn bad_scrape_targets_are_down_with_a_reason_and_delay_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let ok = |body: &[u8]| {
+        let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n";
+        Some([&head[..], body].concat())
+    };
+    let targets = [
+        ("good", target(ok(b"fine 1\n"))),
+        ("binary", target(ok(&[0xff, 0, 0xfe, b'\n'].repeat(5_000)))),
+        ("half", target(ok(b"broken{a=\"b"))),
+        ("not_http", target(Some(vec![0x16; 5_000]))),
+        ("silent", target(None)),
+    ];
+    let file = config(dir.path(), &targets);
+    let agent = Agent::start(dir.path(), &["--config", &file]);
+    let api = api(&agent);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let state = loop {
+        let (status, body) = request("GET", &api, "/api/v1/targets", "", b"");
+        assert_eq!(status, 200);
+        let state: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let active = state["data"]["activeTargets"].as_array().unwrap().clone();
+        let known = active.iter().filter(|t| t["health"] != "unknown").count();
+        if known >= targets.len() {
+            break active;
+        }
+        assert!(Instant::now() < deadline, "{body}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    // Several rounds with the bad ones in place.
+    std::thread::sleep(Duration::from_secs(1));
+    let (status, _) = request("POST", &api, "/api/nines/v1/flush", "", b"");
+    assert_eq!(status, 200);
+    for (job, _) in &targets {
+        let found = state.iter().find(|t| t["labels"]["job"] == *job).unwrap();
+        let error = found["lastError"].as_str().unwrap();
+        let good = *job == "good";
+        assert_eq!(found["health"], if good { "up" } else { "down" }, "{found}");
+        assert_eq!(error.is_empty(), good, "{found}");
+        let (_, body) = query(&api, &format!("up{{job=\"{job}\"}} == bool 1"));
+        let value = if good { "\"1\"]" } else { "\"0\"]" };
+        assert!(body.contains(value), "{job}: {body}");
+    }
+    let (_, body) = query(&api, "count_over_time(fine[1m]) >= 4");
+    assert!(
+        body.contains("\"good\""),
+        "the good one was delayed: {body}"
+    );
+    let (_, body) = query(
+        &api,
+        "count({job=~\"binary|half|not_http\",__name__!~\"up|scrape_.*\"})",
+    );
+    assert!(body.contains("\"result\":[]"), "parts of garbage: {body}");
+    still_answers(&api);
+}
