@@ -55,6 +55,20 @@ pub fn usage(text: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(UsageError(text.into()))
 }
 
+/// A file that the command line names: its name for messages, and its text. A file that cannot be read is an error of
+/// usage.
+pub fn read_file(path: &std::path::Path) -> anyhow::Result<(String, String)> {
+    let name = path.display().to_string();
+    let text =
+        std::fs::read_to_string(path).map_err(|e| usage(format!("cannot read {name}: {e}")))?;
+    Ok((name, text))
+}
+
+/// A duration of the command line, in milliseconds. What is not one is an error of usage.
+pub fn duration_ms(text: &str) -> anyhow::Result<i64> {
+    model::duration::parse_ms(text).map_err(|e| usage(e.to_string()))
+}
+
 /// rustls wants one process-wide provider before the first TLS or HTTP client.
 pub fn install_tls_provider() {
     // An error means that one is installed already, which is what we want.

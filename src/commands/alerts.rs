@@ -8,7 +8,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use model::timestamp;
 
 use super::reach::{Format, Reach, clean, json, table};
-use crate::console::{CommandResult, Outcome, block_on, print, usage};
+use crate::console::{CommandResult, Outcome, block_on, print, read_file, usage};
 
 /// Flags of `nines alerts`.
 #[derive(Debug, ClapArgs)]
@@ -154,9 +154,7 @@ fn event_rows(events: &Events) -> Rows {
 fn test(files: &[PathBuf]) -> CommandResult {
     let mut failed = false;
     for path in files {
-        let name = path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|e| usage(format!("cannot read {name}: {e}")))?;
+        let (name, text) = read_file(path)?;
         let folder = path.parent().unwrap_or(std::path::Path::new("."));
         let mut load = |rules: &str| {
             let full = folder.join(rules);
@@ -181,9 +179,7 @@ fn test(files: &[PathBuf]) -> CommandResult {
 fn check(files: &[PathBuf]) -> CommandResult {
     let mut mistakes = Vec::new();
     for path in files {
-        let name = path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|e| usage(format!("cannot read {name}: {e}")))?;
+        let (name, text) = read_file(path)?;
         match alerts::rules::RuleFile::parse(&name, &text) {
             Ok(file) => print(&format!("{name}: {} rules, good\n", file.rules().count()))?,
             Err(error) => mistakes.push(error.to_string()),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use crate::cli::Shared;
-use crate::console::{CommandResult, Outcome, block_on, note, print, stop_token, usage};
+use crate::console::{CommandResult, Outcome, block_on, note, print, read_file, stop_token, usage};
 
 /// Flags of `nines backend`.
 #[derive(Debug, ClapArgs)]
@@ -45,9 +45,7 @@ pub struct Args {
 pub fn run(args: Args, shared: Shared) -> CommandResult {
     let mut settings = match &args.config {
         Some(path) => {
-            let name = path.display();
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| usage(format!("cannot read {name}: {e}")))?;
+            let (name, text) = read_file(path)?;
             serde_saphyr::from_str(&text).map_err(|e| usage(format!("{name}: {}", e.render())))?
         }
         None if args.demo => backend::Settings {

@@ -5,10 +5,10 @@
 use clap::Args as ClapArgs;
 use client::LogSearch;
 use model::log::Severity;
-use model::{duration, timestamp};
+use model::timestamp;
 
 use super::reach::{Format, Reach, clean, json};
-use crate::console::{CommandResult, Outcome, block_on, now_ms, print, usage};
+use crate::console::{CommandResult, Outcome, block_on, duration_ms, now_ms, print, usage};
 
 /// Flags of `nines logs`.
 #[derive(Debug, ClapArgs)]
@@ -47,7 +47,7 @@ pub struct Args {
 /// Searches and prints.
 pub fn run(args: Args) -> CommandResult {
     let severity = args.severity.as_deref().map(read_severity).transpose()?;
-    let since = duration::parse_ms(&args.since).map_err(|e| usage(e.to_string()))?;
+    let since = duration_ms(&args.since)?;
     let search = LogSearch {
         service: args.service,
         severity,

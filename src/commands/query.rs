@@ -4,10 +4,10 @@
 
 use clap::Args as ClapArgs;
 use model::sample::Value;
-use model::{QueryData, api, duration, timestamp};
+use model::{QueryData, api, timestamp};
 
 use super::reach::{Format, Reach, json};
-use crate::console::{CommandResult, Outcome, block_on, now_ms, print, usage};
+use crate::console::{CommandResult, Outcome, block_on, duration_ms, now_ms, print, usage};
 
 /// Flags of `nines query`.
 #[derive(Debug, ClapArgs)]
@@ -55,12 +55,11 @@ pub fn run(args: Args) -> CommandResult {
         })?,
         None => now_ms(),
     };
-    let span = |text: &str| duration::parse_ms(text).map_err(|e| usage(e.to_string()));
     let client = args.reach.client();
     let data = match &args.range {
         None => block_on(async { Ok(client.query(&args.expr, now).await?) })?,
         Some(range) => {
-            let (range, step) = (span(range)?, span(&args.step)?);
+            let (range, step) = (duration_ms(range)?, duration_ms(&args.step)?);
             block_on(async {
                 Ok(client
                     .query_range(&args.expr, now - range, now, step)

@@ -9,7 +9,7 @@ use model::duration;
 use model::slo::{SloAlert, SloStatus};
 
 use super::reach::{Format, Reach, clean, json, table};
-use crate::console::{CommandResult, Outcome, block_on, print, usage};
+use crate::console::{CommandResult, Outcome, block_on, print, read_file, usage};
 
 /// Flags of `nines slo`.
 #[derive(Debug, ClapArgs)]
@@ -40,9 +40,7 @@ pub fn run(args: Args) -> CommandResult {
     match args.command {
         Command::Status { format, reach } => status(format, &reach),
         Command::Compile { file } => {
-            let name = file.display().to_string();
-            let text = std::fs::read_to_string(&file)
-                .map_err(|e| usage(format!("cannot read {name}: {e}")))?;
+            let (name, text) = read_file(&file)?;
             let slos =
                 alerts::slo::SloFile::parse(&name, &text).map_err(|e| usage(e.to_string()))?;
             let rules = alerts::slo::rules(&slos).map_err(|e| usage(e.to_string()))?;

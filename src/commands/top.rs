@@ -3,10 +3,9 @@
 //! Owns its flags. Must not know how screens are drawn.
 
 use clap::Args as ClapArgs;
-use model::duration;
 
 use super::reach::{Reach, json};
-use crate::console::{CommandResult, Outcome, block_on, print, usage};
+use crate::console::{CommandResult, Outcome, block_on, duration_ms, print, usage};
 
 /// Flags of `nines top`.
 #[derive(Debug, ClapArgs)]
@@ -82,9 +81,8 @@ pub fn run(args: Args) -> CommandResult {
             names.join(", ")
         ))
     })?;
-    let span = |text: &str| duration::parse_ms(text).map_err(|e| usage(e.to_string()));
-    span(&args.window)?;
-    let refresh = span(&args.refresh)?.clamp(100, 3_600_000);
+    duration_ms(&args.window)?;
+    let refresh = duration_ms(&args.refresh)?.clamp(100, 3_600_000);
     let options = tui::TuiOptions {
         base_url: args.reach.url.clone(),
         token: args.reach.token.clone(),

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use clap::Args as ClapArgs;
 use client::TraceSearch;
 use model::span::{Span, SpanId, SpanStatus, TraceId};
-use model::{duration, timestamp};
+use model::timestamp;
 
 use super::reach::{Format, Reach, clean, json, table};
-use crate::console::{CommandResult, Outcome, block_on, now_ms, print, usage};
+use crate::console::{CommandResult, Outcome, block_on, duration_ms, now_ms, print, usage};
 
 /// Flags of `nines traces`.
 #[derive(Debug, ClapArgs)]
@@ -67,15 +67,14 @@ pub fn run(args: Args) -> CommandResult {
         }
         return Ok(Outcome::Good);
     }
-    let span = |text: &str| duration::parse_ms(text).map_err(|e| usage(e.to_string()));
-    let min = args.min.as_deref().map(span).transpose()?;
+    let min = args.min.as_deref().map(duration_ms).transpose()?;
     let search = TraceSearch {
         service: args.service,
         route: args.route,
         min_duration_ms: min.map(i64::unsigned_abs),
         status: args.status,
         error: args.errors.then_some(true),
-        start_ms: Some(now_ms() - span(&args.since)?),
+        start_ms: Some(now_ms() - duration_ms(&args.since)?),
         limit: Some(args.limit),
         ..TraceSearch::default()
     };
