@@ -11,6 +11,7 @@ pub mod load;
 pub mod logs;
 pub mod query;
 pub mod reach;
+pub mod ruler;
 pub mod slo;
 pub mod store;
 pub mod top;

@@ -14,7 +14,7 @@ const MAX_BLOCK_BYTES: usize = store::spool::MAX_BLOCK_BYTES;
 fn split(request: &[u8], limit: usize) -> (Vec<&[u8]>, usize) {
     let (mut parts, mut left_out) = (Vec::new(), 0);
     let (mut from, mut at) = (0, 0);
-    let mut reader = crate::receive::wire::Reader::new(request);
+    let mut reader = model::protobuf::Reader::new(request);
     while let Ok(Some(_)) = reader.next_field() {
         let end = request.len() - reader.remaining();
         if end - from > limit {
@@ -38,7 +38,7 @@ fn split(request: &[u8], limit: usize) -> (Vec<&[u8]>, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::receive::wire::put_bytes;
+    use model::protobuf::put_bytes;
 
     #[test]
     fn parts_add_up_to_the_request() {

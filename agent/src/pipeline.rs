@@ -250,7 +250,7 @@ pub fn refusal(appended: &Appended) -> String {
     format!("samples refused: {}", parts.join(", "))
 }
 
-fn malformed(error: crate::receive::wire::WireError) -> Refused {
+fn malformed(error: model::protobuf::WireError) -> Refused {
     Refused::Malformed(error.to_string())
 }
 

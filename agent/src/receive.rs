@@ -15,4 +15,3 @@ pub mod otlp;
 pub mod otlp_http;
 pub mod remote_write;
 pub mod spans;
-pub mod wire;

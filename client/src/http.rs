@@ -17,7 +17,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest answer that is read, bytes.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 /// Characters of a strange answer that an error repeats.
-const SHOWN_CHARS: usize = 120;
+const SHOWN_CHARS: usize = 200;
 
 /// A client of one server. Cheap to clone; connections are kept and shared.
 #[derive(Debug, Clone)]
@@ -26,6 +26,30 @@ pub struct Client {
     token: Option<String>,
     timeout: Duration,
     http: Result<reqwest::Client, String>,
+}
+
+/// An answer that is not in the envelope.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer {
+    pub status: u16,
+    pub content_type: String,
+    pub body: Vec<u8>,
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// The start of the body as clean text.
+    pub(crate) fn text(&self) -> String {
+        shown(&self.body)
+    }
+}
+
+/// The start of a body without control characters.
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let clean = text.trim().chars().filter(|c| !c.is_control());
+    clean.take(SHOWN_CHARS).collect()
 }
 
 // === impl Client ===
@@ -120,6 +144,33 @@ impl Client {
             .map(|_| ())
     }
 
+    /// `POST` of bytes, with whatever comes back.
+    pub(crate) async fn exchange_bytes(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &'static str)],
+        body: Vec<u8>,
+    ) -> Result<Answer, ClientError> {
+        let url = format!("{}{path}", self.base);
+        let mut request = self.request(Method::POST, &url)?.body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.send(request).await?;
+        let status = response.status();
+        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+            let base = self.base.clone();
+            return Err(ClientError::Unauthorized { base });
+        }
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        let content_type = kind.and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+        Ok(Answer {
+            status: status.as_u16(),
+            content_type,
+            body: self.body(&url, response).await?,
+        })
+    }
+
     fn request(&self, method: Method, url: &str) -> Result<RequestBuilder, ClientError> {
         let bad = |reason: String| ClientError::BadUrl {
             base: self.base.clone(),
@@ -187,9 +238,7 @@ impl Client {
         let envelope: Envelope<T> = match serde_json::from_slice(&bytes) {
             Ok(envelope) => envelope,
             Err(_) if !status.is_success() => {
-                let text = String::from_utf8_lossy(&bytes);
-                let clean = text.chars().filter(|c| !c.is_control());
-                return Err(strange(clean.take(SHOWN_CHARS).collect()));
+                return Err(strange(shown(&bytes)));
             }
             Err(e) => return Err(strange(e.to_string())),
         };

@@ -6,6 +6,7 @@
 mod calls;
 mod error;
 mod http;
+mod remote_read;
 mod remote_write;
 mod search;
 mod source;
@@ -13,6 +14,7 @@ mod source;
 pub use calls::{Target, Targets};
 pub use error::ClientError;
 pub use http::{Client, DEFAULT_TIMEOUT};
+pub use remote_read::RemoteRead;
 pub use remote_write::encode as encode_write_request;
 pub use search::{LogSearch, TraceSearch};
-pub use source::RemoteSource;
+pub use source::{Evaluate, RemoteSource};

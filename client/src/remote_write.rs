@@ -4,6 +4,9 @@
 
 use model::api::path;
 use model::labels::Labels;
+use model::prompb;
+use model::protobuf::put_bytes;
+use model::sample::Value;
 
 use crate::error::ClientError;
 use crate::http::Client;
@@ -44,41 +47,16 @@ impl Client {
 #[must_use]
 pub fn encode(series: &[Series]) -> Vec<u8> {
     let mut out = Vec::new();
-    let (mut one, mut part) = (Vec::new(), Vec::new());
+    let mut one = Vec::new();
     for (labels, samples) in series {
         one.clear();
-        for (name, value) in labels {
-            part.clear();
-            field(&mut part, 1, name.as_bytes());
-            field(&mut part, 2, value.as_bytes());
-            field(&mut one, 1, &part);
-        }
+        prompb::put_labels(&mut one, labels);
         for (t_ms, value) in samples {
-            part.clear();
-            part.push(1 << 3 | 1);
-            part.extend_from_slice(&value.to_le_bytes());
-            part.push(2 << 3);
-            varint(&mut part, u64::from_le_bytes(t_ms.to_le_bytes()));
-            field(&mut one, 2, &part);
+            prompb::put_point(&mut one, *t_ms, &Value::Float(*value));
         }
-        field(&mut out, 1, &one);
+        put_bytes(&mut out, 1, &one);
     }
     out
-}
-
-/// A length-delimited field; numbers below 16 only.
-fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
-    out.push(number << 3 | 2);
-    varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value as u8 & 0x7f) | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 #[cfg(test)]

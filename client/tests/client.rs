@@ -182,9 +182,69 @@ async fn a_remote_server_is_a_source() {
     };
     tokio::task::spawn_blocking(work).await.unwrap();
     let asked = seen.lock().unwrap();
+    assert_eq!(asked[0].0, path::REMOTE_READ, "tried once");
     assert_eq!(
-        asked[0].1,
+        asked[1].1,
         "query=%7B__name__%3D%22up%22%7D%5B2001ms%5D&time=3.000"
     );
-    assert_eq!(asked[2].1, "query=up&time=5.000");
+    assert_eq!(asked[3].1, "query=up&time=5.000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_come_by_remote_read_and_are_evaluated_here() {
+    use model::sample::{Points, STALE_NAN_BITS, SeriesData};
+    let mut points = Points::default();
+    for (t_ms, value) in [
+        (500, 0.0),
+        (1_000, 1.0),
+        (2_000, f64::from_bits(STALE_NAN_BITS)),
+    ] {
+        points.push_float(t_ms, value);
+    }
+    let labels = Labels::from_pairs([("__name__", "up")]);
+    let series = model::prompb::series(&SeriesData { labels, points });
+    let (mut result, mut message) = (Vec::new(), Vec::new());
+    model::protobuf::put_bytes(&mut result, 1, &series);
+    model::protobuf::put_bytes(&mut message, 1, &result);
+    let answer = snap::raw::Encoder::new().compress_vec(&message).unwrap();
+    let asked: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let kept = Arc::clone(&asked);
+    let read = move |headers: HeaderMap, body: Bytes| async move {
+        assert_eq!(headers["x-prometheus-remote-read-version"], "0.1.0");
+        *kept.lock().unwrap() = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
+        ([("content-type", "application/x-protobuf")], answer)
+    };
+    let base = serve(Router::new().route(path::REMOTE_READ, axum::routing::post(read))).await;
+    let source = RemoteSource::new(Client::new(base), tokio::runtime::Handle::current())
+        .evaluating(client::Evaluate::Here);
+    let work = move || {
+        let matchers = [Matcher::equal("__name__", "up")];
+        let request = SelectRequest {
+            matchers: &matchers,
+            start_ms: 1_000,
+            end_ms: 3_000,
+            max_points: 3,
+        };
+        let points = source.select(&request).unwrap().remove(0).points;
+        assert_eq!(points.t_ms, [1_000, 2_000], "cut to the bounds");
+        assert!(model::is_stale(points.values[1]));
+        let whole = WholeQuery {
+            text: "up",
+            start_ms: 0,
+            end_ms: 5_000,
+            step_ms: 0,
+        };
+        assert!(source.evaluate(&whole).is_none());
+        let few = SelectRequest {
+            max_points: 2,
+            ..request
+        };
+        assert!(source.select(&few).is_err());
+    };
+    tokio::task::spawn_blocking(work).await.unwrap();
+    let read = model::prompb::read_request(&asked.lock().unwrap()).unwrap();
+    assert_eq!(
+        (read.queries[0].start_ms, read.queries[0].end_ms),
+        (1_000, 3_000)
+    );
 }

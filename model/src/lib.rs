@@ -11,6 +11,8 @@ pub mod histogram;
 pub mod labels;
 pub mod log;
 pub mod matcher;
+pub mod prompb;
+pub mod protobuf;
 pub mod query;
 pub mod sample;
 pub mod slo;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 use model::timestamp;
 
-use super::reach::{Format, Reach, clean, json, table};
+use super::reach::{self, Evaluate, Format, Reach, Remote, clean, json, table};
 use crate::console::{CommandResult, Outcome, block_on, print, read_file, usage};
 
 /// Flags of `nines alerts`.
@@ -31,12 +31,19 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Check rule files; exit code 2 when one has a mistake
+    /// Check rule files; exit code 2 when one has a mistake. With --source every rule is evaluated there once
     Check {
         /// Prometheus rule files
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Who evaluates PromQL over --source
+        #[arg(long, value_enum, default_value = "here", requires = "source")]
+        evaluate: Evaluate,
+        #[command(flatten)]
+        remote: Remote,
     },
+    /// Evaluate rules over a Prometheus-compatible server, again and again, and deliver what fires
+    Run(Box<super::ruler::Args>),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -51,18 +58,20 @@ struct Ask {
 type Rows = Vec<Vec<String>>;
 type Events = Vec<model::api::AlertEvent>;
 
+const ALERT_HEADER: [&str; 5] = ["SEVERITY", "STATE", "SINCE", "ALERT", "SUMMARY"];
+
+/// Active alerts as a table.
+pub fn listed(body: &model::api::AlertsBody) -> String {
+    table(&ALERT_HEADER, &alert_rows(body))
+}
+
 /// Runs the subcommand.
 pub fn run(args: Args) -> CommandResult {
     match args.command {
         Command::List(ask) => {
             let client = ask.reach.client();
             let body = block_on(async { Ok(client.alerts().await?) })?;
-            show(
-                &ask,
-                &body,
-                &["SEVERITY", "STATE", "SINCE", "ALERT", "SUMMARY"],
-                alert_rows,
-            )
+            show(&ask, &body, &ALERT_HEADER, alert_rows)
         }
         Command::Rules(ask) => {
             let client = ask.reach.client();
@@ -84,7 +93,12 @@ pub fn run(args: Args) -> CommandResult {
                 event_rows,
             )
         }
-        Command::Check { files } => check(&files),
+        Command::Check {
+            files,
+            evaluate,
+            remote,
+        } => check(&files, evaluate, &remote),
+        Command::Run(args) => super::ruler::run(*args),
         Command::Test { files } => test(&files),
     }
 }
@@ -176,18 +190,34 @@ fn test(files: &[PathBuf]) -> CommandResult {
     Ok(if failed { Outcome::Gate } else { Outcome::Good })
 }
 
-fn check(files: &[PathBuf]) -> CommandResult {
+fn check(files: &[PathBuf], evaluate: Evaluate, remote: &Remote) -> CommandResult {
     let mut mistakes = Vec::new();
+    let mut read = Vec::new();
     for path in files {
         let (name, text) = read_file(path)?;
         match alerts::rules::RuleFile::parse(&name, &text) {
-            Ok(file) => print(&format!("{name}: {} rules, good\n", file.rules().count()))?,
+            Ok(file) => {
+                print(&format!("{name}: {} rules, good\n", file.rules().count()))?;
+                read.push(file);
+            }
             Err(error) => mistakes.push(error.to_string()),
         }
     }
-    if mistakes.is_empty() {
-        Ok(Outcome::Good)
-    } else {
-        Err(usage(mistakes.join("\n")))
+    if !mistakes.is_empty() {
+        return Err(usage(mistakes.join("\n")));
     }
+    let Some(client) = remote.client() else {
+        return Ok(Outcome::Good);
+    };
+    let (body, failed) = reach::blocking(move || {
+        let source = reach::source(client, evaluate);
+        let now = crate::console::now_ms();
+        super::ruler::results(&read, &source, now)
+    })?;
+    print(&table(&["GROUP", "RULE", "TYPE", "SERIES", "ERROR"], &body))?;
+    Ok(if failed {
+        Outcome::Failed
+    } else {
+        Outcome::Good
+    })
 }

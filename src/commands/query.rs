@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 use model::sample::Value;
 use model::{QueryData, api, timestamp};
 
-use super::reach::{Format, Reach, json};
+use super::reach::{self, Evaluate, Format, Reach, Remote, json};
 use crate::console::{CommandResult, Outcome, block_on, duration_ms, now_ms, print, usage};
 
 /// Flags of `nines query`.
@@ -35,8 +35,15 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 
+    /// Who evaluates the query over --source
+    #[arg(long, value_enum, default_value = "there", requires = "source")]
+    evaluate: Evaluate,
+
     #[command(flatten)]
     reach: Reach,
+
+    #[command(flatten)]
+    remote: Remote,
 }
 
 /// Asks and prints.
@@ -55,17 +62,32 @@ pub fn run(args: Args) -> CommandResult {
         })?,
         None => now_ms(),
     };
-    let client = args.reach.client();
-    let data = match &args.range {
-        None => block_on(async { Ok(client.query(&args.expr, now).await?) })?,
-        Some(range) => {
-            let (range, step) = (duration_ms(range)?, duration_ms(&args.step)?);
-            block_on(async {
-                Ok(client
-                    .query_range(&args.expr, now - range, now, step)
-                    .await?)
-            })?
-        }
+    let span = match &args.range {
+        None => None,
+        Some(range) => Some((duration_ms(range)?, duration_ms(&args.step)?)),
+    };
+    let client = args.remote.client_or(&args.reach);
+    let text_of_query = args.expr.clone();
+    let data = if args.evaluate == Evaluate::Here {
+        reach::blocking(move || {
+            let source = reach::source(client, Evaluate::Here);
+            let engine = promql::Engine::default();
+            Ok(match span {
+                None => engine.instant_expr(&source, &expr, now)?,
+                Some((range, step)) => engine.range_expr(&source, &expr, now - range, now, step)?,
+            }
+            .data)
+        })?
+    } else {
+        block_on(async {
+            Ok(match span {
+                None => client.query(&text_of_query, now).await?,
+                Some((range, step)) => {
+                    let start = now - range;
+                    client.query_range(&text_of_query, start, now, step).await?
+                }
+            })
+        })?
     };
     match args.format {
         Format::Json => print(&json(&api::query_data_to_json(&data))?)?,

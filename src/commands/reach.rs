@@ -1,9 +1,9 @@
-//! How a command reaches an agent, and how results are laid out.
+//! How a command reaches an agent or another server, and how results are laid out.
 //!
 //! Owns the address and token flags, the JSON and table output. Must not know what is asked.
 
 use clap::Args;
-use client::Client;
+use client::{Client, RemoteSource};
 
 /// Where the agent is.
 #[derive(Debug, Clone, Args)]
@@ -32,6 +32,61 @@ impl Reach {
     pub fn client(&self) -> Client {
         Client::new(self.url.clone()).with_token(self.token.clone())
     }
+}
+
+/// A Prometheus-compatible server to read from instead of an agent.
+#[derive(Debug, Clone, Args)]
+pub struct Remote {
+    /// Read from this Prometheus-compatible server instead of an agent
+    #[arg(long, env = "NINES_SOURCE", value_name = "URL")]
+    pub source: Option<String>,
+
+    /// The bearer token of --source
+    #[arg(
+        long,
+        env = "NINES_SOURCE_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    pub source_token: Option<String>,
+}
+
+/// Who evaluates PromQL over `--source`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Evaluate {
+    /// We do, over its samples: the same semantics whatever the server
+    Here,
+    /// The server does
+    There,
+}
+
+impl Remote {
+    /// A client of the server, when one is named.
+    pub fn client(&self) -> Option<Client> {
+        let url = self.source.clone()?;
+        Some(Client::new(url).with_token(self.source_token.clone()))
+    }
+
+    /// The client of the server, or else of the agent.
+    pub fn client_or(&self, reach: &Reach) -> Client {
+        self.client().unwrap_or_else(|| reach.client())
+    }
+}
+
+/// A server as a source of series. Must be called within a runtime.
+pub fn source(client: Client, evaluate: Evaluate) -> RemoteSource {
+    let evaluate = match evaluate {
+        Evaluate::Here => client::Evaluate::Here,
+        Evaluate::There => client::Evaluate::There,
+    };
+    RemoteSource::new(client, tokio::runtime::Handle::current()).evaluating(evaluate)
+}
+
+/// Runs blocking work (reading from a [`RemoteSource`]) on a runtime and waits for it.
+pub fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    crate::console::block_on(async { tokio::task::spawn_blocking(work).await? })
 }
 
 /// How results are printed.

@@ -4,7 +4,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::reach::{Reach, json};
+use super::reach::{Reach, Remote, json};
 use crate::console::{CommandResult, Outcome, block_on, duration_ms, print, usage};
 
 /// Flags of `nines top`.
@@ -52,6 +52,9 @@ pub struct Args {
 
     #[command(flatten)]
     reach: Reach,
+
+    #[command(flatten)]
+    remote: Remote,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -83,9 +86,13 @@ pub fn run(args: Args) -> CommandResult {
     })?;
     duration_ms(&args.window)?;
     let refresh = duration_ms(&args.refresh)?.clamp(100, 3_600_000);
+    let (base_url, token) = match &args.remote.source {
+        Some(url) => (url, &args.remote.source_token),
+        None => (&args.reach.url, &args.reach.token),
+    };
     let options = tui::TuiOptions {
-        base_url: args.reach.url.clone(),
-        token: args.reach.token.clone(),
+        base_url: base_url.clone(),
+        token: token.clone(),
         refresh: std::time::Duration::from_millis(refresh.unsigned_abs()),
         theme: theme.from_env(),
         ascii: args.ascii,

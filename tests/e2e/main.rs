@@ -8,5 +8,6 @@ mod cli;
 mod demo;
 mod live;
 mod otel;
+mod remote;
 mod running;
 mod tools;

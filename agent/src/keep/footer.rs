@@ -9,7 +9,7 @@ use model::span::{SpanStatus, TraceId, TraceSummary};
 
 use crate::receive::attributes::lossy;
 use crate::receive::spans::{Request, SpanView};
-use crate::receive::wire::{Reader, WireError, put_bytes, put_number, put_varint, repeated_varint};
+use model::protobuf::{Reader, WireError, put_bytes, put_number, put_varint, repeated_varint};
 
 /// Routes kept of one trace; a trace that touches more is found by the first ones only.
 const MAX_ROUTES: usize = 16;

@@ -146,7 +146,7 @@ struct Footer {
 
 impl Footer {
     fn of(request: &[u8], now_ns: u64) -> Result<Self, StoreError> {
-        let invalid = |e: crate::receive::wire::WireError| StoreError::Invalid(e.to_string());
+        let invalid = |e: model::protobuf::WireError| StoreError::Invalid(e.to_string());
         let mut footer = Footer {
             extent: log_records::walk(request, now_ns).map_err(invalid)?,
             severities: 0,

@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_trace_is_judged_over_all_its_blocks() {
-        use crate::receive::wire::{put_bytes, put_fixed64};
+        use model::protobuf::{put_bytes, put_fixed64};
         let dir = tempfile::tempdir().unwrap();
         let traces = Traces::open(SegmentsOptions::new(dir.path())).unwrap();
         for (n, start) in (0..200u64).map(|n| (n, 1_000 + n % 100)) {

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use model::span::Attribute;
 use serde_json::Value as Json;
 
-use super::wire::{Reader, WireError};
+use model::protobuf::{Reader, WireError};
 
 /// Nesting of arrays and maps that is read; deeper is refused.
 const MAX_DEPTH: u32 = 16;

@@ -12,8 +12,8 @@ use model::{NativeHistogram, Value, stale_nan};
 
 use super::deltas::{Classic, Deltas, Exponential};
 use super::metrics::{Common, Origin, Translated, exemplar};
-use super::wire::{Reader, WireError, repeated_fixed64, repeated_varint, zigzag};
 use crate::ingest::Sample;
+use model::protobuf::{Reader, WireError, repeated_fixed64, repeated_varint, zigzag};
 
 /// Buckets read of one side of an exponential histogram.
 const MAX_BUCKETS: usize = 100_000;

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::wire::{put_bytes, put_fixed32, put_fixed64, put_number};
+use model::protobuf::{put_bytes, put_fixed32, put_fixed64, put_number};
 
 /// Which request a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

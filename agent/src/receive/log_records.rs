@@ -7,7 +7,7 @@ use model::log::{LogRecord, Severity};
 use model::span::{SpanId, TraceId};
 
 use super::attributes::{self, AnyValue, lossy};
-use super::wire::{Reader, WireError, put_bytes, put_fixed64, put_number};
+use model::protobuf::{Reader, WireError, put_bytes, put_fixed64, put_number};
 
 /// What a walk over a request found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -13,8 +13,8 @@ use super::attributes::{self, lossy};
 use super::deltas::Deltas;
 use super::distributions;
 use super::names::{Kind, label_name, metric_name, unit_name};
-use super::wire::{Field, Reader, WireError};
 use crate::ingest::Sample;
+use model::protobuf::{Field, Reader, WireError};
 
 /// `target_info` of one resource is written again after this long.
 const TARGET_INFO_EVERY_MS: i64 = 60_000;

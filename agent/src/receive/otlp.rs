@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::body::{self, BodyError, BodyLimits, Encoding, Read};
 use super::json::Signal;
-use super::wire::{put_bytes, put_number};
 use crate::pipeline::{Accepted, Pipeline, Refused};
+use model::protobuf::{put_bytes, put_number};
 
 /// Bodies larger than this are worked on off the async threads.
 const INLINE_BYTES: usize = 64 << 10;

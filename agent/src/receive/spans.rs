@@ -6,7 +6,7 @@
 use model::span::{Attribute, Span, SpanEvent, SpanId, SpanKind, SpanLink, SpanStatus, TraceId};
 
 use super::attributes::{self, AnyValue, key_value, lossy};
-use super::wire::{Reader, WireError};
+use model::protobuf::{Reader, WireError};
 
 /// What RED, the service graph and the trace index need of one span, borrowed from the request. Texts are the
 /// sender's bytes, not yet checked to be UTF-8.

@@ -433,7 +433,7 @@ async fn every_status_page_answers_and_gzip_is_offered() {
 
 /// A remote write body of one sample.
 fn written(v: f64, t_ms: i64) -> Vec<u8> {
-    use agent::receive::wire::{put_bytes, put_fixed64, put_number};
+    use model::protobuf::{put_bytes, put_fixed64, put_number};
     let mut series = Vec::new();
     for (name, value) in [("__name__", "written_total"), ("job", "load")] {
         let mut label = Vec::new();

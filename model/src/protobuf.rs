@@ -160,6 +160,11 @@ pub fn zigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
 }
 
+/// Appends a `sint32`/`sint64` field.
+pub fn put_zigzag(out: &mut Vec<u8>, number: u32, value: i64) {
+    put_number(out, number, ((value << 1) ^ (value >> 63)).cast_unsigned());
+}
+
 /// Reads a repeated `double`/`fixed64` field, packed or not, into `out` as bits.
 pub fn repeated_fixed64(n: u32, field: Field<'_>, out: &mut Vec<u64>) -> Result<(), WireError> {
     match field {

@@ -1,0 +1,245 @@
+//! `--source` against a real Prometheus: queries, rules, SLOs and dashboards are read there instead of from an agent.
+//!
+//! Owns the Prometheus process and its configuration. Must not know how a source is read.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the answer")]
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use client::Client;
+use model::Labels;
+use serde_json::Value as Json;
+
+use super::running::{Agent, nines, stderr, stdout};
+
+/// A Prometheus on a free port, in its own folder.
+pub struct Prometheus {
+    child: Child,
+    /// Its base URL.
+    pub url: String,
+}
+
+impl Prometheus {
+    /// Starts one that takes remote writes, with more lines of configuration, and waits until it is ready.
+    pub fn start(dir: &Path, config: &str) -> Prometheus {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = port.local_addr().unwrap().to_string();
+        drop(port);
+        Prometheus::start_at(dir, config, &address)
+    }
+
+    /// [`Prometheus::start`] on a given address.
+    pub fn start_at(dir: &Path, config: &str, address: &str) -> Prometheus {
+        let file = dir.join("prometheus.yml");
+        std::fs::write(&file, config).unwrap();
+        let child = Command::new("prometheus")
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                dir.join("tsdb").display()
+            ))
+            .arg(format!("--web.listen-address={address}"))
+            .args(["--web.enable-remote-write-receiver", "--log.level=error"])
+            .args(["--enable-feature=native-histograms"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("prometheus is installed");
+        let url = format!("http://{address}");
+        let mut prometheus = Prometheus { child, url };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !prometheus.ready() {
+            let ended = prometheus.child.try_wait().unwrap();
+            assert!(ended.is_none(), "prometheus ended: {ended:?}");
+            assert!(Instant::now() < deadline, "prometheus is not ready");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        prometheus
+    }
+
+    fn ready(&self) -> bool {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let ask = Client::new(self.url.clone());
+        runtime.block_on(ask.query("vector(1)", 0)).is_ok()
+    }
+
+    /// Writes samples to it.
+    pub fn write(&self, series: &[(Labels, Vec<(i64, f64)>)]) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let client = Client::new(self.url.clone());
+        runtime.block_on(client.remote_write(series)).unwrap();
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn now_ms() -> i64 {
+    i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
+}
+
+/// A counter every second over the last `seconds`, from 0, growing by `step`.
+fn counter(name: &str, code: &str, seconds: i64, step: f64) -> (Labels, Vec<(i64, f64)>) {
+    let labels = Labels::from_pairs([("__name__", name), ("code", code)]);
+    let now = now_ms();
+    let points = (0..=seconds).map(|i| (now - (seconds - i) * 1000, i as f64 * step));
+    (labels, points.collect())
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = nines(args);
+    (output.status.code(), stdout(&output), stderr(&output))
+}
+
+const RULES: &str = "groups:
+- name: g
+  rules:
+  - record: job:requests:rate1m
+    expr: sum(rate(requests_total[1m]))
+  - alert: Errors
+    expr: sum(rate(requests_total{code=\"500\"}[1m])) / on () job:requests:rate1m > 0.05
+    labels: {severity: critical}
+    annotations: {summary: '{{ $value | humanizePercentage }} fail'}
+  - alert: Quiet
+    expr: job:requests:rate1m < 1
+  - record: nothing
+    expr: absent_metric
+";
+
+const SLOS: &str = "slos:
+- name: checkout
+  objective: 99
+  good: sum(increase(requests_total{code=\"200\"}[$window]))
+  total: sum(increase(requests_total[$window]))
+";
+
+#[test]
+#[ignore = "needs prometheus"]
+fn remote_source_answers_queries_rules_and_slos() {
+    let dir = tempfile::tempdir().unwrap();
+    let prometheus = Prometheus::start(dir.path(), "global: {}\n");
+    // One of ten requests fails.
+    prometheus.write(&[
+        counter("requests_total", "200", 300, 9.0),
+        counter("requests_total", "500", 300, 1.0),
+    ]);
+    let url = prometheus.url.as_str();
+    for evaluate in ["there", "here"] {
+        let query = "sum(increase(requests_total[2m]))";
+        let (code, out, err) = run(&[
+            "query",
+            query,
+            "--source",
+            url,
+            "--evaluate",
+            evaluate,
+            "--format",
+            "json",
+        ]);
+        assert_eq!(code, Some(0), "{out}{err}");
+        let answer: Json = serde_json::from_str(&out).unwrap();
+        let value: f64 = answer["result"][0]["value"][1]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!((value - 1_200.0).abs() < 15.0, "{evaluate}: {out}");
+        let (code, out, err) = run(&[
+            "query",
+            "sum by (code) (requests_total)",
+            "--source",
+            url,
+            "--evaluate",
+            evaluate,
+            "--range",
+            "1m",
+            "--step",
+            "10s",
+        ]);
+        assert_eq!(code, Some(0), "{out}{err}");
+        assert_eq!(out.lines().count(), 16, "{out}");
+    }
+    let (code, _, err) = run(&["query", "up(", "--source", url]);
+    assert_eq!(code, Some(2), "{err}");
+
+    let rules = dir.path().join("rules.yaml");
+    std::fs::write(&rules, RULES).unwrap();
+    let rules = rules.to_str().unwrap();
+    let (code, out, err) = run(&["alerts", "check", rules, "--source", url]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    let row = |name: &str| out.lines().find(|l| l.contains(name)).unwrap().to_owned();
+    for (rule, series) in [
+        ("job:requests:rate1m", "1"),
+        ("Errors", "1"),
+        ("Quiet", "0"),
+        ("nothing", "0"),
+    ] {
+        let cells: Vec<String> = row(rule).split_whitespace().map(str::to_owned).collect();
+        assert_eq!(cells[3], series, "{out}");
+    }
+
+    let (code, out, err) = run(&["alerts", "run", rules, "--source", url, "--once", "--write"]);
+    assert_eq!(code, Some(3), "an alert fires: {out}{err}");
+    assert!(out.contains("Errors") && out.contains("10% fail"), "{out}");
+    assert!(!out.contains("Quiet"), "{out}");
+    let (code, out, err) = run(&["query", "ALERTS or job:requests:rate1m", "--source", url]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        out.contains("alertname=\"Errors\"") && out.contains("job:requests:rate1m"),
+        "written back: {out}"
+    );
+
+    let slos = dir.path().join("slos.yaml");
+    std::fs::write(&slos, SLOS).unwrap();
+    let slos = slos.to_str().unwrap();
+    let (code, out, err) = run(&[
+        "slo", "status", "--source", url, "--slos", slos, "--format", "json",
+    ]);
+    assert_eq!(code, Some(3), "ten times the rate pages: {out}{err}");
+    let all: Json = serde_json::from_str(&out).unwrap();
+    let sli = all[0]["sli"].as_f64().unwrap();
+    assert!((sli - 0.9).abs() < 0.005, "{out}");
+    let burn = all[0]["burn"][0]["rate"].as_f64().unwrap();
+    assert!((burn - 10.0).abs() < 0.5, "{out}");
+
+    let (code, out, _) = run(&["dashboards", "--verify", "--source", url]);
+    assert_eq!(code, Some(3));
+    assert!(out.contains("queries have an answer"), "{out}");
+    let (code, out, err) = run(&["top", "--once", "--source", url]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(!out.is_empty());
+}
+
+#[test]
+#[ignore = "needs prometheus"]
+fn remote_source_without_remote_read_is_our_own_agent_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::start(dir.path(), &[]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let client = Client::new(agent.url.clone());
+    let series = [counter("requests_total", "200", 120, 2.0)];
+    runtime.block_on(client.remote_write(&series)).unwrap();
+    let (code, out, err) = run(&[
+        "query",
+        "sum(increase(requests_total[1m]))",
+        "--source",
+        &agent.url,
+        "--evaluate",
+        "here",
+    ]);
+    assert_eq!(code, Some(0), "{err}");
+    let value: f64 = out.split_whitespace().last().unwrap().parse().unwrap();
+    assert!((value - 120.0).abs() < 4.0, "{out}");
+}
