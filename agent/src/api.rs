@@ -1,4 +1,4 @@
-//! The HTTP API: Prometheus' own endpoints, remote write in, and ours under `/api/nines/v1`.
+//! The HTTP API: Prometheus' own endpoints, remote write in, remote read out, and ours under `/api/nines/v1`.
 //!
 //! Owns routes and what they need. Must not know wire formats of receivers. Queries run off the async threads.
 
@@ -6,6 +6,7 @@ mod alerting;
 mod form;
 mod keep;
 mod query;
+mod read;
 mod respond;
 mod series;
 mod state;
@@ -69,6 +70,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route(path::READY, get(status::healthy))
         .route(path::METRICS, get(status::metrics))
         .route(path::REMOTE_WRITE, post(write::remote_write))
+        .route(path::REMOTE_READ, post(read::remote_read))
         .route(path::TRACES, get(keep::traces))
         .route(path::TRACE, get(keep::trace))
         .route(path::LOGS, get(keep::logs))

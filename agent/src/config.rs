@@ -143,6 +143,8 @@ pub struct Query {
     pub concurrency: usize,
     /// How far an instant selector looks back. Default `5m`.
     pub lookback: Millis,
+    /// Samples that one remote read may answer with. Default 10000000.
+    pub remote_read_samples: usize,
 }
 
 // === impl Default ===
@@ -227,6 +229,7 @@ impl Default for Query {
             max_samples: 50_000_000,
             concurrency: 8,
             lookback: Millis(300_000),
+            remote_read_samples: 10_000_000,
         }
     }
 }

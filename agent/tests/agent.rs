@@ -19,5 +19,7 @@ mod otlp_grpc;
 mod otlp_http;
 #[path = "agent_it/queries.rs"]
 mod queries;
+#[path = "agent_it/remote.rs"]
+mod remote;
 #[path = "agent_it/walks.rs"]
 mod walks;

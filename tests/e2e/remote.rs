@@ -224,7 +224,7 @@ fn remote_source_answers_queries_rules_and_slos() {
 
 #[test]
 #[ignore = "needs prometheus"]
-fn remote_source_without_remote_read_is_our_own_agent_too() {
+fn remote_source_may_be_an_agent() {
     let dir = tempfile::tempdir().unwrap();
     let agent = Agent::start(dir.path(), &[]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -242,4 +242,38 @@ fn remote_source_without_remote_read_is_our_own_agent_too() {
     assert_eq!(code, Some(0), "{err}");
     let value: f64 = out.split_whitespace().last().unwrap().parse().unwrap();
     assert!((value - 120.0).abs() < 4.0, "{out}");
+}
+
+#[test]
+#[ignore = "needs prometheus"]
+fn remote_read_lets_a_prometheus_answer_with_our_samples() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::start(dir.path(), &[]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ours = Client::new(agent.url.clone());
+    let series = [
+        counter("requests_total", "200", 120, 2.0),
+        counter("requests_total", "500", 120, 0.25),
+    ];
+    runtime.block_on(ours.remote_write(&series)).unwrap();
+    let config = format!(
+        "remote_read:\n- url: {}/api/v1/read\n  read_recent: true\n",
+        agent.url
+    );
+    let prometheus = Prometheus::start(dir.path(), &config);
+    let theirs = Client::new(prometheus.url.clone());
+    let now = now_ms();
+    for query in [
+        "sum by (code) (requests_total)",
+        "count_over_time(requests_total{code=~\"5..\"}[10m])",
+        "rate(requests_total{code!=\"500\"}[1m])",
+    ] {
+        let (ours, theirs) = runtime.block_on(async {
+            let (a, b) = tokio::join!(ours.query(query, now), theirs.query(query, now));
+            (a.unwrap(), b.unwrap())
+        });
+        assert!(ours.first_float().is_some(), "{query}: {ours:?}");
+        assert_eq!(ours, theirs, "{query}");
+    }
+    prometheus.kill();
 }
