@@ -21,5 +21,6 @@ mod plan;
 mod rate;
 mod run;
 mod select;
+pub(crate) mod stop;
 mod topk;
 mod window;

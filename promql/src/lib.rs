@@ -7,6 +7,7 @@ mod hist;
 mod syntax;
 
 pub use eval::engine::{Engine, Options, Output, QueryError};
+pub use eval::stop::Stop;
 pub use syntax::ast;
 pub use syntax::ast::{Expr, ExprKind, Span};
 pub use syntax::diagnose::ParseError;

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use model::QueryData;
 use model::api::{Envelope, query_data_to_json};
-use promql::{Output, QueryError};
+use promql::{Output, QueryError, Stop};
 
 use super::form::Params;
 use super::respond::{ApiError, json_bytes, success};
@@ -25,8 +25,8 @@ pub(super) async fn instant(State(api): State<Api>, params: Params) -> Result<Re
     let text = query_text(&params)?;
     let t_ms = params.time("time")?.unwrap_or_else(clock::now_ms);
     let engine = engine(&api, &params)?;
-    evaluate(api, &params, "instant", move |source| {
-        engine.instant(source, &text, t_ms)
+    evaluate(api, &params, "instant", move |source, stop| {
+        engine.with_stop(stop).instant(source, &text, t_ms)
     })
     .await
 }
@@ -58,8 +58,10 @@ pub(super) async fn range(State(api): State<Api>, params: Params) -> Result<Resp
         ));
     }
     let engine = engine(&api, &params)?;
-    evaluate(api, &params, "range", move |source| {
-        engine.range(source, &text, start_ms, end_ms, step_ms)
+    evaluate(api, &params, "range", move |source, stop| {
+        engine
+            .with_stop(stop)
+            .range(source, &text, start_ms, end_ms, step_ms)
     })
     .await
 }
@@ -90,17 +92,28 @@ fn engine(api: &Api, params: &Params) -> Result<promql::Engine, ApiError> {
     Ok(engine)
 }
 
-/// Waits for a turn, evaluates off the async threads, gives up at the timeout.
+/// Cancels a query whose asker has gone: the handler is dropped, and this with it.
+struct Asker(Stop);
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Waits for a turn, evaluates off the async threads, gives up at the timeout. The evaluation then ends too.
 async fn evaluate(
     api: Api,
     params: &Params,
     kind: &'static str,
-    work: impl FnOnce(&dyn model::Source) -> Result<Output, QueryError> + Send + 'static,
+    work: impl FnOnce(&dyn model::Source, Stop) -> Result<Output, QueryError> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let begun = Instant::now();
     let timeout = timeout(&api, params)?;
     let limit = params.count("limit")?.filter(|n| *n > 0);
     let telemetry = std::sync::Arc::clone(&api.telemetry);
+    let asker = Asker(Stop::new());
+    let stop = asker.0.clone();
     let answer = tokio::time::timeout(timeout, async move {
         let turn = std::sync::Arc::clone(&api.turns).acquire_owned().await;
         let source = api.pipeline.ingest.source();
@@ -109,7 +122,7 @@ async fn evaluate(
             let _turn = turn;
             let span = tracing::info_span!(target: TARGET, "query", kind);
             let _entered = span.enter();
-            let output = work(source.as_ref()).map_err(|e| query_error(&e))?;
+            let output = work(source.as_ref(), stop).map_err(|e| query_error(&e))?;
             body(output, limit)
         })
         .await
@@ -117,10 +130,9 @@ async fn evaluate(
     })
     .await
     .unwrap_or_else(|_| {
-        Err(ApiError::new(
-            "timeout",
-            "query timed out in expression evaluation",
-        ))
+        asker.0.expire();
+        let late = QueryError::Timeout;
+        Err(ApiError::new(late.kind(), late.to_string()))
     });
     telemetry.query(kind, begun.elapsed().as_secs_f64());
     match answer {

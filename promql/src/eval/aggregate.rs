@@ -138,12 +138,15 @@ fn sums(ev: &Evaluator<'_>, a: &Aggregate, block: &Block) -> Block {
     let mut out = grouped(&groups, block);
     let steps = block.steps;
     if !block.has_hists() && a.op == AggregateOp::Sum {
-        float_sums(&groups, block, &mut out);
+        float_sums(ev, &groups, block, &mut out);
         return out;
     }
     let avg = a.op == AggregateOp::Avg;
     let mut cells = vec![Sums::default(); groups.labels.len() * steps];
     for (s, id) in groups.ids.iter().enumerate() {
+        if ev.is_over(steps) {
+            break;
+        }
         for step in 0..steps {
             let cell = &mut cells[id * steps + step];
             if let Some(h) = block.hist(s, step) {
@@ -175,10 +178,13 @@ fn sums(ev: &Evaluator<'_>, a: &Aggregate, block: &Block) -> Block {
 }
 
 /// Sums of floats alone, column by column.
-fn float_sums(groups: &Groups, block: &Block, out: &mut Block) {
+fn float_sums(ev: &Evaluator<'_>, groups: &Groups, block: &Block, out: &mut Block) {
     let steps = block.steps;
     let mut lost = vec![0.0; out.floats.len()];
     for (s, id) in groups.ids.iter().enumerate() {
+        if ev.is_over(steps) {
+            break;
+        }
         let base = id * steps;
         for (step, v) in block.row(s).iter().enumerate() {
             if is_absent(*v) {
@@ -297,6 +303,9 @@ fn simple(ev: &Evaluator<'_>, a: &Aggregate, block: &Block) -> Block {
     let counts_hists = matches!(a.op, AggregateOp::Count | AggregateOp::Group);
     let mut stats = vec![Stats::default(); groups.labels.len() * steps];
     for (s, id) in groups.ids.iter().enumerate() {
+        if ev.is_over(steps) {
+            break;
+        }
         for step in 0..steps {
             let stat = &mut stats[id * steps + step];
             if block.hist(s, step).is_some() {
@@ -337,6 +346,9 @@ fn quantiles(ev: &Evaluator<'_>, a: &Aggregate, q: &[f64], block: &Block) -> Blo
     let mut values: Vec<f64> = Vec::new();
     for (id, series) in members.iter().enumerate() {
         for (step, q) in q.iter().enumerate() {
+            if ev.is_over(series.len()) {
+                break;
+            }
             values.clear();
             values.extend(
                 series
@@ -372,6 +384,7 @@ fn count_values(ev: &Evaluator<'_>, a: &Aggregate, grid: Grid) -> Evaluated<Bloc
     let mut rows: HashMap<Labels, usize> = HashMap::new();
     let mut out = Block::new(grid.steps);
     for s in 0..block.len() {
+        ev.tick(grid.steps)?;
         let mut last: Option<(u64, usize)> = None;
         for step in 0..grid.steps {
             let (text, bits) = match block.cell(s, step) {

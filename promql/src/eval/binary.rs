@@ -304,6 +304,7 @@ impl<'a> Vectors<'a> {
                 self.check_unique(ones, &active)?;
                 continue;
             }
+            self.ev.tick(active.len())?;
             if let ([m], [o]) = (manys.as_slice(), ones.as_slice())
                 && self.pair(*m, *o)
             {
@@ -311,6 +312,7 @@ impl<'a> Vectors<'a> {
             }
             for (step, active) in active.iter().enumerate() {
                 if *active {
+                    self.ev.tick(manys.len() + ones.len())?;
                     self.step(manys, ones, step, fill_many, fill_one)?;
                 }
             }
@@ -380,6 +382,7 @@ impl<'a> Vectors<'a> {
             return Ok(());
         }
         for step in (0..active.len()).filter(|s| active[*s]) {
+            self.ev.tick(ones.len())?;
             self.only(ones, step)?;
         }
         Ok(())

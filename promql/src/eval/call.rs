@@ -207,6 +207,7 @@ fn timestamps(ev: &Evaluator<'_>, call: &Call, grid: Grid) -> Evaluated<Block> {
     ev.check_size(series.len().saturating_mul(grid.steps))?;
     let mut block = Block::new(grid.steps);
     for data in series {
+        ev.tick(grid.steps + data.points.len())?;
         let at = block.push_series(Meta {
             labels: data.labels.clone(),
             drop_name: true,
@@ -265,6 +266,7 @@ fn over_ranges(ev: &Evaluator<'_>, call: &Call, arg_at: usize, grid: Grid) -> Ev
     let starts =
         ev.options.experimental && matches!(name, "rate" | "irate" | "increase" | "resets");
     let sweep = Sweep {
+        ev,
         name,
         range: &range,
         grid,
@@ -278,6 +280,7 @@ fn over_ranges(ev: &Evaluator<'_>, call: &Call, arg_at: usize, grid: Grid) -> Ev
     block.series.reserve(range.samples.len());
     block.floats.reserve(range.samples.len() * grid.steps);
     for samples in &range.samples {
+        ev.tick(grid.steps)?;
         let at = block.push_series(Meta {
             labels: samples.labels.clone(),
             drop_name: samples.drop_name || !keeps_name,
@@ -329,6 +332,7 @@ fn counter_note(ev: &Evaluator<'_>, samples: &Samples, scope: &Scope<'_>) {
 
 /// One function's way over the windows of any series.
 struct Sweep<'a> {
+    ev: &'a Evaluator<'a>,
     name: &'static str,
     range: &'a Range,
     grid: Grid,
@@ -379,6 +383,7 @@ impl Sweep<'_> {
             if f.is_empty() && h.is_empty() {
                 continue;
             }
+            self.ev.tick(f.len() + h.len())?;
             let has_drop = (self.drops && !f.is_empty()).then(|| drops[f.end - 1] > drops[f.start]);
             let window = Window {
                 float_t: &samples.float_t[f.clone()],

@@ -2,6 +2,8 @@
 //!
 //! Owns limits, options and errors. Must not know how any expression is evaluated.
 
+use std::time::{Duration, Instant};
+
 use model::source::{SourceError, WholeQuery};
 use model::{Points, QueryData, RangeSeries, Source, VectorElement};
 
@@ -9,6 +11,7 @@ use super::block::{Block, Cell};
 use super::notes::Notes;
 use super::plan;
 use super::run::{Evaluator, Grid, Out};
+use super::stop::{Stop, Watch};
 use crate::syntax::ast::{Expr, ExprKind, ValueType};
 use crate::syntax::diagnose::ParseError;
 use crate::syntax::parse::{MAX_DEPTH, parse};
@@ -29,6 +32,8 @@ pub struct Options {
     pub experimental: bool,
     /// The most steps of a range query.
     pub max_steps: usize,
+    /// How long an evaluation may take, reading the source included; none: as long as it takes.
+    pub timeout: Option<Duration>,
 }
 
 impl Default for Options {
@@ -40,6 +45,7 @@ impl Default for Options {
             default_step_ms: 60_000,
             experimental: false,
             max_steps: 11_000,
+            timeout: None,
         }
     }
 }
@@ -74,19 +80,26 @@ pub enum QueryError {
         /// The limit, samples.
         limit: usize,
     },
+    /// The query took longer than it may.
+    #[error("query timed out in expression evaluation")]
+    Timeout,
+    /// Whoever asked does not want the answer any more.
+    #[error("query was canceled in expression evaluation")]
+    Canceled,
     /// The source failed.
     #[error("{0}")]
     Source(#[from] SourceError),
 }
 
 impl QueryError {
-    /// The error's type in the HTTP API: `bad_data`, `execution` or `timeout`.
+    /// The error's type in the HTTP API: `bad_data`, `execution`, `timeout` or `canceled`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             QueryError::Parse(_) | QueryError::BadData(_) => "bad_data",
             QueryError::Execution(_) | QueryError::TooManySamples { .. } => "execution",
-            QueryError::Source(SourceError::Unavailable(_)) => "timeout",
+            QueryError::Timeout | QueryError::Source(SourceError::Unavailable(_)) => "timeout",
+            QueryError::Canceled => "canceled",
             QueryError::Source(_) => "execution",
         }
     }
@@ -101,6 +114,7 @@ impl QueryError {
 pub struct Engine {
     /// Bounds and switches.
     pub options: Options,
+    stop: Stop,
 }
 
 /// Expressions deeper than this are evaluated on a thread of their own, with a stack to match.
@@ -118,7 +132,19 @@ impl Engine {
     /// An engine with these options.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Engine { options }
+        Engine {
+            options,
+            stop: Stop::new(),
+        }
+    }
+
+    /// The same engine, whose queries end when `stop` is turned.
+    #[must_use]
+    pub fn with_stop(&self, stop: Stop) -> Self {
+        Engine {
+            options: self.options.clone(),
+            stop,
+        }
     }
 
     /// Evaluates at one instant (Unix milliseconds). Errors on text that is no query, on data the query cannot be
@@ -270,7 +296,10 @@ impl Engine {
     ) -> Result<Output, QueryError> {
         let planned = plan::prepare(expr, grid, instant)?;
         let notes = Notes::default();
-        let evaluator = Evaluator::new(source, &self.options, &notes, plan::counted_only(&planned));
+        let deadline = (self.options.timeout).and_then(|t| Instant::now().checked_add(t));
+        let watch = Watch::new(&self.stop, deadline);
+        let hinted = plan::counted_only(&planned);
+        let evaluator = Evaluator::new(source, &self.options, &notes, watch, hinted);
         let mut out = evaluator.eval(&planned, grid)?;
         if let Out::Vector(block) = &mut out {
             block.finish()?;

@@ -7,6 +7,7 @@ use model::{Labels, Points, QueryData, SelectRequest, SeriesData, Source, Source
 use proptest::prelude::*;
 
 use super::engine::{Engine, Options, QueryError};
+use super::stop::Stop;
 use crate::syntax::language_test::known_query;
 
 /// Series in memory.
@@ -277,4 +278,102 @@ proptest! {
             prop_assert!(close(want, &got[key]), "{} at {:?}: {:?} instead of {:?}", text, key, got[key], want);
         }
     }
+}
+
+/// One series, and somebody who turns the switch as soon as it has been read.
+struct TurnedOnRead(Memory, Stop, fn(&Stop));
+
+impl Source for TurnedOnRead {
+    fn select(&self, request: &SelectRequest<'_>) -> Result<Vec<SeriesData>, SourceError> {
+        (self.2)(&self.1);
+        self.0.select(request)
+    }
+}
+
+#[test]
+fn a_turned_switch_ends_a_query_with_its_reason() {
+    for (turn, want) in [
+        (
+            Stop::cancel as fn(&Stop),
+            "query was canceled in expression evaluation",
+        ),
+        (Stop::expire, "query timed out in expression evaluation"),
+    ] {
+        let source = TurnedOnRead(memory(&["x 0+1x9"]), Stop::new(), turn);
+        let engine = engine().with_stop(source.1.clone());
+        let error = engine.instant(&source, "sum(x) + 1", 60_000).unwrap_err();
+        assert_eq!(error.to_string(), want);
+        assert_eq!(
+            error.kind(),
+            if want.contains("timed") {
+                "timeout"
+            } else {
+                "canceled"
+            }
+        );
+        let untouched = Engine::default().instant(&source, "x", 60_000);
+        assert!(untouched.is_ok(), "engines of other queries go on");
+    }
+}
+
+/// One node of each family has enough work to be stopped in its middle: the switch is turned while it runs, and the
+/// work that is left would take minutes.
+#[test]
+fn long_loops_look_at_the_switch() {
+    let series: Vec<SeriesData> = (0..200)
+        .map(|i| {
+            let labels = Labels::from_pairs([
+                ("__name__", "x_bucket".to_owned()),
+                ("le", i.to_string()),
+                ("i", i.to_string()),
+            ]);
+            let mut points = Points::default();
+            (0..4_000).for_each(|k| points.push_float(k * 1_000, (i * k) as f64));
+            SeriesData { labels, points }
+        })
+        .collect();
+    let source = Memory(series);
+    let queries = [
+        "quantile_over_time(0.5, x_bucket[1h])",
+        "sum_over_time((x_bucket * 1)[1h:1s])",
+        "quantile(0.5, avg_over_time(x_bucket[1h]))",
+        "histogram_quantile(0.9, max_over_time(x_bucket[1h]))",
+        "stddev_over_time(x_bucket[1h]) and on (i) mad_over_time(x_bucket[1h])",
+    ];
+    for text in queries {
+        let stop = Stop::new();
+        let engine = Engine::new(Options {
+            experimental: true,
+            ..Options::default()
+        });
+        let engine = engine.with_stop(stop.clone());
+        let (begun, error) = std::thread::scope(|scope| {
+            let (tx, rx) = std::sync::mpsc::channel();
+            let source = &source;
+            let worker = scope.spawn(move || {
+                let result = engine.range(source, text, 0, 4_000_000, 400);
+                tx.send(()).unwrap();
+                result
+            });
+            // Long enough to be past the reading, far too short for the whole.
+            let early = rx.recv_timeout(std::time::Duration::from_millis(100));
+            assert!(early.is_err(), "{text} was over at once");
+            let begun = std::time::Instant::now();
+            stop.cancel();
+            (begun, worker.join().unwrap().unwrap_err())
+        });
+        assert_eq!(error, QueryError::Canceled, "{text}");
+        assert!(begun.elapsed().as_secs() < 2, "{text}");
+    }
+}
+
+#[test]
+fn a_query_ends_at_its_timeout() {
+    let source = memory(&["x 0+1x999"]);
+    let mut engine = engine();
+    engine.options.timeout = Some(std::time::Duration::ZERO);
+    let error = engine.instant(&source, "x", 0).unwrap_err();
+    assert_eq!(error, QueryError::Timeout);
+    engine.options.timeout = Some(std::time::Duration::from_secs(60));
+    assert!(engine.instant(&source, "x", 0).is_ok());
 }

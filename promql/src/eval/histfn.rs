@@ -209,6 +209,9 @@ impl Input {
                 let Some(h) = self.block.hist(*s, step) else {
                     continue;
                 };
+                if ev.is_over(h.positive_buckets.len() + h.negative_buckets.len()) {
+                    break;
+                }
                 if let Some(g) = group
                     && self.groups[*g]
                         .buckets
@@ -233,6 +236,9 @@ impl Input {
                 drop_name: group.drop_name,
             });
             for step in 0..steps {
+                if ev.is_over(group.buckets.len()) {
+                    break;
+                }
                 buckets.clear();
                 for (upper, s) in &group.buckets {
                     let count = self.block.floats[s * steps + step];

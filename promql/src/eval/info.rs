@@ -30,6 +30,7 @@ pub(crate) fn info(ev: &Evaluator<'_>, call: &Call, grid: Grid) -> Evaluated<Blo
     let mut out = Block::new(grid.steps);
     let mut rows: HashMap<Labels, usize> = HashMap::new();
     for step in 0..grid.steps {
+        ev.tick(base.len().saturating_add(series.len()))?;
         let current = latest(&series, step)?;
         for s in 0..base.len() {
             let cell = base.cell(s, step);

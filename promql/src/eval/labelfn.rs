@@ -21,6 +21,9 @@ pub(crate) fn text(call: &Call, index: usize) -> &str {
     }
 }
 
+/// What a match of a pattern counts, in cells.
+const REGEX_WORK: usize = 64;
+
 /// The largest compiled size of a pattern, bytes.
 const REGEX_LIMIT: usize = 4 << 20;
 
@@ -42,6 +45,7 @@ pub(crate) fn label_replace(ev: &Evaluator<'_>, call: &Call, grid: Grid) -> Eval
     }
     let mut block = ev.vector(&call.args[0], grid)?;
     for meta in &mut block.series {
+        ev.tick(REGEX_WORK)?;
         let value = meta.labels.get(src).unwrap_or("");
         let Some(found) = regex.captures(value) else {
             continue;

@@ -9,6 +9,7 @@ use model::Source;
 use super::block::{Block, Meta};
 use super::engine::{Options, QueryError};
 use super::notes::Notes;
+use super::stop::Watch;
 use super::window::Samples;
 use super::{aggregate, binary, call, plan};
 use crate::syntax::ast::{At, Expr, ExprKind, Modifiers, Span, Subquery};
@@ -66,6 +67,7 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) options: &'a Options,
     pub(crate) notes: &'a Notes,
     /// Selectors whose histograms get reset hints while they are read.
+    watch: Watch<'a>,
     hinted: Vec<Span>,
     read: StdCell<usize>,
 }
@@ -79,15 +81,34 @@ impl<'a> Evaluator<'a> {
         source: &'a dyn Source,
         options: &'a Options,
         notes: &'a Notes,
+        watch: Watch<'a>,
         hinted: Vec<Span>,
     ) -> Self {
         Evaluator {
             source,
             options,
             notes,
+            watch,
             hinted,
             read: StdCell::new(0),
         }
+    }
+
+    /// Errors when the query is to stop.
+    pub(crate) fn look(&self) -> Evaluated<()> {
+        self.watch.look()
+    }
+
+    /// Counts work (cells, samples) and errors when the query is to stop.
+    #[inline]
+    pub(crate) fn tick(&self, work: usize) -> Evaluated<()> {
+        self.watch.tick(work)
+    }
+
+    /// [`Evaluator::tick`] for loops that return no error: they break, and the node they belong to fails.
+    #[inline]
+    pub(crate) fn is_over(&self, work: usize) -> bool {
+        self.watch.tick(work).is_err()
     }
 
     pub(crate) fn is_hinted(&self, selector: Span) -> bool {
@@ -115,7 +136,15 @@ impl<'a> Evaluator<'a> {
         Ok(())
     }
 
+    /// Evaluates a node. A query that is to stop does so before it, in it, or at the latest after it.
     pub(crate) fn eval(&self, expr: &Expr, grid: Grid) -> Evaluated<Out> {
+        self.look()?;
+        let out = self.eval_once(expr, grid)?;
+        self.look()?;
+        Ok(out)
+    }
+
+    fn eval_once(&self, expr: &Expr, grid: Grid) -> Evaluated<Out> {
         let whole = matches!(
             expr.kind,
             ExprKind::Selector(_)
@@ -231,6 +260,7 @@ impl<'a> Evaluator<'a> {
             steps,
         };
         let block = self.vector(&s.expr, inner)?;
+        self.tick(block.floats.len())?;
         Ok((Samples::from_block(block, inner), inner))
     }
 

@@ -37,6 +37,7 @@ impl Evaluator<'_> {
             other => QueryError::Source(other),
         })?;
         self.charge(series.iter().map(|s| s.points.len()).sum())?;
+        self.look()?;
         Ok(series)
     }
 
@@ -55,6 +56,7 @@ impl Evaluator<'_> {
         block.series.reserve(series.len());
         block.floats.reserve(series.len() * grid.steps);
         for data in series {
+            self.tick(grid.steps + data.points.len())?;
             let meta = Meta {
                 labels: data.labels.clone(),
                 drop_name: false,
@@ -130,11 +132,15 @@ impl Evaluator<'_> {
         if self.is_hinted(m.selector_span) {
             series.iter_mut().for_each(hint);
         }
-        Ok(series
-            .into_iter()
-            .map(Samples::from_series)
-            .filter(|s| s.len() > 0)
-            .collect())
+        let mut all = Vec::with_capacity(series.len());
+        for data in series {
+            self.tick(data.points.len())?;
+            let samples = Samples::from_series(data);
+            if samples.len() > 0 {
+                all.push(samples);
+            }
+        }
+        Ok(all)
     }
 
     /// How far beyond its window an extended selector looks, before and after, milliseconds.

@@ -41,6 +41,7 @@ pub(crate) fn keep(
     let mut chosen: Vec<Vec<usize>> = vec![Vec::new(); block.steps];
     for series in &members {
         for (step, picked) in chosen.iter_mut().enumerate() {
+            ev.tick(series.len())?;
             let mut here: Vec<usize> = series
                 .iter()
                 .copied()
