@@ -103,6 +103,7 @@ async fn state(State(app): State<Arc<App>>) -> Response {
         .collect();
     value["breakers"] = json!(breakers);
     value["spans"] = app.telemetry.counts();
+    value["logs"] = app.telemetry.log_counts();
     value["uptime_ms"] = json!(app.now_ms());
     value["now_ms"] = json!(clock::unix_ms());
     ok(&value)
@@ -114,7 +115,9 @@ async fn flush(State(app): State<Arc<App>>) -> Response {
         move || app.telemetry.flush()
     });
     match flushed.await {
-        Ok(Ok(())) => ok(&json!({"flushed": true, "spans": app.telemetry.counts()})),
+        Ok(Ok(())) => ok(
+            &json!({"flushed": true, "spans": app.telemetry.counts(), "logs": app.telemetry.log_counts()}),
+        ),
         Ok(Err(e)) => failed(StatusCode::BAD_GATEWAY, &e),
         Err(_) => failed(StatusCode::INTERNAL_SERVER_ERROR, "flush was interrupted"),
     }

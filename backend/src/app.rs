@@ -89,6 +89,14 @@ impl App {
         self.faults.hit(knob, target, clock::unix_ms()).is_some()
     }
 
+    /// Unix ms by the clock that the services read, which `clock_skew` moves.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        let now = clock::unix_ms();
+        let skew = self.faults.hit("clock_skew", "", now);
+        let ms = skew.map_or(0.0, |h| h.fault.value * 1000.0) as i64;
+        now.saturating_add_signed(ms)
+    }
+
     /// Milliseconds of a knob, 0 when it is not set.
     pub(crate) fn knob_ms(&self, knob: &str, target: &str) -> f64 {
         self.faults
@@ -434,6 +442,10 @@ impl App {
                 format!("{}:{}", c.knob, c.target),
                 if c.on { "on" } else { "off" },
             );
+            self.metrics
+                .fault_active
+                .with_label_values(&[&c.knob, &c.target])
+                .set(i64::from(c.on));
             self.note("WARN", &format!("fault {name} is {to}"));
             self.truth.event(Event {
                 at_ms: c.at_ms,
@@ -445,7 +457,7 @@ impl App {
     }
 
     /// One log line outside any request.
-    pub(crate) fn note(&self, level: &str, message: &str) {
+    pub(crate) fn note(&self, level: &'static str, message: &str) {
         self.telemetry.log(
             level,
             Role::Gateway,

@@ -80,6 +80,9 @@ async fn put_blob(app: &App, key: &str, body: Bytes) -> Reply {
     let Some(path) = blob_path(app, key) else {
         return Reply::problem(400, "validation", "bad blob key");
     };
+    if app.struck("disk_full", "") {
+        return Reply::problem(507, "storage", "no space left on device (injected)");
+    }
     let bytes = body.len();
     match tokio::task::spawn_blocking(move || std::fs::write(path, body)).await {
         Ok(Ok(())) => Reply::json(201, &json!({"key": key, "bytes": bytes})),

@@ -42,6 +42,11 @@ pub const KNOBS: &[(&str, &str)] = &[
     ),
     ("external_latency", "third parties take ms more"),
     ("external_error", "third parties fail with probability rate"),
+    (
+        "clock_skew",
+        "the clock that tokens and log lines read is value seconds ahead (behind when negative)",
+    ),
+    ("disk_full", "nothing can be written to the blob store"),
     ("cpu_burn", "every request burns ms of processor time"),
     ("memory_growth", "value bytes more are kept each second"),
     (
@@ -266,6 +271,36 @@ fn change(a: &Active, at_ms: u64, on: bool) -> Change {
     }
 }
 
+/// The fault that a request brings for itself: `knob=latency,target=product,ms=300`. Only `latency` and `error` can
+/// strike one request alone.
+pub fn of_header(text: &str) -> Result<Fault, String> {
+    let mut map = serde_json::Map::new();
+    for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        let (key, value) = part
+            .split_once('=')
+            .ok_or_else(|| format!("x-fault: `{part}` is not key=value"))?;
+        let number = value
+            .parse::<f64>()
+            .ok()
+            .filter(|_| key != "target" && key != "text");
+        let value = match number {
+            Some(n) if n.fract() == 0.0 && (0.0..1e15).contains(&n) => (n as u64).into(),
+            Some(n) => n.into(),
+            None => value.into(),
+        };
+        map.insert(key.to_owned(), value);
+    }
+    let fault: Fault = serde_json::from_value(map.into()).map_err(|e| format!("x-fault: {e}"))?;
+    check(&fault).map_err(|e| format!("x-fault: {e}"))?;
+    if !["latency", "error"].contains(&fault.knob.as_str()) {
+        return Err(format!(
+            "x-fault: knob `{}` cannot strike one request alone; expected latency or error",
+            fault.knob
+        ));
+    }
+    Ok(fault)
+}
+
 fn activate(fault: Fault, now_ms: u64) -> Active {
     let at = |s: f64| now_ms + (s.max(0.0) * 1000.0) as u64;
     let (from_ms, until_ms) = (at(fault.start_s), fault.end_s.map_or(u64::MAX, at));
@@ -298,7 +333,7 @@ fn check(f: &Fault) -> Result<(), String> {
     if f.end_s.is_some_and(|end| end <= f.start_s)
         || [f.ms, f.ms2, f.value, f.start_s]
             .iter()
-            .any(|n| !n.is_finite() || *n < 0.0)
+            .any(|n| !n.is_finite() || *n < 0.0 && f.knob != "clock_skew")
     {
         return Err(format!(
             "knob `{}`: numbers must be finite, not negative, and end_s after start_s",
@@ -383,6 +418,29 @@ mod tests {
         assert_eq!(run(), run());
         let n = run().iter().filter(|x| **x).count();
         assert!((500..700).contains(&n), "{n}");
+    }
+
+    #[test]
+    fn a_header_brings_a_fault_or_says_why_not() {
+        let f = of_header("knob=latency, target=product,ms=12.5").unwrap();
+        assert_eq!(
+            (f.knob.as_str(), f.target.as_str(), f.ms),
+            ("latency", "product", 12.5)
+        );
+        assert_eq!(
+            of_header("knob=error,status=503").unwrap().status,
+            Some(503)
+        );
+        for (text, why) in [
+            ("latency", "is not key=value"),
+            ("knob=latenzy", "did you mean `latency`"),
+            ("knob=cache_off", "cannot strike one request alone"),
+            ("knob=latency,millis=3", "unknown field `millis`"),
+            ("knob=error,status=99999999", "x-fault"),
+        ] {
+            let error = of_header(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
     }
 
     #[test]

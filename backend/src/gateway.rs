@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::clock;
+use crate::faults::{Fault, of_header};
 use crate::jwt::{self, Claims};
 use crate::record::Event;
 use crate::routes::{self, Access, Match, Route};
@@ -329,12 +330,31 @@ async fn gateway(
         body,
         claims,
         traceparent: None,
+        fault: match own_fault(app, &parts.headers) {
+            Ok(fault) => fault,
+            Err(e) => return Reply::problem(400, "validation", &e),
+        },
     };
     app.delay("gateway").await;
+    if req.fault.as_ref().is_some_and(|f| f.target == "gateway")
+        && let Some(reply) = services::own_fault(&req).await
+    {
+        return reply;
+    }
     if route.role == Role::Gateway {
         return crate::edge::own(app, &req, &parts.headers).await;
     }
     hop(app, cx, route, req).await
+}
+
+/// The fault in `x-fault`, when the setting allows it.
+fn own_fault(app: &App, headers: &HeaderMap) -> Result<Option<Fault>, String> {
+    if !app.settings.fault_header {
+        return Ok(None);
+    }
+    header_text(headers, "x-fault")
+        .map(|text| of_header(&text))
+        .transpose()
 }
 
 /// The call to the service: CLIENT span here, `traceparent` handed over, SERVER span there.
@@ -354,6 +374,9 @@ async fn hop(app: &Arc<App>, cx: &Cx, route: &'static Route, mut req: Req) -> Re
     attr(&span, "peer.service", route.role.name());
     attr(&span, "server.address", route.role.name());
     let below = cx.below(&span);
+    // A fault with another target is none of this service's.
+    let target = |f: &Fault| f.target.is_empty() || f.target == route.role.name();
+    req.fault = req.fault.filter(target);
     if !app.struck("drop_traceparent", "") {
         req.traceparent = below.traceparent();
     }
@@ -419,7 +442,7 @@ fn claims(app: &App, headers: &HeaderMap, route: &Route) -> Result<Option<Claims
         Some(token) => jwt::verify(
             &token,
             app.settings.jwt_secret.as_bytes(),
-            clock::unix_ms() / 1000,
+            app.wall_ms() / 1000,
         )
         .map_err(refuse)?,
     };

@@ -37,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) job_seconds: HistogramVec,
     pub(crate) dlq_depth: IntGaugeVec,
     pub(crate) circuit_state: IntGaugeVec,
+    pub(crate) fault_active: IntGaugeVec,
     pub(crate) circuit_transitions: IntCounterVec,
     pub(crate) retries: IntCounterVec,
     pub(crate) limits: IntCounterVec,
@@ -265,6 +266,11 @@ impl Metrics {
                 &["queue"],
             )?,
             dlq_depth: gauge("dlq_depth", "Dead letters.", &["queue"])?,
+            fault_active: gauge(
+                "fault_active",
+                "1 while an injected fault is in force",
+                &["knob", "target"],
+            )?,
             circuit_state: gauge(
                 "circuit_state",
                 "0 closed, 1 half-open, 2 open.",

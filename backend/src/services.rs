@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::clock;
 use crate::db::DbError;
+use crate::faults::Fault;
 use crate::inventory::{self, StockReply};
 use crate::jwt::{self, Claims};
 use crate::telemetry::{Cx, Kind, Role, attr, fail, parse_traceparent};
@@ -35,6 +36,8 @@ pub(crate) struct Req {
     pub claims: Option<Claims>,
     /// Trace context that came with the hop.
     pub traceparent: Option<String>,
+    /// Fault that this request brought for its service.
+    pub fault: Option<Fault>,
 }
 
 /// An answer inside the backend.
@@ -107,6 +110,9 @@ pub(crate) async fn serve(app: &Arc<App>, cx: &Cx, role: Role, req: Req) -> Repl
     let limit = Duration::from_millis(app.settings.timeouts.service_a_ms);
     let work = async {
         app.delay(role.name()).await;
+        if let Some(reply) = own_fault(&req).await {
+            return Err(reply);
+        }
         if let Some(hit) = app.faults.hit("error", role.name(), clock::unix_ms()) {
             return Err(Reply::problem(
                 hit.fault.status.unwrap_or(500),
@@ -125,6 +131,21 @@ pub(crate) async fn serve(app: &Arc<App>, cx: &Cx, role: Role, req: Req) -> Repl
         fail(&span, &reply.status.to_string());
     }
     reply
+}
+
+/// Carries out the fault that the request brought: waits, or answers.
+pub(crate) async fn own_fault(req: &Req) -> Option<Reply> {
+    let fault = req.fault.as_ref()?;
+    if fault.knob == "latency" {
+        clock::wait_ms(fault.ms).await;
+        return None;
+    }
+    let status = fault.status.unwrap_or(500);
+    Some(Reply::problem(
+        status,
+        "injected",
+        "error asked for by x-fault",
+    ))
 }
 
 async fn route(app: &Arc<App>, cx: &Cx, req: &Req) -> Answer {
@@ -257,7 +278,7 @@ async fn login(app: &App, cx: &Cx, req: &Req) -> Answer {
 }
 
 fn token(app: &App, id: i64, role: &str, tier: &str) -> String {
-    let iat = clock::unix_ms() / 1000;
+    let iat = app.wall_ms() / 1000;
     let claims = Claims {
         sub: id,
         role: role.into(),

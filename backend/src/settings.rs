@@ -19,6 +19,8 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// OTLP/gRPC endpoint such as `http://127.0.0.1:4317`; `None` turns span creation off.
     pub otlp_endpoint: Option<String>,
+    /// Send the log lines by OTLP too, when there is an `otlp_endpoint`.
+    pub otlp_logs: bool,
     /// JSON log destination: `off`, `stderr`, or a file path.
     pub log: String,
     /// Also log one line for each request (the seed's "log request, log response").
@@ -29,6 +31,10 @@ pub struct Settings {
     pub jwt_secret: String,
     /// Life of a token in seconds.
     pub jwt_ttl_s: u64,
+    /// File with the body of `PUT /admin/faults`, in force from the start (times count from there).
+    pub faults_file: Option<PathBuf>,
+    /// Let a request bring a fault for itself in the header `x-fault`.
+    pub fault_header: bool,
     /// Balancer and its health checks.
     pub balancer: Balancer,
     /// Request limits.
@@ -210,6 +216,9 @@ impl Default for Settings {
             admin: "127.0.0.1:8081".into(),
             data_dir: None,
             otlp_endpoint: None,
+            otlp_logs: true,
+            faults_file: None,
+            fault_header: false,
             log: "off".into(),
             access_log: true,
             version: env!("CARGO_PKG_VERSION").into(),

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::app::App;
 use crate::clock;
 use crate::db::{Db, DbError};
+use crate::faults::{Change, FaultList};
 use crate::gateway::{Front, front, version};
 use crate::inventory::Inventory;
 use crate::record::Metrics;
@@ -84,6 +85,7 @@ pub async fn start(settings: Settings) -> Result<Backend> {
     schema::seed(&db, settings.seed_data).await?;
     let telemetry = Telemetry::new(
         settings.otlp_endpoint.as_deref(),
+        settings.otlp_logs,
         &settings.log,
         &settings.version,
     )
@@ -96,6 +98,10 @@ pub async fn start(settings: Settings) -> Result<Backend> {
         db,
         dir.join("blobs"),
     ));
+    if let Some(file) = app.settings.faults_file.clone() {
+        let changes = scheduled_faults(&app, &file).map_err(Error::Settings)?;
+        app.tell(changes);
+    }
     let (stop, stopped) = watch::channel(false);
     let address = |l: &TcpListener| {
         l.local_addr().map_err(|source| Error::Listen {
@@ -138,6 +144,21 @@ pub async fn start(settings: Settings) -> Result<Backend> {
         tasks,
         private_dir: private.then_some(dir),
     })
+}
+
+/// Reads a schedule of faults and sets it; an error names the file, the line and the column.
+fn scheduled_faults(app: &App, file: &std::path::Path) -> std::result::Result<Vec<Change>, String> {
+    let name = file.display();
+    let text =
+        std::fs::read_to_string(file).map_err(|e| format!("read faults_file {name}: {e}"))?;
+    let list: FaultList = serde_json::from_str(&text).map_err(|e| {
+        let (line, column) = (e.line(), e.column());
+        let shown = text.lines().nth(line.saturating_sub(1)).unwrap_or("");
+        format!("{name}:{line}:{column}: {e}\n  {shown}\n  expected the body of PUT /admin/faults, such as {{\"faults\":[{{\"knob\":\"cache_refuse\"}}]}}")
+    })?;
+    app.faults
+        .set(list.faults, clock::unix_ms())
+        .map_err(|e| format!("{name}: {e}"))
 }
 
 async fn listen(addr: &str) -> Result<TcpListener> {
@@ -243,6 +264,9 @@ async fn housekeeping(app: Arc<App>) {
     loop {
         let now = clock::unix_ms();
         app.tell(app.faults.tick(now));
+        let skew = app.wall_ms() as i64 - clock::unix_ms() as i64;
+        let skew = if skew.abs() < 100 { 0 } else { skew };
+        app.telemetry.skew_ms.store(skew, Ordering::Relaxed);
         let size = app
             .faults
             .hit("pool_size", "", now)

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use opentelemetry::trace::{Status, TraceContextExt as _, TracerProvider as _};
@@ -17,6 +17,10 @@ use opentelemetry_sdk::trace::{
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
+
+mod logs;
+
+use logs::{Line, OtlpLogs};
 
 /// Parts of the backend, each with its own `service.name`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +73,10 @@ pub(crate) struct Telemetry {
     dispatch: Option<tracing::Dispatch>,
     provider: Option<SdkTracerProvider>,
     log: Mutex<Option<LogSink>>,
+    otlp_logs: Option<OtlpLogs>,
     counts: Arc<Counts>,
+    /// How far the clock of log lines is ahead, ms.
+    pub skew_ms: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -107,7 +114,13 @@ impl Role {
 
 impl Telemetry {
     /// Connects lazily to `endpoint`; without one no span is made. `log` is `off`, `stderr` or a path.
-    pub(crate) fn new(endpoint: Option<&str>, log: &str, version: &str) -> Result<Self, String> {
+    /// `otlp_logs` sends the same lines to `endpoint` too.
+    pub(crate) fn new(
+        endpoint: Option<&str>,
+        otlp_logs: bool,
+        log: &str,
+        version: &str,
+    ) -> Result<Self, String> {
         let counts = Arc::new(Counts::default());
         let sink = match log {
             "off" | "" => None,
@@ -126,10 +139,15 @@ impl Telemetry {
             dispatch: None,
             provider: None,
             log: Mutex::new(sink),
+            otlp_logs: None,
             counts,
+            skew_ms: AtomicI64::new(0),
         };
         if let Some(endpoint) = endpoint {
             telemetry.connect(endpoint, version)?;
+            if otlp_logs {
+                telemetry.otlp_logs = Some(OtlpLogs::new(endpoint, |r| resource(r, version))?);
+            }
         }
         Ok(telemetry)
     }
@@ -142,13 +160,7 @@ impl Telemetry {
                 .with_endpoint(endpoint)
                 .build()
                 .map_err(|e| format!("build OTLP exporter for {endpoint}: {e}"))?;
-            let resource = Resource::builder()
-                .with_service_name(role.name())
-                .with_attribute(KeyValue::new("service.version", version.to_owned()))
-                .with_attribute(KeyValue::new("deployment.environment.name", "reference"))
-                .with_attribute(KeyValue::new("mode", "embedded"))
-                .build();
-            exporter.set_resource(&resource);
+            exporter.set_resource(&resource(role, version));
             by_role.insert(role.name(), exporter);
         }
         let exporter = ByRole {
@@ -220,10 +232,10 @@ impl Telemetry {
         span
     }
 
-    /// Writes one line in the seed's schema.
+    /// Writes one line in the seed's schema, and sends it by OTLP.
     pub(crate) fn log(
         &self,
-        level: &str,
+        level: &'static str,
         role: Role,
         cx: &Cx,
         message: &str,
@@ -231,16 +243,28 @@ impl Telemetry {
         latency_ms: Option<f64>,
     ) {
         let mut sink = self.log.lock().unwrap_or_else(|e| e.into_inner());
-        if sink.is_none() {
+        if sink.is_none() && self.otlp_logs.is_none() {
             return;
         }
         let context = cx.span.context();
-        let id = context.span().span_context().trace_id();
+        let span = context.span().span_context().clone();
+        let skew = self.skew_ms.load(Ordering::Relaxed);
+        let at_ms = crate::clock::unix_ms().saturating_add_signed(skew);
+        if let Some(otlp) = &self.otlp_logs {
+            let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(at_ms);
+            let span = span.clone();
+            let (request_id, user_id) = (cx.request_id.as_str(), cx.user_id);
+            #[rustfmt::skip]
+            otlp.emit(&Line { level, role, message, error, latency_ms, user_id, request_id, span, at });
+        }
+        if sink.is_none() {
+            return;
+        }
         let line = serde_json::json!({
-            "timestamp": crate::clock::rfc3339(crate::clock::unix_ms()),
+            "timestamp": crate::clock::rfc3339(at_ms),
             "level": level,
             "service": role.name(),
-            "trace_id": if id == opentelemetry::TraceId::INVALID { cx.request_id.clone() } else { id.to_string() },
+            "trace_id": if span.is_valid() { span.trace_id().to_string() } else { cx.request_id.clone() },
             "user_id": cx.user_id,
             "message": message,
             "error": error,
@@ -257,9 +281,9 @@ impl Telemetry {
 
     /// Sends what is buffered and waits for it. Blocks: call it off the runtime.
     pub(crate) fn flush(&self) -> Result<(), String> {
-        self.provider
-            .as_ref()
-            .map_or(Ok(()), |p| p.force_flush().map_err(|e| e.to_string()))
+        let spans = self.provider.as_ref();
+        spans.map_or(Ok(()), |p| p.force_flush().map_err(|e| e.to_string()))?;
+        self.otlp_logs.as_ref().map_or(Ok(()), OtlpLogs::flush)
     }
 
     /// Ends the exporters. Blocks.
@@ -268,6 +292,9 @@ impl Telemetry {
             // A receiver that is gone already is no reason to fail a shutdown.
             let _ = p.shutdown();
         }
+        if let Some(logs) = &self.otlp_logs {
+            logs.shutdown();
+        }
     }
 
     /// Spans begun, delivered, and refused by the receiver.
@@ -275,6 +302,23 @@ impl Telemetry {
         let n = |a: &AtomicU64| a.load(Ordering::Relaxed);
         serde_json::json!({"begun": n(&self.counts.ended), "exported": n(&self.counts.exported), "failed": n(&self.counts.failed)})
     }
+
+    /// Log records made, delivered, and refused by the receiver; null when none are sent.
+    pub(crate) fn log_counts(&self) -> serde_json::Value {
+        self.otlp_logs
+            .as_ref()
+            .map_or(serde_json::Value::Null, OtlpLogs::counts)
+    }
+}
+
+/// What a role says of itself.
+fn resource(role: Role, version: &str) -> Resource {
+    Resource::builder()
+        .with_service_name(role.name())
+        .with_attribute(KeyValue::new("service.version", version.to_owned()))
+        .with_attribute(KeyValue::new("deployment.environment.name", "reference"))
+        .with_attribute(KeyValue::new("mode", "embedded"))
+        .build()
 }
 
 const ROLE_KEY: &str = "nines.role";

@@ -10,12 +10,20 @@ use std::time::Duration;
 
 use backend::settings::{Breaker, Limits, Queue};
 use backend::{Backend, Settings};
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
+    LogsService, LogsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::{Value, json};
@@ -51,18 +59,29 @@ async fn call(
     token: &str,
     body: &Value,
 ) -> (u16, Value) {
-    let body = if body.is_null() {
-        String::new()
-    } else {
-        body.to_string()
-    };
     let auth = if token.is_empty() {
         String::new()
     } else {
         format!("authorization: Bearer {token}\r\n")
     };
+    call_with(addr, method, path, &auth, body).await
+}
+
+/// The same with header lines of one's own.
+async fn call_with(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &Value,
+) -> (u16, Value) {
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
     let text = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{auth}content-length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
         body.len()
     );
     let mut stream = TcpStream::connect(addr).await.unwrap();
@@ -386,9 +405,159 @@ async fn a_port_in_use_is_named() {
     b.shutdown().await;
 }
 
+#[tokio::test]
+async fn a_request_brings_a_fault_for_itself_when_that_is_allowed() {
+    let b = backend::start(Settings {
+        fault_header: true,
+        ..settings()
+    })
+    .await
+    .unwrap();
+    let with = |fault: &str| format!("x-fault: {fault}\r\n");
+    let product = async |header: String| {
+        call_with(
+            b.front_addr,
+            "GET",
+            "/api/products/1",
+            &header,
+            &Value::Null,
+        )
+        .await
+    };
+    let (status, v) = product(with("knob=error,target=product,status=503")).await;
+    assert_eq!((status, v["title"].as_str()), (503, Some("injected")));
+    assert_eq!(product(with("knob=error,target=order")).await.0, 200);
+    assert_eq!(
+        product(with("knob=error,target=gateway,status=418"))
+            .await
+            .0,
+        418
+    );
+    let (status, v) = product(with("knob=eror")).await;
+    assert_eq!(status, 400);
+    assert!(
+        v["detail"]
+            .as_str()
+            .unwrap()
+            .contains("did you mean `error`"),
+        "{v}"
+    );
+    assert_eq!(product(String::new()).await.0, 200);
+    b.shutdown().await;
+    let b = backend::start(settings()).await.unwrap();
+    let header = with("knob=error,target=product");
+    let (status, _) = call_with(
+        b.front_addr,
+        "GET",
+        "/api/products/1",
+        &header,
+        &Value::Null,
+    )
+    .await;
+    assert_eq!(status, 200, "not allowed by default");
+    b.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_skewed_clock_and_a_full_disk() {
+    let b = backend::start(settings()).await.unwrap();
+    set_faults(
+        &b,
+        json!([{"knob": "clock_skew", "value": -7200}, {"knob": "disk_full"}]),
+    )
+    .await;
+    let token = login(&b, 2).await;
+    let me = async || {
+        call(b.front_addr, "GET", "/api/v1/auth/me", &token, &Value::Null)
+            .await
+            .0
+    };
+    assert_eq!(me().await, 200, "the same clock signs and verifies");
+    let blob = async |token: &str| {
+        call(b.front_addr, "PUT", "/blobs/a", token, &json!({"x": 1}))
+            .await
+            .0
+    };
+    assert_eq!(blob(&token).await, 507);
+    assert!(
+        b.metrics()
+            .contains(r#"fault_active{knob="disk_full",target=""} 1"#)
+    );
+    set_faults(&b, json!([])).await;
+    assert_eq!(me().await, 401, "by the true clock the token has expired");
+    let token = login(&b, 2).await;
+    assert_eq!(blob(&token).await, 201);
+    assert!(
+        b.metrics()
+            .contains(r#"fault_active{knob="disk_full",target=""} 0"#)
+    );
+    b.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_schedule_file_is_in_force_from_the_start_and_its_errors_have_a_place() {
+    let dir = std::env::temp_dir().join(format!("refbackend-schedule-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("faults.json");
+    let start = async |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        backend::start(Settings {
+            faults_file: Some(file.clone()),
+            ..settings()
+        })
+        .await
+    };
+    let b = start(r#"{"faults":[{"knob":"error","target":"product","status":503}]}"#)
+        .await
+        .unwrap();
+    assert_eq!(get(b.front_addr, "/api/products/1").await.0, 503);
+    b.shutdown().await;
+    let error = start("{\"faults\":[\n  {\"knop\":1}]}")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("faults.json:2:9") && error.contains("{\"knop\":1}"),
+        "{error}"
+    );
+    let error = start(r#"{"faults":[{"knob":"eror"}]}"#)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("did you mean `error`"), "{error}");
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
 /// An OTLP receiver that keeps what it gets.
 #[derive(Clone, Default)]
-struct Receiver(std::sync::Arc<std::sync::Mutex<Vec<(String, Span)>>>);
+struct Receiver(
+    std::sync::Arc<std::sync::Mutex<Vec<(String, Span)>>>,
+    std::sync::Arc<std::sync::Mutex<Vec<(String, LogRecord)>>>,
+);
+
+fn service_of(resource: Option<Resource>) -> String {
+    let attributes = resource.unwrap_or_default().attributes;
+    let name = attributes.iter().find(|a| a.key == "service.name");
+    format!("{:?}", name.and_then(|a| a.value.clone()))
+}
+
+#[tonic::async_trait]
+impl LogsService for Receiver {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportLogsServiceRequest>,
+    ) -> Result<tonic::Response<ExportLogsServiceResponse>, tonic::Status> {
+        for group in request.into_inner().resource_logs {
+            let name = service_of(group.resource);
+            let records = group.scope_logs.into_iter().flat_map(|s| s.log_records);
+            self.1
+                .lock()
+                .unwrap()
+                .extend(records.map(|r| (name.clone(), r)));
+        }
+        Ok(tonic::Response::new(ExportLogsServiceResponse::default()))
+    }
+}
 
 #[tonic::async_trait]
 impl TraceService for Receiver {
@@ -397,9 +566,7 @@ impl TraceService for Receiver {
         request: tonic::Request<ExportTraceServiceRequest>,
     ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
         for group in request.into_inner().resource_spans {
-            let attributes = group.resource.unwrap_or_default().attributes;
-            let name = attributes.iter().find(|a| a.key == "service.name");
-            let name = format!("{:?}", name.and_then(|a| a.value.clone()));
+            let name = service_of(group.resource);
             let spans = group.scope_spans.into_iter().flat_map(|s| s.spans);
             self.0
                 .lock()
@@ -417,6 +584,7 @@ async fn one_trace_crosses_every_hop_and_no_span_is_lost() {
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let server = tonic::transport::Server::builder()
         .add_service(TraceServiceServer::new(receiver.clone()))
+        .add_service(LogsServiceServer::new(receiver.clone()))
         .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener));
     tokio::spawn(server);
     let b = backend::start(Settings {
@@ -481,5 +649,26 @@ async fn one_trace_crosses_every_hop_and_no_span_is_lost() {
         .iter()
         .filter(|(_, s)| s.kind == SpanKind::Consumer as i32);
     assert!(consumers.clone().count() == 5 && consumers.clone().all(|(_, s)| s.links.len() == 1));
+    // Each of the 502 requests left one line of the gateway, in its own span's trace.
+    let logs = receiver.1.lock().unwrap().clone();
+    assert_eq!(flushed["logs"]["emitted"], flushed["logs"]["exported"]);
+    let lines: Vec<_> = logs
+        .iter()
+        .filter(|(s, l)| s.contains("\"gateway\"") && !l.trace_id.is_empty())
+        .map(|(_, l)| l)
+        .collect();
+    assert_eq!(lines.len(), 502);
+    let order = lines.iter().find(|l| l.trace_id == begin.trace_id).unwrap();
+    assert!(
+        of("gateway")
+            .iter()
+            .any(|s| s.span_id == order.span_id && s.kind == SpanKind::Server as i32),
+        "the line belongs to the request's own span"
+    );
+    assert_eq!(order.severity_text, "INFO");
+    assert!(
+        format!("{:?}", order.body).contains("POST /api/orders 201"),
+        "{order:?}"
+    );
     b.shutdown().await;
 }
