@@ -3,6 +3,7 @@
 //! Owns every setting's name, meaning and default (docs/agent.md lists them). Must not know flags nor the environment.
 
 mod place;
+mod remote;
 mod values;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::collect::CollectConfig;
 use crate::error::AgentError;
 
+pub use remote::RemoteWrite;
 pub use values::{Address, Bytes, Millis, OrOff};
 
 /// Everything that can be set. Unknown keys are errors.
@@ -46,6 +48,8 @@ pub struct Config {
     pub alerts: Alerts,
     /// What is collected.
     pub collect: CollectConfig,
+    /// Servers that every sample is written to.
+    pub remote_write: Vec<RemoteWrite>,
     /// How often the agent writes its own metrics into its store. Default `5s`.
     pub self_interval: OrOff<Millis>,
     /// Where the agent sends spans of its own work, an OTLP/gRPC endpoint such as `http://127.0.0.1:4317`.
@@ -83,6 +87,8 @@ pub struct Limits {
     pub series: usize,
     /// Delta streams that are added up. Default 100000.
     pub delta_streams: usize,
+    /// Bytes on disk of samples that wait for remote write; past it the oldest are dropped and counted. Default `1GiB`.
+    pub remote_write_queue: Bytes,
 }
 
 /// Traces and logs on disk; the oldest go first.
@@ -166,6 +172,7 @@ impl Default for Config {
             query: Query::default(),
             alerts: Alerts::default(),
             collect: CollectConfig::default(),
+            remote_write: Vec::new(),
             self_interval: OrOff::On(Millis(5_000)),
             own_spans: None,
         }
@@ -183,6 +190,7 @@ impl Default for Limits {
             drain: Millis(10_000),
             series: 1_000_000,
             delta_streams: 100_000,
+            remote_write_queue: Bytes(1 << 30),
         }
     }
 }
@@ -313,7 +321,7 @@ impl Config {
                 )));
             }
         }
-        Ok(())
+        remote::check(self)
     }
 }
 

@@ -124,6 +124,7 @@ pub struct Ingest {
 struct Inner {
     behind: Behind,
     logs: OnceLock<LogSink>,
+    forward: OnceLock<ForwardSink>,
     counters: Counters,
     targets: Mutex<BTreeMap<(String, String), Target>>,
     flushes: Flushes,
@@ -134,6 +135,9 @@ enum Behind {
     Memory(Memory),
     Store(store::Store),
 }
+
+/// Takes samples for other servers before they are kept; false when it could not.
+type ForwardSink = Box<dyn Fn(&[Sample]) -> bool + Send + Sync>;
 
 /// Takes log records; returns how many it kept.
 type LogSink = Box<dyn Fn(&[LogRecord]) -> usize + Send + Sync>;
@@ -158,6 +162,7 @@ impl Ingest {
             inner: Arc::new(Inner {
                 behind,
                 logs: OnceLock::new(),
+                forward: OnceLock::new(),
                 counters: Counters::default(),
                 targets: Mutex::default(),
                 flushes: Flushes::default(),
@@ -169,6 +174,16 @@ impl Ingest {
     /// Refused samples are counted, never an error. Blocks for one write of the log; cheap enough for async callers
     /// with batches below about 10 000 samples.
     pub fn append(&self, samples: &[Sample]) -> Appended {
+        // First the queue: what is acknowledged must be in it, even if we are killed between the two.
+        let forward = self.inner.forward.get();
+        if !samples.is_empty() && forward.is_some_and(|forward| !forward(samples)) {
+            let report = Appended {
+                failed: samples.len() as u64,
+                ..Appended::default()
+            };
+            self.count(&report);
+            return report;
+        }
         let report = match &self.inner.behind {
             Behind::Memory(memory) => memory.append(samples),
             Behind::Store(store) => append_to(store, samples),
@@ -213,6 +228,11 @@ impl Ingest {
         sink: impl Fn(&[LogRecord]) -> usize + Send + Sync + 'static,
     ) {
         drop(self.inner.logs.set(Box::new(sink)));
+    }
+
+    /// Says who takes samples for other servers. The first call counts.
+    pub(crate) fn set_forward(&self, sink: impl Fn(&[Sample]) -> bool + Send + Sync + 'static) {
+        drop(self.inner.forward.set(Box::new(sink)));
     }
 
     /// Reads back what was appended.

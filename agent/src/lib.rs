@@ -6,7 +6,7 @@
 //! OTLP gRPC ─┐                ┌─▶ traces, logs (segments) ─────┐
 //! OTLP HTTP ─┼─▶ pipeline ────┼─▶ RED, service graph ─┐        ├─▶ HTTP API
 //! remote write               └─▶ samples ────────────┴─▶ Ingest ─▶ store
-//! collectors ────────────────────────────────────────────▲
+//! collectors ────────────────────────────────────────────▲      └─▶ forward ─▶ other servers
 //! ```
 
 pub mod analyse;
@@ -17,6 +17,7 @@ pub mod collect;
 pub mod config;
 mod error;
 pub mod flush;
+mod forward;
 pub mod ingest;
 mod judge;
 pub mod keep;

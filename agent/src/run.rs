@@ -25,6 +25,7 @@ use crate::clock;
 use crate::collect;
 use crate::config::{Address, Config, OrOff};
 use crate::error::AgentError;
+use crate::forward::Forward;
 use crate::ingest::Ingest;
 use crate::judge::{self, Judge};
 use crate::keep::logs::Logs;
@@ -41,6 +42,9 @@ use crate::telemetry::Telemetry;
 /// How often retention is applied and blocks are written.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(5);
 
+/// How long remote write may take at shutdown; what is left is on disk and sent after the next start.
+const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
+
 /// A running agent. Dropping it leaves its tasks running; call [`Agent::shutdown`].
 pub struct Agent {
     /// Where the API answers.
@@ -52,6 +56,7 @@ pub struct Agent {
     /// The door for samples, for collectors in the same process.
     pub ingest: Ingest,
     api: Api,
+    forward: Option<Forward>,
     accepting: CancellationToken,
     working: CancellationToken,
     connections: TaskTracker,
@@ -99,6 +104,7 @@ pub async fn start(config: Config) -> Result<Agent, AgentError> {
 
     let (store, traces, logs) = open(&config).await?;
     let ingest = Ingest::to_store(store.clone());
+    let forward = forward(&config, &ingest, &telemetry).await?;
     let pipeline = Pipeline::new(
         &config,
         ingest.clone(),
@@ -147,6 +153,7 @@ pub async fn start(config: Config) -> Result<Agent, AgentError> {
         otlp_http_addr,
         ingest,
         api,
+        forward,
         accepting: CancellationToken::new(),
         working: CancellationToken::new(),
         connections: TaskTracker::new(),
@@ -223,6 +230,12 @@ impl Agent {
                     .extend(errors.iter().map(ToString::to_string));
             }
             Err(_) => report.problems.push("the last flush failed".to_owned()),
+        }
+        if let Some(forward) = self.forward
+            && let Err(error) = forward.shutdown(FORWARD_DEADLINE).await
+        {
+            report.synced = false;
+            report.problems.push(error.to_string());
         }
         report.seconds = begun.elapsed().as_secs_f64();
         report
@@ -343,6 +356,32 @@ async fn open(config: &Config) -> Result<(Store, Traces, Logs), AgentError> {
             "the data folder could not be opened".into(),
         )),
     }
+}
+
+/// Starts remote write out, when there is somewhere to write.
+async fn forward(
+    config: &Config,
+    ingest: &Ingest,
+    telemetry: &Arc<Telemetry>,
+) -> Result<Option<Forward>, AgentError> {
+    if config.remote_write.is_empty() {
+        return Ok(None);
+    }
+    let dir = config.data_dir.join("remote-write");
+    let (peers, bytes) = (
+        config.remote_write.clone(),
+        config.limits.remote_write_queue,
+    );
+    let telemetry = Arc::clone(telemetry);
+    let work = move || Forward::start(&dir, bytes, &peers, telemetry);
+    let started = tokio::task::spawn_blocking(work).await;
+    let forward = started.unwrap_or_else(|_| {
+        Err(AgentError::Config(
+            "remote write could not be started".into(),
+        ))
+    })?;
+    ingest.set_forward(forward.sink());
+    Ok(Some(forward))
 }
 
 async fn bind(

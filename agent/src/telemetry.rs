@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use model::{LabelsBuilder, METRIC_NAME};
 use prometheus::proto::{Metric, MetricType};
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 use crate::ingest::Sample;
@@ -36,6 +36,14 @@ pub struct Telemetry {
     pub flush_seconds: Histogram,
     /// Numbers that are looked up when somebody asks: queues, store, budget.
     pub gauges: IntGaugeVec,
+    /// Samples of remote write out, by server and result: `sent`, `refused`, `lost`, `skipped`.
+    pub forward_samples: IntCounterVec,
+    /// Requests of remote write out, by server and result: `taken`, `refused`, `retried`.
+    pub forward_requests: IntCounterVec,
+    /// Samples that wait for remote write out, by server.
+    pub forward_pending: IntGaugeVec,
+    /// Seconds that the oldest of them has waited, by server.
+    pub forward_lag: GaugeVec,
     /// Rule evaluations, by result.
     pub rules: IntCounterVec,
     connections: IntGaugeVec,
@@ -76,6 +84,14 @@ impl Telemetry {
             .buckets(vec![0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0]),
         )?;
         registry.register(Box::new(flush_seconds.clone()))?;
+        let forward_lag = GaugeVec::new(
+            Opts::new(
+                "nines_agent_remote_write_lag_seconds",
+                "How long the oldest sample has waited for remote write out",
+            ),
+            &["peer"],
+        )?;
+        registry.register(Box::new(forward_lag.clone()))?;
         let started = IntGauge::new(
             "nines_agent_start_time_milliseconds",
             "When the agent started",
@@ -99,6 +115,22 @@ impl Telemetry {
             rules: counter("rule_ticks_total", "Evaluations of all rules", &["result"])?,
             gauges: gauge("state", "Queues, store and budget, by what", &["what"])?,
             connections: gauge("connections", "Open connections", &["listener"])?,
+            forward_samples: counter(
+                "remote_write_samples_total",
+                "Samples of remote write out",
+                &["peer", "result"],
+            )?,
+            forward_requests: counter(
+                "remote_write_requests_total",
+                "Requests of remote write out",
+                &["peer", "result"],
+            )?,
+            forward_pending: gauge(
+                "remote_write_pending_samples",
+                "Samples that wait for remote write out",
+                &["peer"],
+            )?,
+            forward_lag,
             query_seconds,
             flush_seconds,
             started_ms: started,

@@ -9,6 +9,8 @@
 mod alerting;
 #[path = "agent_it/clients.rs"]
 mod clients;
+#[path = "agent_it/forward.rs"]
+mod forward;
 #[path = "agent_it/harness.rs"]
 mod harness;
 #[path = "agent_it/lifecycle.rs"]

@@ -277,3 +277,81 @@ fn remote_read_lets_a_prometheus_answer_with_our_samples() {
     }
     prometheus.kill();
 }
+
+/// Writes one sample to each of `series` series and waits for the acknowledgement.
+fn write_tick(agent: &Agent, series: usize, t_ms: i64, value: f64) {
+    let all: Vec<_> = (0..series)
+        .map(|i| Labels::from_pairs([("__name__", "ticks".to_owned()), ("i", i.to_string())]))
+        .map(|labels| (labels, vec![(t_ms, value)]))
+        .collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let client = Client::new(agent.url.clone());
+    runtime.block_on(client.remote_write(&all)).unwrap();
+}
+
+#[test]
+#[ignore = "needs prometheus"]
+fn remote_write_reaches_a_prometheus_whoever_is_killed() {
+    const SERIES: usize = 100;
+    const TICKS: i64 = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap().to_string();
+    drop(port);
+    let config = dir.path().join("agent.yaml");
+    let settings = format!(
+        "alerts: {{pack: false}}\nremote_write:\n- url: http://{address}/api/v1/write\n  wait: 10ms\n  retry_max: 200ms\n"
+    );
+    std::fs::write(&config, settings).unwrap();
+    let start_agent = || Agent::start(dir.path(), &["--config", config.to_str().unwrap()]);
+    let start_peer = || Prometheus::start_at(dir.path(), "global: {}\n", &address);
+    let (mut agent, mut peer) = (start_agent(), Some(start_peer()));
+    let base = now_ms() - TICKS * 10;
+    for tick in 0..TICKS {
+        match tick {
+            60 | 220 => peer.take().unwrap().kill(),
+            120 | 260 => peer = Some(start_peer()),
+            90 | 150 | 200 | 240 | 300 => {
+                // Requests are on their way: nobody waits for them.
+                agent.kill();
+                agent = start_agent();
+            }
+            // One after the other at once: the repeated request meets a server that replays its log.
+            340 => {
+                peer.take().unwrap().kill();
+                agent.kill();
+                peer = Some(start_peer());
+                agent = start_agent();
+            }
+            _ => {}
+        }
+        write_tick(&agent, SERIES, base + tick * 10, tick as f64);
+    }
+    let peer = peer.unwrap();
+    let theirs = Client::new(peer.url.clone());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let wanted = (SERIES as i64 * TICKS) as f64;
+    let count = "sum(count_over_time(ticks[1h]))";
+    loop {
+        let there = runtime.block_on(theirs.query(count, now_ms())).unwrap();
+        if there.first_float() == Some(wanted) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{there:?} of {wanted}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let all = runtime
+        .block_on(theirs.query("ticks[1h]", now_ms()))
+        .unwrap();
+    let model::QueryData::Matrix(all) = all else {
+        panic!("no matrix")
+    };
+    assert_eq!(all.len(), SERIES);
+    for series in all {
+        let values: Vec<f64> = (0..TICKS).map(|t| t as f64).collect();
+        assert_eq!(series.points.values, values, "{}", series.labels);
+        let times: Vec<i64> = (0..TICKS).map(|t| base + t * 10).collect();
+        assert_eq!(series.points.t_ms, times, "{}", series.labels);
+    }
+}
