@@ -149,6 +149,8 @@ pub struct Query {
     pub concurrency: usize,
     /// How far an instant selector looks back. Default `5m`.
     pub lookback: Millis,
+    /// Whether PromQL's experimental part is allowed (start timestamps are used then). Default false.
+    pub experimental: bool,
     /// Samples that one remote read may answer with. Default 10000000.
     pub remote_read_samples: usize,
 }
@@ -237,6 +239,7 @@ impl Default for Query {
             max_samples: 50_000_000,
             concurrency: 8,
             lookback: Millis(300_000),
+            experimental: false,
             remote_read_samples: 10_000_000,
         }
     }

@@ -27,6 +27,8 @@ pub struct Sample {
     pub labels: Labels,
     /// When, Unix milliseconds.
     pub t_ms: i64,
+    /// When what it counts began to be counted, Unix milliseconds; 0 when that is not known.
+    pub start_ms: i64,
     /// A float (a stale NaN ends the series) or a native histogram.
     pub value: Value,
 }
@@ -38,8 +40,15 @@ impl Sample {
         Sample {
             labels,
             t_ms,
+            start_ms: 0,
             value: Value::Float(value),
         }
+    }
+
+    /// The same sample, which began to count at `start_ms`.
+    #[must_use]
+    pub fn started(self, start_ms: i64) -> Self {
+        Sample { start_ms, ..self }
     }
 }
 
@@ -304,6 +313,7 @@ fn append_to(store: &store::Store, samples: &[Sample]) -> Appended {
         .map(|s| store::SampleRef {
             labels: &s.labels,
             t_ms: s.t_ms,
+            start_ms: s.start_ms,
             value: s.value.clone(),
         })
         .collect();

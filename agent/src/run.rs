@@ -123,6 +123,7 @@ pub async fn start(config: Config) -> Result<Agent, AgentError> {
     let engine = promql::Engine::new(promql::Options {
         lookback_ms: config.query.lookback.0,
         max_samples: config.query.max_samples,
+        experimental: config.query.experimental,
         ..promql::Options::default()
     });
     let judge = Judge::start(

@@ -34,6 +34,8 @@ pub struct SampleRef<'a> {
     pub labels: &'a Labels,
     /// When, Unix milliseconds.
     pub t_ms: i64,
+    /// When what it counts began to be counted, Unix milliseconds; 0 when that is not known.
+    pub start_ms: i64,
     /// What.
     pub value: Value,
 }
@@ -47,6 +49,7 @@ impl<'a> SampleRef<'a> {
         SampleRef {
             labels,
             t_ms,
+            start_ms: 0,
             value: Value::Float(value),
         }
     }
@@ -57,8 +60,15 @@ impl<'a> SampleRef<'a> {
         SampleRef {
             labels,
             t_ms,
+            start_ms: 0,
             value: Value::Histogram(value),
         }
+    }
+
+    /// The same sample, which began to count at `start_ms` (0: not known).
+    #[must_use]
+    pub fn started(self, start_ms: i64) -> Self {
+        SampleRef { start_ms, ..self }
     }
 }
 
@@ -90,7 +100,11 @@ pub struct AppendReport {
 
 const REFUSED: u32 = u32::MAX;
 
-type HistogramSample = (u32, i64, Arc<NativeHistogram>);
+/// Series, time, start time, value.
+type FloatSample = (u32, i64, i64, f64);
+
+/// The same of a histogram.
+type HistogramSample = (u32, i64, i64, Arc<NativeHistogram>);
 
 /// Samples that fold into overflow series: added up per series and time within one batch.
 type Folded = BTreeMap<(u32, i64), f64>;
@@ -126,11 +140,11 @@ impl Store {
                 continue;
             }
             match &sample.value {
-                Value::Float(v) => floats.push((slot, sample.t_ms, *v)),
+                Value::Float(v) => floats.push((slot, sample.t_ms, sample.start_ms, *v)),
                 Value::Histogram(h) => {
                     h.validate()
                         .map_err(|e| StoreError::Invalid(e.to_string()))?;
-                    histograms.push((slot, sample.t_ms, Arc::clone(h)));
+                    histograms.push((slot, sample.t_ms, sample.start_ms, Arc::clone(h)));
                 }
             }
         }
@@ -154,7 +168,7 @@ impl Store {
         let mut log = lock(&self.inner.log);
         for (index, part) in samples.chunks(MAX_BATCH).enumerate() {
             if self.all_valid(part) {
-                let floats = part.iter().map(|s| (s.id.slot(), s.t_ms, s.value));
+                let floats = part.iter().map(|s| (s.id.slot(), s.t_ms, 0, s.value));
                 self.commit(&mut log, floats, &[], &mut report)?;
             } else {
                 self.append_some(&mut log, part, index * MAX_BATCH, &mut report)?;
@@ -185,7 +199,7 @@ impl Store {
                     report.rejected_cardinality += 1;
                     stats::add(&self.inner.counters.rejected_cardinality, 1);
                 } else if state.head.get(sample.id).is_some() {
-                    floats.push((sample.id.slot(), sample.t_ms, sample.value));
+                    floats.push((sample.id.slot(), sample.t_ms, 0, sample.value));
                 } else {
                     report.stale_ids.push(offset + index);
                 }
@@ -221,7 +235,7 @@ impl Store {
     fn commit(
         &self,
         log: &mut Log,
-        floats: impl Iterator<Item = (u32, i64, f64)> + Clone,
+        floats: impl Iterator<Item = FloatSample> + Clone,
         histograms: &[HistogramSample],
         report: &mut AppendReport,
     ) -> Result<(), StoreError> {
@@ -253,7 +267,7 @@ impl Store {
     fn apply(
         &self,
         state: &mut State,
-        floats: impl Iterator<Item = (u32, i64, f64)>,
+        floats: impl Iterator<Item = FloatSample>,
         histograms: &[HistogramSample],
         folded: &Folded,
         report: &mut AppendReport,
@@ -262,14 +276,14 @@ impl Store {
         let floor_ms = state.floor_ms;
         let head = &mut state.head;
         let (mut appended, mut min_t, mut max_t) = (0u64, i64::MAX, i64::MIN);
-        for (slot, t, value) in floats {
+        for (slot, t, start, value) in floats {
             let series = &mut head.slots[slot as usize];
             if t < floor_ms {
                 report.out_of_order += 1;
             } else if series.overflow {
                 report.rejected_cardinality += 1;
             } else {
-                match series.push_float(t, value, window_ms) {
+                match series.push_float(t, start, value, window_ms) {
                     Outcome::Appended => {
                         appended += 1;
                         min_t = min_t.min(t);
@@ -286,11 +300,11 @@ impl Store {
         head.max_t = head.max_t.max(max_t);
         for ((slot, t), sum) in folded {
             let series = &mut head.slots[*slot as usize];
-            if series.push_float(*t, *sum, window_ms) == Outcome::Appended {
+            if series.push_float(*t, 0, *sum, window_ms) == Outcome::Appended {
                 head.note(*t);
             }
         }
-        for (slot, t, h) in histograms {
+        for (slot, t, start, h) in histograms {
             let series = &mut head.slots[*slot as usize];
             if *t < floor_ms {
                 report.out_of_order += 1;
@@ -300,7 +314,7 @@ impl Store {
                 report.rejected_cardinality += 1;
                 continue;
             }
-            match series.push_histogram(*t, Arc::clone(h), window_ms) {
+            match series.push_histogram(*t, *start, Arc::clone(h), window_ms) {
                 Outcome::Appended => {
                     report.appended += 1;
                     head.note(*t);
@@ -476,11 +490,11 @@ impl Plan<'_> {
     fn floats(
         &self,
         batch: &mut Batch,
-        floats: impl Iterator<Item = (u32, i64, f64)>,
+        floats: impl Iterator<Item = FloatSample>,
         defined: &mut HashSet<u32>,
         folded: &mut Folded,
     ) {
-        for (slot, t, value) in floats {
+        for (slot, t, start, value) in floats {
             let series = &self.head.slots[slot as usize];
             if t < self.floor_ms || !self.accepts(slot, t) {
                 continue;
@@ -491,11 +505,11 @@ impl Plan<'_> {
             if series.overflow {
                 *folded.entry((slot, t)).or_default() += value;
             } else {
-                batch.float(slot, t, value);
+                batch.float(slot, t, start, value);
             }
         }
         for ((slot, t), sum) in folded {
-            batch.float(*slot, *t, *sum);
+            batch.float(*slot, *t, 0, *sum);
         }
     }
 
@@ -505,11 +519,11 @@ impl Plan<'_> {
         histograms: &[HistogramSample],
         defined: &mut HashSet<u32>,
     ) {
-        for (slot, t, h) in histograms {
+        for (slot, t, start, h) in histograms {
             let overflow = self.head.slots[*slot as usize].overflow;
             if *t >= self.floor_ms && !overflow && self.accepts(*slot, *t) {
                 define(batch, self.head, *slot, defined);
-                batch.histogram(*slot, *t, h);
+                batch.histogram(*slot, *t, *start, h);
             }
         }
     }

@@ -18,6 +18,7 @@ pub(crate) const MAX_SAMPLES: usize = 1 << 16;
 
 const ENCODING_MASK: u8 = 0x0f;
 const IRREGULAR: u8 = 0x10;
+const STARTS: u8 = 0x20;
 
 /// Which value encoding a chunk has (the low four bits of its first byte).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -116,6 +117,7 @@ pub(crate) struct Header {
     pub(crate) min_t: i64,
     pub(crate) max_t: i64,
     regular: bool,
+    starts: bool,
 }
 
 // === impl Header ===
@@ -126,23 +128,33 @@ impl Header {
     }
 }
 
-/// Appends a chunk of floats. `times` and `values` are as long as each other and not empty.
-pub(crate) fn encode_floats(out: &mut Vec<u8>, times: Times<'_>, values: &[f64]) -> Encoding {
+/// Appends a chunk of floats. `times` and `values` are as long as each other and not empty; so is `starts`, or it is
+/// empty (when each sample began to count, 0 for unknown).
+pub(crate) fn encode_floats(
+    out: &mut Vec<u8>,
+    times: Times<'_>,
+    starts: &[i64],
+    values: &[f64],
+) -> Encoding {
     debug_assert!(times.count() == values.len() && !values.is_empty());
     let at = out.len();
-    put_times(out, times);
+    put_times(out, times, starts);
     let encoding = values::encode(out, values);
     out[at] |= encoding as u8;
     encoding
 }
 
+/// A histogram, when it is, and when it began to count.
+pub(crate) type HistogramAt = (i64, i64, Arc<NativeHistogram>);
+
 /// Appends a chunk of histograms.
-pub(crate) fn encode_histograms(out: &mut Vec<u8>, all: &[(i64, Arc<NativeHistogram>)]) {
-    let times: Vec<i64> = all.iter().map(|(t, _)| *t).collect();
+pub(crate) fn encode_histograms(out: &mut Vec<u8>, all: &[HistogramAt]) {
+    let times: Vec<i64> = all.iter().map(|(t, _, _)| *t).collect();
+    let starts: Vec<i64> = all.iter().map(|(_, start, _)| *start).collect();
     let at = out.len();
-    put_times(out, Times::Listed(&times));
+    put_times(out, Times::Listed(&times), &starts);
     out[at] |= Encoding::Histogram as u8;
-    histogram::encode(out, all.iter().map(|(_, h)| h.as_ref()));
+    histogram::encode(out, all.iter().map(|(_, _, h)| h.as_ref()));
 }
 
 /// Appends the chunks that hold `points`, each of at most `most` samples and of one kind.
@@ -159,13 +171,17 @@ pub(crate) fn encode_points(points: &Points, most: usize, mut emit: impl FnMut(&
         out.clear();
         if is_histogram {
             let all: Vec<_> = (at..end)
-                .filter_map(|i| points.histogram(i).map(|h| (points.t_ms[i], Arc::clone(h))))
+                .filter_map(|i| {
+                    let h = points.histogram(i)?;
+                    Some((points.t_ms[i], points.start(i), Arc::clone(h)))
+                })
                 .collect();
             encode_histograms(&mut out, &all);
         } else {
             encode_floats(
                 &mut out,
                 Times::Listed(&points.t_ms[at..end]),
+                points.start_ms.get(at..end).unwrap_or(&[]),
                 &points.values[at..end],
             );
         }
@@ -174,12 +190,13 @@ pub(crate) fn encode_points(points: &Points, most: usize, mut emit: impl FnMut(&
     }
 }
 
-fn put_times(out: &mut Vec<u8>, times: Times<'_>) {
+fn put_times(out: &mut Vec<u8>, times: Times<'_>, starts: &[i64]) {
     let count = times.count();
     let (first, last) = (times.get(0), times.get(count - 1));
     let span = last.wrapping_sub(first) as u64;
     let regular = is_regular(times);
-    out.push(if regular { 0 } else { IRREGULAR });
+    let started = starts.iter().any(|s| *s != 0);
+    out.push(if regular { 0 } else { IRREGULAR } | if started { STARTS } else { 0 });
     put_uvarint(out, count as u64);
     put_ivarint(out, first);
     if count > 1 {
@@ -192,6 +209,43 @@ fn put_times(out: &mut Vec<u8>, times: Times<'_>) {
             put_ivarint(out, next.wrapping_sub(delta) as i64);
             delta = next;
         }
+    }
+    if started {
+        put_starts(out, first, starts);
+    }
+}
+
+/// Runs of samples that began to count at the same time.
+fn put_starts(out: &mut Vec<u8>, first: i64, starts: &[i64]) {
+    let runs = || starts.chunk_by(|a, b| a == b);
+    put_uvarint(out, runs().count() as u64);
+    let mut before = first;
+    for run in runs() {
+        put_uvarint(out, run.len() as u64);
+        put_ivarint(out, run[0].wrapping_sub(before));
+        before = run[0];
+    }
+}
+
+fn read_starts(
+    reader: &mut Reader<'_>,
+    header: &Header,
+    out: &mut Vec<i64>,
+) -> Result<(), Damaged> {
+    let end = out.len() + header.count;
+    let mut start = header.min_t;
+    for _ in 0..reader.uvarint()? {
+        let count = usize::try_from(reader.uvarint()?).unwrap_or(usize::MAX);
+        start = start.wrapping_add(reader.ivarint()?);
+        if count == 0 || count > end - out.len() {
+            return Err(Damaged("start times of more samples than there are"));
+        }
+        out.resize(out.len() + count, start);
+    }
+    if out.len() == end {
+        Ok(())
+    } else {
+        Err(Damaged("samples without a start time"))
     }
 }
 
@@ -209,7 +263,7 @@ fn is_regular(times: Times<'_>) -> bool {
 pub(crate) fn read_header(reader: &mut Reader<'_>) -> Result<Header, Damaged> {
     let first = reader.byte()?;
     let encoding = Encoding::from_code(first & ENCODING_MASK)?;
-    if first & !(ENCODING_MASK | IRREGULAR) != 0 {
+    if first & !(ENCODING_MASK | IRREGULAR | STARTS) != 0 {
         return Err(Damaged("unknown chunk flags"));
     }
     let count = reader.uvarint()? as usize;
@@ -228,6 +282,7 @@ pub(crate) fn read_header(reader: &mut Reader<'_>) -> Result<Header, Damaged> {
         min_t,
         max_t,
         regular: first & IRREGULAR == 0,
+        starts: first & STARTS != 0,
     })
 }
 
@@ -255,6 +310,12 @@ pub(crate) fn decode_rest(
 ) -> Result<(), Damaged> {
     let at = out.t_ms.len();
     read_times(&mut reader, header, &mut out.t_ms)?;
+    if header.starts {
+        out.start_ms.resize(at, 0);
+        read_starts(&mut reader, header, &mut out.start_ms)?;
+    } else if !out.start_ms.is_empty() {
+        out.start_ms.resize(at + header.count, 0);
+    }
     if header.encoding == Encoding::Histogram {
         let mut all = Vec::with_capacity(header.count.min(4096));
         histogram::decode(&mut reader, header.count, &mut all)?;
@@ -288,6 +349,10 @@ fn clip(out: &mut Points, at: usize, start: i64, end: i64) {
     if !out.histograms.is_empty() {
         out.histograms.truncate(keep_to);
         out.histograms.drain(at..keep_from);
+    }
+    if !out.start_ms.is_empty() {
+        out.start_ms.truncate(keep_to);
+        out.start_ms.drain(at..keep_from);
     }
 }
 
@@ -340,7 +405,7 @@ mod tests {
 
     fn round_trip(times: &[i64], values: &[f64]) -> Encoding {
         let mut out = Vec::new();
-        let encoding = encode_floats(&mut out, Times::Listed(times), values);
+        let encoding = encode_floats(&mut out, Times::Listed(times), &[], values);
         let mut points = Points::default();
         let header = decode(&out, i64::MIN, i64::MAX, &mut points).expect("own bytes");
         assert_eq!(header.encoding, encoding);
@@ -409,6 +474,7 @@ mod tests {
         encode_floats(
             &mut out,
             Times::Listed(&[1, 2, 3, 5]),
+            &[0, 0, 2, 2],
             &[1.0, 2.0, 3.0, 5.0],
         );
         let mut points = Points::default();
@@ -416,6 +482,7 @@ mod tests {
         decode(&out, 2, 4, &mut points).expect("own bytes");
         assert_eq!(points.t_ms, [0, 2, 3]);
         assert_eq!(points.values, [9.0, 2.0, 3.0]);
+        assert_eq!(points.start_ms, [0, 0, 2]);
     }
 
     fn values_strategy() -> impl Strategy<Value = Vec<f64>> {
@@ -448,12 +515,20 @@ mod tests {
             first in any::<i32>(),
             gaps in proptest::collection::vec(1u32..100_000, 200),
             regular in any::<bool>(),
+            starts in proptest::collection::vec(prop_oneof![3 => Just(0i64), 3 => Just(77), 1 => any::<i64>()], 200),
         ) {
             let mut t = i64::from(first);
             let times: Vec<i64> = (0..values.len())
                 .map(|i| { t += if regular { 15_000 } else { i64::from(gaps[i % 200]) }; t })
                 .collect();
             round_trip(&times, &values);
+            let starts: Vec<i64> = starts.into_iter().cycle().take(values.len()).collect();
+            let mut out = Vec::new();
+            encode_floats(&mut out, Times::Listed(&times), &starts, &values);
+            let mut points = Points::default();
+            prop_assert!(decode(&out, i64::MIN, i64::MAX, &mut points).is_ok());
+            prop_assert_eq!((0..values.len()).map(|i| points.start(i)).collect::<Vec<_>>(), starts);
+            prop_assert_eq!(bits(&points.values), bits(&values));
         }
 
         #[test]
@@ -465,7 +540,7 @@ mod tests {
         fn decoding_a_damaged_chunk_never_panics(values in values_strategy(), at in any::<usize>(), flip in 1u8..) {
             let times = every(1000, values.len());
             let mut out = Vec::new();
-            encode_floats(&mut out, Times::Listed(&times), &values);
+            encode_floats(&mut out, Times::Listed(&times), &times, &values);
             let at = at % out.len();
             out[at] ^= flip;
             let _ = decode(&out, 0, i64::MAX, &mut Points::default());

@@ -105,7 +105,7 @@ mod tests {
             let times: Vec<i64> = (0..count as i64).map(|i| t + i * 10).collect();
             let values: Vec<f64> = times.iter().map(|t| (*t as f64).sqrt()).collect();
             let mut chunk = Vec::new();
-            encode_floats(&mut chunk, Times::Listed(&times), &values);
+            encode_floats(&mut chunk, Times::Listed(&times), &[], &values);
             append(&mut frames, &chunk);
             t += count as i64 * 10;
         }

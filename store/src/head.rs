@@ -307,20 +307,20 @@ impl Visitor for Replay<'_> {
         self.slots.insert(self.key(definition.slot), slot);
     }
 
-    fn float(&mut self, slot: u32, t_ms: i64, value: f64) {
+    fn float(&mut self, slot: u32, t_ms: i64, start_ms: i64, value: f64) {
         if let Some(slot) = self.slot(slot) {
             let series = &mut self.head.slots[slot as usize];
-            if series.push_float(t_ms, value, self.window_ms) == Outcome::Appended {
+            if series.push_float(t_ms, start_ms, value, self.window_ms) == Outcome::Appended {
                 self.head.note(t_ms);
                 self.replayed += 1;
             }
         }
     }
 
-    fn histogram(&mut self, slot: u32, t_ms: i64, value: Arc<NativeHistogram>) {
+    fn histogram(&mut self, slot: u32, t_ms: i64, start_ms: i64, value: Arc<NativeHistogram>) {
         if let Some(slot) = self.slot(slot) {
             let series = &mut self.head.slots[slot as usize];
-            if series.push_histogram(t_ms, value, self.window_ms) == Outcome::Appended {
+            if series.push_histogram(t_ms, start_ms, value, self.window_ms) == Outcome::Appended {
                 self.head.note(t_ms);
                 self.replayed += 1;
             }

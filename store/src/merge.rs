@@ -61,6 +61,9 @@ pub(crate) fn merge(mut runs: Vec<Run>) -> Points {
     let mut merged = Points::default();
     for (t, r, i) in order {
         merged.push(t, runs[r].value(i));
+        if runs[r].start(i) != 0 {
+            merged.set_last_start(runs[r].start(i));
+        }
     }
     merged
 }
@@ -68,6 +71,7 @@ pub(crate) fn merge(mut runs: Vec<Run>) -> Points {
 fn concatenate(runs: Vec<Run>) -> Points {
     let total = runs.iter().map(Points::len).sum();
     let mixed = runs.iter().any(|r| !r.histograms.is_empty());
+    let started = runs.iter().any(|r| !r.start_ms.is_empty());
     let mut all = Points::default();
     all.t_ms.reserve_exact(total);
     all.values.reserve_exact(total);
@@ -75,6 +79,10 @@ fn concatenate(runs: Vec<Run>) -> Points {
         if mixed {
             all.histograms.extend(run.histograms);
             all.histograms.resize(all.t_ms.len() + run.t_ms.len(), None);
+        }
+        if started {
+            all.start_ms.extend(run.start_ms);
+            all.start_ms.resize(all.t_ms.len() + run.t_ms.len(), 0);
         }
         all.t_ms.extend(run.t_ms);
         all.values.extend(run.values);

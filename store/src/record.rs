@@ -21,6 +21,7 @@ const FLOATS: u8 = 2;
 const HISTOGRAMS: u8 = 3;
 const EXEMPLARS: u8 = 4;
 const METADATA: u8 = 5;
+const STARTED_HISTOGRAMS: u8 = 6;
 
 const SLOT_MASK: u8 = 0b11;
 const SLOT_NEXT: u8 = 0;
@@ -32,6 +33,9 @@ const VALUE_ZERO: u8 = 0;
 const VALUE_INTEGER: u8 = 0b01000;
 const VALUE_BITS: u8 = 0b10000;
 const VALUE_STALE: u8 = 0b11000;
+const START_MASK: u8 = 0b110_0000;
+const START_SAME: u8 = 0b010_0000;
+const START_DELTA: u8 = 0b100_0000;
 
 const HAS_LAST: u8 = 1;
 const OVERFLOW: u8 = 2;
@@ -55,6 +59,7 @@ pub(crate) struct Batch {
     metadata: Vec<u8>,
     last_slot: u32,
     last_t: i64,
+    last_start: i64,
     run: u32,
 }
 
@@ -85,6 +90,7 @@ impl Batch {
         }
         self.last_slot = u32::MAX;
         self.last_t = 0;
+        self.last_start = 0;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -100,9 +106,9 @@ impl Batch {
         [
             (SERIES, &self.series),
             (FLOATS, &self.floats),
-            (HISTOGRAMS, &self.histograms),
             (EXEMPLARS, &self.exemplars),
             (METADATA, &self.metadata),
+            (STARTED_HISTOGRAMS, &self.histograms),
         ]
     }
 
@@ -124,7 +130,7 @@ impl Batch {
     }
 
     #[inline]
-    pub(crate) fn float(&mut self, slot: u32, t_ms: i64, value: f64) {
+    pub(crate) fn float(&mut self, slot: u32, t_ms: i64, start_ms: i64, value: f64) {
         let out = &mut self.floats;
         let slot_mode = if slot == self.last_slot.wrapping_add(1) {
             SLOT_NEXT
@@ -141,12 +147,23 @@ impl Batch {
             None if value.to_bits() == STALE_NAN_BITS => VALUE_STALE,
             None => VALUE_BITS,
         };
-        out.push(slot_mode | time_mode | value_mode);
+        let start_mode = if start_ms == 0 {
+            0
+        } else if start_ms == self.last_start {
+            START_SAME
+        } else {
+            START_DELTA
+        };
+        out.push(slot_mode | time_mode | value_mode | start_mode);
         if slot_mode == SLOT_DELTA {
             put_ivarint(out, i64::from(slot) - i64::from(self.last_slot));
         }
         if time_mode == TIME_DELTA {
             put_ivarint(out, t_ms.wrapping_sub(self.last_t));
+        }
+        if start_mode == START_DELTA {
+            put_ivarint(out, start_ms.wrapping_sub(self.last_start));
+            self.last_start = start_ms;
         }
         match value_mode {
             VALUE_INTEGER => put_ivarint(out, integer.unwrap_or(0)),
@@ -157,9 +174,16 @@ impl Batch {
         self.last_t = t_ms;
     }
 
-    pub(crate) fn histogram(&mut self, slot: u32, t_ms: i64, value: &NativeHistogram) {
+    pub(crate) fn histogram(
+        &mut self,
+        slot: u32,
+        t_ms: i64,
+        start_ms: i64,
+        value: &NativeHistogram,
+    ) {
         put_uvarint(&mut self.histograms, u64::from(slot));
         put_ivarint(&mut self.histograms, t_ms);
+        put_ivarint(&mut self.histograms, start_ms);
         histogram::encode_one(&mut self.histograms, value, None);
     }
 
@@ -189,12 +213,12 @@ impl Batch {
     }
 }
 
-/// What takes in a record's content, in the order series, floats, histograms, exemplars, metadata.
+/// What takes in a record's content, in the order series, floats, exemplars, metadata, histograms.
 pub(crate) trait Visitor {
     fn run(&mut self, run: u32);
     fn series(&mut self, definition: Definition);
-    fn float(&mut self, slot: u32, t_ms: i64, value: f64);
-    fn histogram(&mut self, slot: u32, t_ms: i64, value: Arc<NativeHistogram>);
+    fn float(&mut self, slot: u32, t_ms: i64, start_ms: i64, value: f64);
+    fn histogram(&mut self, slot: u32, t_ms: i64, start_ms: i64, value: Arc<NativeHistogram>);
     fn exemplar(&mut self, slot: u32, exemplar: Exemplar);
     fn metadata(&mut self, name: String, metadata: Metadata);
 }
@@ -207,7 +231,7 @@ pub(crate) fn read(payload: &[u8], visitor: &mut impl Visitor) -> Result<(), Dam
     let mut last_tag = 0;
     while !reader.is_empty() {
         let tag = reader.byte()?;
-        if tag <= last_tag || tag > METADATA {
+        if tag <= last_tag || tag > STARTED_HISTOGRAMS {
             return Err(Damaged("unknown or repeated section"));
         }
         last_tag = tag;
@@ -215,11 +239,13 @@ pub(crate) fn read(payload: &[u8], visitor: &mut impl Visitor) -> Result<(), Dam
         match tag {
             SERIES => read_series(&mut section, visitor)?,
             FLOATS => read_floats(&mut section, visitor)?,
-            HISTOGRAMS => {
+            HISTOGRAMS | STARTED_HISTOGRAMS => {
                 while !section.is_empty() {
                     let (slot, t_ms) = (read_slot(&mut section)?, section.ivarint()?);
+                    let started = tag == STARTED_HISTOGRAMS;
+                    let start_ms = if started { section.ivarint()? } else { 0 };
                     let value = histogram::decode_one(&mut section, None)?;
-                    visitor.histogram(slot, t_ms, Arc::new(value));
+                    visitor.histogram(slot, t_ms, start_ms, Arc::new(value));
                 }
             }
             EXEMPLARS => read_exemplars(&mut section, visitor)?,
@@ -267,10 +293,10 @@ fn read_series(section: &mut Reader<'_>, visitor: &mut impl Visitor) -> Result<(
 }
 
 fn read_floats(section: &mut Reader<'_>, visitor: &mut impl Visitor) -> Result<(), Damaged> {
-    let (mut slot, mut t_ms) = (u32::MAX, 0i64);
+    let (mut slot, mut t_ms, mut last_start) = (u32::MAX, 0i64, 0i64);
     while !section.is_empty() {
         let control = section.byte()?;
-        if control & !(SLOT_MASK | TIME_DELTA | VALUE_MASK) != 0 {
+        if control & !(SLOT_MASK | TIME_DELTA | VALUE_MASK | START_MASK) != 0 {
             return Err(Damaged("unknown sample flags"));
         }
         slot = match control & SLOT_MASK {
@@ -283,13 +309,22 @@ fn read_floats(section: &mut Reader<'_>, visitor: &mut impl Visitor) -> Result<(
         if control & TIME_DELTA != 0 {
             t_ms = t_ms.wrapping_add(section.ivarint()?);
         }
+        let start_ms = match control & START_MASK {
+            0 => 0,
+            START_SAME => last_start,
+            START_DELTA => {
+                last_start = last_start.wrapping_add(section.ivarint()?);
+                last_start
+            }
+            _ => return Err(Damaged("unknown sample flags")),
+        };
         let value = match control & VALUE_MASK {
             VALUE_ZERO => 0.0,
             VALUE_INTEGER => section.ivarint()? as f64,
             VALUE_STALE => f64::from_bits(STALE_NAN_BITS),
             _ => f64::from_bits(section.u64()?),
         };
-        visitor.float(slot, t_ms, value);
+        visitor.float(slot, t_ms, start_ms, value);
     }
     Ok(())
 }
@@ -318,8 +353,8 @@ mod tests {
     #[derive(Debug, Default, PartialEq)]
     struct Seen {
         series: Vec<Definition>,
-        floats: Vec<(u32, i64, u64)>,
-        histograms: usize,
+        floats: Vec<(u32, i64, i64, u64)>,
+        histograms: Vec<(u32, i64, i64)>,
         exemplars: Vec<(u32, Exemplar)>,
         metadata: Vec<(String, Metadata)>,
     }
@@ -331,11 +366,11 @@ mod tests {
         fn series(&mut self, definition: Definition) {
             self.series.push(definition);
         }
-        fn float(&mut self, slot: u32, t_ms: i64, value: f64) {
-            self.floats.push((slot, t_ms, value.to_bits()));
+        fn float(&mut self, slot: u32, t_ms: i64, start_ms: i64, value: f64) {
+            self.floats.push((slot, t_ms, start_ms, value.to_bits()));
         }
-        fn histogram(&mut self, _: u32, _: i64, _: Arc<NativeHistogram>) {
-            self.histograms += 1;
+        fn histogram(&mut self, slot: u32, t_ms: i64, start_ms: i64, _: Arc<NativeHistogram>) {
+            self.histograms.push((slot, t_ms, start_ms));
         }
         fn exemplar(&mut self, slot: u32, exemplar: Exemplar) {
             self.exemplars.push((slot, exemplar));
@@ -348,7 +383,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_batch_round_trips(
-            floats in proptest::collection::vec((0u32..50, any::<i64>(), any::<u64>()), 0..60),
+            floats in proptest::collection::vec((0u32..50, any::<i64>(), prop_oneof![Just(0), Just(7), any::<i64>()], any::<u64>()), 0..60),
             integers in proptest::collection::vec((any::<u32>(), any::<i32>()), 0..60),
         ) {
             let mut batch = Batch::new(77);
@@ -356,16 +391,16 @@ mod tests {
             let labels = Labels::from_pairs([("__name__", "up")]);
             batch.define(7, Some(-3), true, &labels);
             expected.series.push(Definition { slot: 7, last_t: Some(-3), overflow: true, labels: labels.clone() });
-            for (slot, t, bits) in floats {
-                batch.float(slot, t, f64::from_bits(bits));
-                expected.floats.push((slot, t, bits));
+            for (slot, t, start, bits) in floats {
+                batch.float(slot, t, start, f64::from_bits(bits));
+                expected.floats.push((slot, t, start, bits));
             }
             for (slot, value) in integers {
-                batch.float(slot, 5, f64::from(value));
-                expected.floats.push((slot, 5, f64::from(value).to_bits()));
+                batch.float(slot, 5, 0, f64::from(value));
+                expected.floats.push((slot, 5, 0, f64::from(value).to_bits()));
             }
-            batch.histogram(1, 2, &NativeHistogram::default());
-            expected.histograms = 1;
+            batch.histogram(1, 2, -3, &NativeHistogram::default());
+            expected.histograms.push((1, 2, -3));
             let exemplar = Exemplar { labels, value: 0.25, t_ms: 9 };
             batch.exemplar(7, &exemplar);
             expected.exemplars.push((7, exemplar));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use model::{Labels, NativeHistogram, Points, Value};
 
-use crate::chunk::{self, Times};
+use crate::chunk::{self, HistogramAt, Times};
 use crate::frames::{self, Frames};
 use crate::merge::{self, Run};
 use crate::wire::{Damaged, Reader};
@@ -41,6 +41,8 @@ pub(crate) struct Series {
     irregular: Option<Box<[i64; OPEN]>>,
     open_first: i64,
     open_step: i64,
+    /// When the samples in `open` began to count, 0 for unknown: one time for all of them.
+    open_start: i64,
     /// The newest sample in order; means nothing while `has_last` is false.
     last_t: i64,
     extra: Option<Box<Extra>>,
@@ -59,8 +61,9 @@ pub(crate) struct Series {
 /// What few series have.
 #[derive(Debug, Default)]
 struct Extra {
-    histograms: Vec<(i64, Arc<NativeHistogram>)>,
-    late: Vec<(i64, Value)>,
+    histograms: Vec<HistogramAt>,
+    /// Time, start time, value.
+    late: Vec<(i64, i64, Value)>,
 }
 
 // === impl Series ===
@@ -74,6 +77,7 @@ impl Series {
             irregular: None,
             open_first: 0,
             open_step: 0,
+            open_start: 0,
             last_t: 0,
             extra: None,
             generation,
@@ -111,7 +115,7 @@ impl Series {
     /// Bytes on the heap, labels and index left out.
     pub(crate) fn heap_bytes(&self) -> usize {
         let extra = self.extra.as_ref().map_or(0, |e| {
-            size_of::<Extra>() + 16 * e.histograms.capacity() + 24 * e.late.capacity()
+            size_of::<Extra>() + 24 * e.histograms.capacity() + 32 * e.late.capacity()
         });
         self.closed.capacity()
             + self.open.capacity() * 8
@@ -133,11 +137,15 @@ impl Series {
         Outcome::Appended
     }
 
-    /// Adds a float.
+    /// Adds a float that began to count at `start` (0: unknown).
     #[inline]
-    pub(crate) fn push_float(&mut self, t: i64, value: f64, window_ms: i64) -> Outcome {
+    pub(crate) fn push_float(&mut self, t: i64, start: i64, value: f64, window_ms: i64) -> Outcome {
         if !self.is_in_order(t) {
-            return self.push_late(t, Value::Float(value), window_ms);
+            return self.push_late((t, start, Value::Float(value)), window_ms);
+        }
+        if start != self.open_start {
+            self.close_floats();
+            self.open_start = start;
         }
         if self.extra.is_some() {
             self.close_histograms();
@@ -161,15 +169,16 @@ impl Series {
     pub(crate) fn push_histogram(
         &mut self,
         t: i64,
+        start: i64,
         value: Arc<NativeHistogram>,
         window_ms: i64,
     ) -> Outcome {
         if !self.is_in_order(t) {
-            return self.push_late(t, Value::Histogram(value), window_ms);
+            return self.push_late((t, start, Value::Histogram(value)), window_ms);
         }
         self.close_floats();
         let extra = self.extra.get_or_insert_default();
-        extra.histograms.push((t, value));
+        extra.histograms.push((t, start, value));
         let full = extra.histograms.len() >= OPEN;
         self.last_t = t;
         self.has_last = true;
@@ -180,14 +189,15 @@ impl Series {
     }
 
     #[cold]
-    fn push_late(&mut self, t: i64, value: Value, window_ms: i64) -> Outcome {
+    fn push_late(&mut self, sample: (i64, i64, Value), window_ms: i64) -> Outcome {
+        let t = sample.0;
         let outcome = self.judge_late(t, window_ms);
         if outcome != Outcome::Appended {
             return outcome;
         }
         let late = &mut self.extra.get_or_insert_default().late;
-        let at = late.partition_point(|(other, _)| *other < t);
-        late.insert(at, (t, value));
+        let at = late.partition_point(|(other, _, _)| *other < t);
+        late.insert(at, sample);
         if late.len() >= LATE {
             self.close_late();
         }
@@ -237,7 +247,8 @@ impl Series {
             },
         };
         let mut chunk = Vec::with_capacity(64);
-        chunk::encode_floats(&mut chunk, times, &self.open);
+        let starts = [self.open_start; OPEN];
+        chunk::encode_floats(&mut chunk, times, &starts[..count], &self.open);
         frames::append(&mut self.closed, &chunk);
         self.open.clear();
         self.irregular = None;
@@ -260,8 +271,8 @@ impl Series {
         let Some(extra) = &mut self.extra else { return };
         self.has_late_chunks |= !extra.late.is_empty();
         let mut points = Points::default();
-        for (t, value) in extra.late.drain(..) {
-            points.push(t, value);
+        for (t, start, value) in extra.late.drain(..) {
+            push(&mut points, t, start, value);
         }
         let closed = &mut self.closed;
         chunk::encode_points(&points, LATE, |c| frames::append(closed, c));
@@ -322,6 +333,9 @@ impl Series {
                 let t = self.open_time(index);
                 if t >= start && t <= end {
                     run.push_float(t, *value);
+                    if self.open_start != 0 {
+                        run.set_last_start(self.open_start);
+                    }
                 }
             }
         }
@@ -333,17 +347,26 @@ impl Series {
     }
 }
 
+/// Appends a sample with its start time.
+fn push(points: &mut Points, t: i64, start: i64, value: Value) {
+    points.push(t, value);
+    if start != 0 {
+        points.set_last_start(start);
+    }
+}
+
 // === impl Extra ===
 
 impl Extra {
     fn collect(&self, start: i64, end: i64, runs: &mut Vec<Run>) {
         let inside = |t: i64| (start..=end).contains(&t);
-        for (t, h) in self.histograms.iter().filter(|h| inside(h.0)) {
-            merge::last_run_before(runs, *t).push_histogram(*t, Arc::clone(h));
+        for (t, start, h) in self.histograms.iter().filter(|h| inside(h.0)) {
+            let run = merge::last_run_before(runs, *t);
+            push(run, *t, *start, Value::Histogram(Arc::clone(h)));
         }
         let mut late = Points::default();
-        for (t, value) in self.late.iter().filter(|l| inside(l.0)) {
-            late.push(*t, value.clone());
+        for (t, start, value) in self.late.iter().filter(|l| inside(l.0)) {
+            push(&mut late, *t, *start, value.clone());
         }
         runs.push(late);
     }
@@ -371,7 +394,7 @@ mod tests {
         let mut series = new();
         let all: Vec<(i64, f64)> = (0..100).map(|i| (i * 10 + i % 3, i as f64 / 4.0)).collect();
         for (t, v) in &all {
-            assert_eq!(series.push_float(*t, *v, WINDOW), Outcome::Appended);
+            assert_eq!(series.push_float(*t, 0, *v, WINDOW), Outcome::Appended);
         }
         assert_eq!(read(&series, i64::MIN, i64::MAX), all);
         assert_eq!(read(&series, 500, 509), [(502, 12.5)]);
@@ -382,13 +405,13 @@ mod tests {
     fn late_samples_are_merged_and_duplicates_refused() {
         let mut series = new();
         for i in 0..40 {
-            series.push_float(i * 10, i as f64, WINDOW);
+            series.push_float(i * 10, 0, i as f64, WINDOW);
         }
-        assert_eq!(series.push_float(55, 5.5, WINDOW), Outcome::Appended);
-        assert_eq!(series.push_float(55, 6.5, WINDOW), Outcome::Duplicate);
-        assert_eq!(series.push_float(50, 9.0, WINDOW), Outcome::Duplicate);
-        assert_eq!(series.push_float(390, 9.0, WINDOW), Outcome::Duplicate);
-        assert_eq!(series.push_float(5, 9.0, 100), Outcome::TooLate);
+        assert_eq!(series.push_float(55, 0, 5.5, WINDOW), Outcome::Appended);
+        assert_eq!(series.push_float(55, 0, 6.5, WINDOW), Outcome::Duplicate);
+        assert_eq!(series.push_float(50, 0, 9.0, WINDOW), Outcome::Duplicate);
+        assert_eq!(series.push_float(390, 0, 9.0, WINDOW), Outcome::Duplicate);
+        assert_eq!(series.push_float(5, 0, 9.0, 100), Outcome::TooLate);
         assert_eq!(read(&series, 50, 60), [(50, 5.0), (55, 5.5), (60, 6.0)]);
         assert_eq!(read(&series, 51, 59), [(55, 5.5)]);
     }
@@ -396,11 +419,11 @@ mod tests {
     #[test]
     fn many_late_samples_become_chunks() {
         let mut series = new();
-        series.push_float(10_000, 0.0, WINDOW);
+        series.push_float(10_000, 0, 0.0, WINDOW);
         for i in (0..300).rev() {
-            assert_eq!(series.push_float(i, i as f64, WINDOW), Outcome::Appended);
+            assert_eq!(series.push_float(i, 0, i as f64, WINDOW), Outcome::Appended);
         }
-        assert_eq!(series.push_float(7, 1.0, WINDOW), Outcome::Duplicate);
+        assert_eq!(series.push_float(7, 0, 1.0, WINDOW), Outcome::Duplicate);
         let all = read(&series, 0, 20_000);
         assert_eq!(all.len(), 301);
         assert!(all.windows(2).all(|w| w[0].0 < w[1].0));
@@ -410,10 +433,10 @@ mod tests {
     fn kinds_mix_and_a_cut_hands_out_everything() {
         let mut series = new();
         let h = Arc::new(NativeHistogram::default());
-        series.push_float(1, 1.0, WINDOW);
-        series.push_histogram(2, Arc::clone(&h), WINDOW);
-        series.push_float(3, 3.0, WINDOW);
-        series.push_float(0, 0.5, WINDOW);
+        series.push_float(1, 0, 1.0, WINDOW);
+        series.push_histogram(2, 0, Arc::clone(&h), WINDOW);
+        series.push_float(3, 0, 3.0, WINDOW);
+        series.push_float(0, 0, 0.5, WINDOW);
         let mut runs = Vec::new();
         series.collect(0, 9, &mut runs).expect("own bytes");
         let points = merge::merge(runs);

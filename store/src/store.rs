@@ -214,7 +214,9 @@ fn replay(
     recovery.orphans = replay.orphans;
     let budget = &options.write_budget;
     let mut wal = match last {
-        Some((seq, scan)) if scan.good_end > 0 && seq >= covered => {
+        Some((seq, scan))
+            if scan.good_end > 0 && seq >= covered && scan.version == wal::VERSION =>
+        {
             bytes -= scan.good_end;
             Wal::resume(dir, seq, &scan, budget)?
         }

@@ -13,7 +13,8 @@ use crate::error::StoreError;
 use crate::wire::{Damaged, Reader};
 
 const MAGIC: &[u8; 8] = b"NINESWAL";
-const VERSION: u32 = 1;
+/// Version 2 brought start times; version 1 is still read, and never appended to.
+pub(crate) const VERSION: u32 = 2;
 /// Bytes of a segment's header.
 pub(crate) const SEGMENT_HEADER: usize = 28;
 const RECORD_MAGIC: u8 = 0x9e;
@@ -50,6 +51,8 @@ pub(crate) struct Scan {
     /// Where the last good record ends; 0 when the header is not one.
     pub(crate) good_end: u64,
     pub(crate) salt: u32,
+    /// The version in the header.
+    pub(crate) version: u32,
 }
 
 pub(crate) fn segment_path(dir: &Path, seq: u64) -> PathBuf {
@@ -194,8 +197,12 @@ pub(crate) fn create_with_header(
 }
 
 fn segment_header(seq: u64, salt: u32) -> Vec<u8> {
+    header_of(VERSION, seq, salt)
+}
+
+fn header_of(version: u32, seq: u64, salt: u32) -> Vec<u8> {
     let mut header = MAGIC.to_vec();
-    header.extend_from_slice(&VERSION.to_le_bytes());
+    header.extend_from_slice(&version.to_le_bytes());
     header.extend_from_slice(&salt.to_le_bytes());
     header.extend_from_slice(&seq.to_le_bytes());
     let crc = crc32fast::hash(&header);
@@ -235,11 +242,11 @@ fn record_crc(kind: u8, salt: u32, payload: &[u8]) -> u32 {
 /// Reads a segment's records in order, past damaged stretches. `visit` gets each record's kind and payload.
 pub(crate) fn scan(bytes: &[u8], expected_seq: u64, mut visit: impl FnMut(u8, &[u8])) -> Scan {
     let mut scan = Scan::default();
-    let Ok(salt) = read_segment_header(bytes, expected_seq) else {
+    let Ok((version, salt)) = read_segment_header(bytes, expected_seq) else {
         scan.damaged_bytes = bytes.len() as u64;
         return scan;
     };
-    scan.salt = salt;
+    (scan.version, scan.salt) = (version, salt);
     let mut at = SEGMENT_HEADER;
     scan.good_end = at as u64;
     let mut bad_since: Option<usize> = None;
@@ -264,17 +271,20 @@ pub(crate) fn scan(bytes: &[u8], expected_seq: u64, mut visit: impl FnMut(u8, &[
     scan
 }
 
-fn read_segment_header(bytes: &[u8], expected_seq: u64) -> Result<u32, Damaged> {
+/// The version and the salt.
+fn read_segment_header(bytes: &[u8], expected_seq: u64) -> Result<(u32, u32), Damaged> {
     let mut reader = Reader::new(bytes);
     let header = reader.clone().take(SEGMENT_HEADER - 4)?;
-    if reader.take(8)? != MAGIC || reader.u32()? != VERSION {
+    let magic = reader.take(8)?;
+    let version = reader.u32()?;
+    if magic != MAGIC || !(1..=VERSION).contains(&version) {
         return Err(Damaged("not a log segment of this version"));
     }
     let salt = reader.u32()?;
     if reader.u64()? != expected_seq || reader.u32()? != crc32fast::hash(header) {
         return Err(Damaged("the segment's header is damaged"));
     }
-    Ok(salt)
+    Ok((version, salt))
 }
 
 fn read_record(bytes: &[u8], salt: u32) -> Result<(u8, &[u8]), Damaged> {
@@ -331,6 +341,15 @@ mod tests {
         let (records, scan) = read(&flipped);
         assert_eq!(records, [b"one".to_vec(), b"three".to_vec()]);
         assert_eq!((scan.damaged, scan.damaged_bytes), (1, 13));
+    }
+
+    #[test]
+    fn version_1_is_read_and_a_later_one_is_not() {
+        for (version, readable) in [(0, false), (1, true), (2, true), (3, false)] {
+            let scan = scan(&header_of(version, 3, 99), 3, |_, _| {});
+            assert_eq!(scan.good_end > 0, readable, "{version}");
+            assert_eq!(scan.version, if readable { version } else { 0 });
+        }
     }
 
     proptest! {

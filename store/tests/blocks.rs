@@ -282,7 +282,8 @@ fn every_kind_of_sample_survives_every_stage() {
             let t = round * 1_000 + k;
             let sample = if k % 7 == 3 {
                 expected.push_histogram(t, histogram(t));
-                SampleRef::histogram(&series, t, histogram(t))
+                expected.set_last_start(round * 900 + 1);
+                SampleRef::histogram(&series, t, histogram(t)).started(round * 900 + 1)
             } else {
                 let v = odd[(k % 11) as usize % odd.len()];
                 expected.push_float(t, v);
@@ -308,6 +309,7 @@ fn every_kind_of_sample_survives_every_stage() {
         let points = &found[0].points;
         assert_eq!(points.t_ms, expected.t_ms);
         assert_eq!(points.histograms, expected.histograms);
+        assert_eq!(points.start_ms, expected.start_ms);
         let bits = |p: &model::Points| -> Vec<u64> {
             (0..p.len())
                 .filter(|i| p.histogram(*i).is_none())

@@ -53,7 +53,20 @@ fn value(raw: i32, series: u8) -> f64 {
     }
 }
 
-type Reference = BTreeMap<u8, BTreeMap<i64, u64>>;
+/// When a sample that is appended by labels says it began to count: never, in runs, now and then.
+fn start(t: i64, series: u8) -> i64 {
+    match series {
+        3 => t / 300 * 300 + 1,
+        4 if t % 2 == 0 => t - 1,
+        _ => 0,
+    }
+}
+
+/// Time, then bits and start time.
+type Sample = (i64, (u64, i64));
+
+/// Series to time to bits and start time.
+type Reference = BTreeMap<u8, BTreeMap<i64, (u64, i64)>>;
 
 fn check(store: &Store, reference: &Reference, start_ms: i64, end_ms: i64) {
     for name in ["m0", "m1"] {
@@ -66,19 +79,16 @@ fn check(store: &Store, reference: &Reference, start_ms: i64, end_ms: i64) {
         };
         let mut read = BTreeMap::new();
         for series in store.select(&request).expect("readable") {
-            let points: Vec<(i64, u64)> = series
-                .points
-                .t_ms
-                .iter()
-                .copied()
-                .zip(series.points.values.iter().map(|v| v.to_bits()))
+            let p = &series.points;
+            let points: Vec<Sample> = (0..p.len())
+                .map(|i| (p.t_ms[i], (p.values[i].to_bits(), p.start(i))))
                 .collect();
             assert!(
                 read.insert(series.labels, points).is_none(),
                 "a series came twice"
             );
         }
-        let expected: BTreeMap<Labels, Vec<(i64, u64)>> = reference
+        let expected: BTreeMap<Labels, Vec<Sample>> = reference
             .iter()
             .filter(|(s, _)| labels(**s).name() == name)
             .map(|(s, all)| {
@@ -106,10 +116,12 @@ fn run(steps: Vec<Step>) {
                 let refs: Vec<SampleRef<'_>> = samples
                     .iter()
                     .zip(&all)
-                    .map(|((s, t, v), l)| SampleRef::float(l, *t, value(*v, *s)))
+                    .map(|((s, t, v), l)| {
+                        SampleRef::float(l, *t, value(*v, *s)).started(start(*t, *s))
+                    })
                     .collect();
                 store.append(&refs).expect("appends");
-                note(&mut reference, &samples);
+                note(&mut reference, &samples, start);
             }
             Step::AppendIds(samples) => {
                 let ids: Vec<IdSample> = samples
@@ -122,7 +134,7 @@ fn run(steps: Vec<Step>) {
                     .collect();
                 let report = store.append_ids(&ids).expect("appends");
                 assert!(report.stale_ids.is_empty());
-                note(&mut reference, &samples);
+                note(&mut reference, &samples, |_, _| 0);
             }
             Step::Compact => store.compact(0).expect("compacts"),
             Step::Maintain => store.maintain(1).expect("maintains"),
@@ -143,10 +155,12 @@ fn run(steps: Vec<Step>) {
     }
 }
 
-fn note(reference: &mut Reference, samples: &[(u8, i64, i32)]) {
+fn note(reference: &mut Reference, samples: &[(u8, i64, i32)], start: fn(i64, u8) -> i64) {
     for (s, t, v) in samples {
         let series = reference.entry(*s).or_default();
-        series.entry(*t).or_insert(value(*v, *s).to_bits());
+        series
+            .entry(*t)
+            .or_insert((value(*v, *s).to_bits(), start(*t, *s)));
     }
 }
 

@@ -98,6 +98,7 @@ impl Durations {
             out.push(Sample {
                 labels: native.clone(),
                 t_ms,
+                start_ms: 0,
                 value: Value::Histogram(Arc::new(self.histogram.to_native())),
             });
         }

@@ -74,6 +74,7 @@ fn write_classic(
     out: &mut Translated,
 ) -> Result<(), WireError> {
     let t_ms = common.time(now_ms, out);
+    let start_ms = origin.start(common);
     let stale = common.nothing_recorded();
     let or_stale = |v: f64| if stale { stale_nan() } else { v };
     let bucket = origin.labels(common, "_bucket")?;
@@ -94,14 +95,14 @@ fn write_classic(
             }
             !here
         });
-        out.float(labels, t_ms, or_stale(cumulative as f64));
+        out.started(labels, t_ms, start_ms, or_stale(cumulative as f64));
     }
     if has_sum {
         let labels = origin.labels(common, "_sum")?;
-        out.float(labels, t_ms, or_stale(histogram.sum));
+        out.started(labels, t_ms, start_ms, or_stale(histogram.sum));
     }
     let labels = origin.labels(common, "_count")?;
-    out.float(labels, t_ms, or_stale(histogram.count as f64));
+    out.started(labels, t_ms, start_ms, or_stale(histogram.count as f64));
     out.points += 1;
     Ok(())
 }
@@ -153,6 +154,7 @@ pub(super) fn exponential(
     out.samples.push(Sample {
         labels,
         t_ms,
+        start_ms: origin.start(&common),
         value: Value::Histogram(Arc::new(native(&histogram))),
     });
     out.points += 1;

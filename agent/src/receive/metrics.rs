@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use model::source::{Exemplar, Metadata};
-use model::{Labels, LabelsBuilder, METRIC_NAME, Value, stale_nan};
+use model::{Labels, LabelsBuilder, METRIC_NAME, stale_nan};
 
 use super::attributes::{self, lossy};
 use super::deltas::Deltas;
@@ -60,6 +60,8 @@ pub(super) struct Origin<'a> {
     pub resource: &'a ResourceLabels,
     pub name: String,
     pub delta: bool,
+    /// Whether its points count from a start on.
+    pub counts: bool,
 }
 
 /// The labels that every series of a resource carries.
@@ -205,6 +207,7 @@ impl Translator {
             resource,
             name: metric_name(&name, &unit, kind),
             delta: temporality == 1,
+            counts: matches!(kind, Kind::Counter | Kind::Distribution),
         };
         if origin.name.is_empty() {
             out.rejected += points.len() as u64;
@@ -264,7 +267,7 @@ impl Translator {
             }
         }
         out.exemplars_of(&labels, &common)?;
-        out.samples.push(Sample::float(labels, t_ms, value));
+        out.started(labels, t_ms, origin.start(&common), value);
         out.points += 1;
         Ok(())
     }
@@ -294,6 +297,15 @@ pub fn check(request: &[u8]) -> Result<(), WireError> {
 // === impl of the parts ===
 
 impl Origin<'_> {
+    /// When a point began to count, 0 when that is not known: what deltas add up to began at some other time.
+    pub(super) fn start(&self, common: &Common<'_>) -> i64 {
+        if self.counts && !self.delta {
+            common.start_ms
+        } else {
+            0
+        }
+    }
+
     /// The labels of a point's series: resource, attributes and the name with `suffix`.
     pub(super) fn labels(&self, common: &Common<'_>, suffix: &str) -> Result<Labels, WireError> {
         let mut builder = self.resource.base.clone();
@@ -362,11 +374,13 @@ impl Translated {
     }
 
     pub(super) fn float(&mut self, labels: Labels, t_ms: i64, value: f64) {
-        self.samples.push(Sample {
-            labels,
-            t_ms,
-            value: Value::Float(value),
-        });
+        self.started(labels, t_ms, 0, value);
+    }
+
+    /// A float that began to count at `start_ms`.
+    pub(super) fn started(&mut self, labels: Labels, t_ms: i64, start_ms: i64, value: f64) {
+        self.samples
+            .push(Sample::float(labels, t_ms, value).started(start_ms));
     }
 }
 

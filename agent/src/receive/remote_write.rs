@@ -103,6 +103,7 @@ fn series(message: &[u8], out: &mut Write) -> Result<(), WriteError> {
         out.samples.push(Sample {
             labels,
             t_ms,
+            start_ms: 0,
             value,
         });
     }

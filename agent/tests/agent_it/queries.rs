@@ -266,6 +266,38 @@ async fn otlp_metrics_become_series_with_prometheus_names() {
     started.stop().await;
 }
 
+/// What OTLP says about when counting began goes to the store, and to those queries that know what to do with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn start_times_travel_from_otlp_to_promql() {
+    let started = start_with(|config| config.query.experimental = true).await;
+    let mut client = MetricsServiceClient::connect(started.grpc()).await.unwrap();
+    let at = now_ns() / 1_000_000_000 * 1_000_000_000;
+    let began = at - 7_000_000_000;
+    let of = |temporality: i32| {
+        let mut point = number(Value::AsInt(5), at);
+        point.start_time_unix_nano = began;
+        Data::Sum(Sum {
+            data_points: vec![point],
+            aggregation_temporality: temporality,
+            is_monotonic: true,
+        })
+    };
+    client
+        .export(request(vec![
+            metric("counted", "", of(2)),
+            metric("added", "", of(1)),
+        ]))
+        .await
+        .unwrap();
+    let seconds = |ns: u64| (ns / 1_000_000_000).to_string();
+    assert_eq!(
+        value(&started, "start_timestamp(counted_total)").await,
+        seconds(began)
+    );
+    assert_eq!(value(&started, "start_timestamp(added_total)").await, "0");
+    started.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_answers_as_prometheus_does() {
     let started = start().await;

@@ -58,6 +58,7 @@ async fn remote_read_returns_what_was_written() {
         Sample {
             labels: labels("h", "1"),
             t_ms: now,
+            start_ms: 0,
             value: Value::Histogram(Arc::new(histogram.clone())),
         },
     ];

@@ -203,11 +203,11 @@ impl Visitor for Tally<'_> {
     fn series(&mut self, _: Definition) {
         self.0.series += 1;
     }
-    fn float(&mut self, _: u32, t_ms: i64, _: f64) {
+    fn float(&mut self, _: u32, t_ms: i64, _: i64, _: f64) {
         self.0.floats += 1;
         self.cover(t_ms);
     }
-    fn histogram(&mut self, _: u32, t_ms: i64, _: std::sync::Arc<model::NativeHistogram>) {
+    fn histogram(&mut self, _: u32, t_ms: i64, _: i64, _: std::sync::Arc<model::NativeHistogram>) {
         self.0.histograms += 1;
         self.cover(t_ms);
     }

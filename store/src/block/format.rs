@@ -6,7 +6,8 @@ use crate::wire::{Damaged, Reader, put_bytes, put_ivarint, put_uvarint};
 
 const MAGIC: &[u8; 8] = b"NINESBLK";
 const END: &[u8; 8] = b"NINESEND";
-const VERSION: u32 = 1;
+/// Version 2 brought start times in chunks; version 1 is still read.
+const VERSION: u32 = 2;
 /// Bytes of the header.
 pub(crate) const HEADER: usize = 24;
 /// Bytes of the trailer.
@@ -133,8 +134,12 @@ fn read_part(reader: &mut Reader<'_>, end: u64) -> Result<Part, Damaged> {
 }
 
 pub(crate) fn header(seq: u64) -> Vec<u8> {
+    header_of(VERSION, seq)
+}
+
+fn header_of(version: u32, seq: u64) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&version.to_le_bytes());
     out.extend_from_slice(&seq.to_le_bytes());
     let crc = crc32fast::hash(&out);
     out.extend_from_slice(&crc.to_le_bytes());
@@ -142,7 +147,7 @@ pub(crate) fn header(seq: u64) -> Vec<u8> {
 }
 
 pub(crate) fn read_header(bytes: &[u8], expected_seq: u64) -> Result<(), Damaged> {
-    if bytes == header(expected_seq) {
+    if (1..=VERSION).any(|version| bytes == header_of(version, expected_seq)) {
         Ok(())
     } else {
         Err(Damaged("not a block of this version, or a damaged header"))

@@ -38,7 +38,7 @@ fn written(dir: &Path, count: usize) -> PathBuf {
                 let times: Vec<i64> = (0..60).map(|k| (c * 60 + k) as i64 * 1000).collect();
                 let values: Vec<f64> = (0..60).map(|k| value(i, c * 60 + k)).collect();
                 let mut chunk = Vec::new();
-                encode_floats(&mut chunk, Times::Listed(&times), &values);
+                encode_floats(&mut chunk, Times::Listed(&times), &[], &values);
                 chunk
             })
             .collect();
