@@ -34,6 +34,9 @@ enum Command {
     Export {
         /// The samples' folder (no agent may be using it)
         dir: PathBuf,
+        /// Only what OpenMetrics 1.0 can say, for other tools: no native histograms, staleness markers, start times
+        #[arg(long)]
+        plain: bool,
     },
     /// Read OpenMetrics text from standard input
     Import {
@@ -94,7 +97,11 @@ pub fn run(args: Args) -> CommandResult {
             ))?;
             Ok(report(&found.problems))
         }
-        Command::Export { dir } => {
+        Command::Export { dir, plain } => {
+            let dialect = match plain {
+                true => store::admin::Dialect::Plain,
+                false => store::admin::Dialect::Whole,
+            };
             let store = store::Store::open(store::StoreOptions::new(dir))?;
             let mut out = BufWriter::new(std::io::stdout().lock());
             let everything = SelectRequest {
@@ -103,17 +110,19 @@ pub fn run(args: Args) -> CommandResult {
                 end_ms: i64::MAX,
                 max_points: usize::MAX,
             };
-            let done = store::admin::export(&store, &everything, &mut out)?;
+            let done = store::admin::export(&store, &everything, dialect, &mut out)?;
             out.flush()?;
             note(&format!(
                 "exported {} samples of {} series",
                 done.samples, done.series
             ));
-            if done.histograms > 0 {
-                note(&format!(
-                    "left out {} native histograms, which the text format has no form for",
-                    done.histograms
-                ));
+            let left = [
+                (done.histograms, "native histograms"),
+                (done.stale, "staleness markers"),
+                (done.starts, "start times"),
+            ];
+            for (count, what) in left.into_iter().filter(|(count, _)| *count > 0) {
+                note(&format!("left out {count} {what} (--plain)"));
             }
             Ok(Outcome::Good)
         }

@@ -11,4 +11,4 @@ pub use inspect::{
     BlockReport, EncodingReport, Inspection, LogReport, Problem, Verification, inspect, verify,
 };
 pub use snapshot::SnapshotReport;
-pub use text::{ExportReport, ImportReport, export, import};
+pub use text::{Dialect, ExportReport, ImportReport, export, import};
