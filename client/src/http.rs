@@ -171,6 +171,37 @@ impl Client {
         })
     }
 
+    /// A call whose answer has no envelope, such as Alertmanager's; `body` is JSON. Errors when the answer is no success.
+    pub(crate) async fn plain(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Vec<u8>, ClientError> {
+        let url = format!("{}{path}", self.base);
+        let mut request = self.request(method, &url)?;
+        if let Some(body) = body {
+            request = request
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(body);
+        }
+        let response = self.send(request).await?;
+        let status = response.status();
+        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+            let base = self.base.clone();
+            return Err(ClientError::Unauthorized { base });
+        }
+        let bytes = self.body(&url, response).await?;
+        if status.is_success() {
+            return Ok(bytes);
+        }
+        Err(ClientError::Refused {
+            kind: "refused".into(),
+            message: serde_json::from_slice(&bytes).unwrap_or_else(|_| shown(&bytes)),
+            status: status.as_u16(),
+        })
+    }
+
     fn request(&self, method: Method, url: &str) -> Result<RequestBuilder, ClientError> {
         let bad = |reason: String| ClientError::BadUrl {
             base: self.base.clone(),

@@ -49,6 +49,11 @@ fn main() {
                     .iter_mut()
                     .for_each(|(_, l)| l.rotate_left(1));
                 data.traffic = Some(1_200.0 + frame as f64);
+                // A map's columns complete every few seconds only.
+                if let Some(heat) = data.heat.as_mut().filter(|_| frame % 7 == 0) {
+                    heat.columns.rotate_left(1);
+                }
+                data.logs.rotate_right(1);
                 app.now_ms += 1_000;
                 app.answered_ms = app.now_ms;
                 let start = Instant::now();

@@ -3,6 +3,7 @@
 //! Owns the pure core of the terminal. Must not know clocks (the time comes in events), terminals or the network.
 
 use crossterm::event::{KeyCode, KeyModifiers};
+use model::log::Severity;
 use model::slo::SloStatus;
 use model::span::TraceId;
 
@@ -51,6 +52,21 @@ pub enum Link {
     },
 }
 
+/// What is chosen on the screens that show one of many.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Pick {
+    /// Latency: service and route; none for all routes.
+    pub route: Option<(String, String)>,
+    /// Dashboards: which one.
+    pub board: usize,
+    /// Logs: text in bodies.
+    pub search: String,
+    /// Logs: the least severity.
+    pub severity: Option<Severity>,
+    /// Logs: only this trace's.
+    pub log_trace: Option<TraceId>,
+}
+
 /// What to fetch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
@@ -66,6 +82,10 @@ pub struct Request {
     pub window: String,
     /// The opened trace.
     pub trace: Option<TraceId>,
+    /// What is chosen.
+    pub pick: Pick,
+    /// The part of the heat map that is known: its name, its columns' width and its end, milliseconds.
+    pub heat: Option<(String, i64, i64)>,
 }
 
 /// What happens.
@@ -94,7 +114,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Fetch, off the draw path.
-    Fetch(Request),
+    Fetch(Box<Request>),
     /// Leave.
     Quit,
 }
@@ -130,6 +150,12 @@ pub struct App {
     pub row: usize,
     /// The opened trace.
     pub trace: Option<TraceId>,
+    /// What is chosen.
+    pub pick: Pick,
+    /// Whether the selected panel fills the screen.
+    pub zoomed: bool,
+    /// The screen that the last answer is for.
+    pub answered: Option<Screen>,
     /// Columns of the terminal, for clicks.
     pub width: u16,
     number: u64,
@@ -157,6 +183,9 @@ impl App {
             typing: false,
             row: 0,
             trace: None,
+            pick: Pick::default(),
+            zoomed: false,
+            answered: None,
             width: 80,
             number: 0,
             in_flight: false,
@@ -172,9 +201,13 @@ impl App {
         ExitStatus::of(slos)
     }
 
-    /// Milliseconds between two fetches.
+    /// Milliseconds between two fetches. A dashboard asks many queries, and changes slowly.
     fn refresh_ms(&self) -> i64 {
-        i64::try_from(self.options.refresh.as_millis()).map_or(1_000, |ms| ms.max(100))
+        let each = i64::try_from(self.options.refresh.as_millis()).map_or(1_000, |ms| ms.max(100));
+        match self.screen {
+            Screen::Dashboards => each * 5,
+            _ => each,
+        }
     }
 
     /// The age of what is shown, milliseconds, when it is older than it should be.
@@ -197,7 +230,7 @@ impl App {
         self.number += 1;
         self.in_flight = true;
         self.next_fetch_ms = self.now_ms + self.refresh_ms();
-        vec![Effect::Fetch(Request {
+        vec![Effect::Fetch(Box::new(Request {
             number: self.number,
             screen: self.screen,
             at_ms: match self.mode {
@@ -207,13 +240,89 @@ impl App {
             range_ms: self.range_ms,
             window: self.options.window.clone(),
             trace: self.trace,
-        })]
+            pick: Pick {
+                search: self.filter.clone(),
+                ..self.pick.clone()
+            },
+            heat: self
+                .data
+                .as_ref()
+                .and_then(|d| d.heat.as_ref())
+                .filter(|h| self.answered == Some(self.screen) && !h.columns.is_empty())
+                .map(|h| (h.name.clone(), h.step_ms, h.end_ms)),
+        }))]
     }
 
     fn go(&mut self, screen: Screen) -> Vec<Effect> {
         self.screen = screen;
-        (self.row, self.trace) = (0, None);
+        (self.row, self.trace, self.zoomed) = (0, None, false);
+        self.pick.log_trace = None;
         self.fetch()
+    }
+
+    /// The next (or previous) route or dashboard.
+    fn choose(&mut self, on: bool) -> Vec<Effect> {
+        let Some(data) = &self.data else {
+            return Vec::new();
+        };
+        let step = |at: usize, n: usize| (if on { at + 1 } else { at + n - 1 }) % n;
+        match self.screen {
+            Screen::Latency => {
+                // Number 0 is all routes.
+                let routes: Vec<_> = data.routes.iter().map(|r| (&r.service, &r.route)).collect();
+                let is = |p: &(String, String)| routes.iter().position(|r| *r == (&p.0, &p.1));
+                let at = self.pick.route.as_ref().and_then(is).map_or(0, |i| i + 1);
+                let next = step(at, routes.len() + 1);
+                let route = next.checked_sub(1).and_then(|i| routes.get(i));
+                self.pick.route = route.map(|(s, r)| ((*s).clone(), (*r).clone()));
+            }
+            Screen::Dashboards => {
+                let n = crate::fetch::boards::all().len().max(1);
+                self.pick.board = step(self.pick.board % n, n);
+            }
+            _ => return Vec::new(),
+        }
+        (self.row, self.zoomed) = (0, false);
+        // What is shown is not what is chosen until the answer comes.
+        self.answered = None;
+        self.fetch()
+    }
+
+    fn next_severity(&mut self) -> Vec<Effect> {
+        if self.screen != Screen::Logs {
+            return Vec::new();
+        }
+        self.pick.severity = match self.pick.severity {
+            None => Some(Severity::Info),
+            Some(Severity::Info) => Some(Severity::Warn),
+            Some(Severity::Warn) => Some(Severity::Error),
+            _ => None,
+        };
+        self.row = 0;
+        self.fetch()
+    }
+
+    /// The log records of the trace that is opened or selected.
+    fn trace_logs(&mut self) -> Vec<Effect> {
+        let Some(id) = self.trace.or_else(|| self.selected_trace()) else {
+            return Vec::new();
+        };
+        self.go(Screen::Logs);
+        self.filter.clear();
+        self.pick.log_trace = Some(id);
+        self.fetch()
+    }
+
+    /// The trace of the selected row.
+    fn selected_trace(&self) -> Option<TraceId> {
+        let data = self.data.as_ref()?;
+        let id = match self.screen {
+            Screen::Traces => view::visible_traces(self, data).get(self.row)?.trace_id,
+            Screen::Latency => view::visible_exemplars(self, data).get(self.row)?.trace_id,
+            Screen::Logs => view::visible_logs(self, data).get(self.row)?.trace_id,
+            _ => return None,
+        };
+        Some(id).filter(|id| !id.is_zero())
     }
 
     fn scrub(&mut self, by_ms: i64) -> Vec<Effect> {
@@ -245,19 +354,19 @@ impl App {
     }
 
     fn open(&mut self) -> Vec<Effect> {
-        let chosen = match (&self.data, self.screen) {
-            (Some(data), Screen::Traces) => view::visible_traces(self, data)
-                .get(self.row)
-                .map(|t| t.trace_id),
-            _ => None,
-        };
-        match chosen {
-            Some(id) => {
-                self.trace = Some(id);
-                self.fetch()
-            }
-            None => Vec::new(),
+        if self.screen == Screen::Dashboards {
+            self.zoomed = !self.zoomed;
+            return Vec::new();
         }
+        let Some(id) = self.selected_trace() else {
+            return Vec::new();
+        };
+        if self.screen != Screen::Traces {
+            self.go(Screen::Traces);
+            self.filter.clear();
+        }
+        self.trace = Some(id);
+        self.fetch()
     }
 
     fn act(&mut self, action: Action) -> Vec<Effect> {
@@ -265,10 +374,19 @@ impl App {
             Action::Quit => return vec![Effect::Quit],
             Action::Help => self.help = !self.help,
             Action::Back if self.help => self.help = false,
+            Action::Back if self.zoomed => self.zoomed = false,
             Action::Back if self.trace.is_some() => self.trace = None,
+            Action::Back if self.pick.log_trace.is_some() => {
+                self.pick.log_trace = None;
+                return self.fetch();
+            }
             Action::Back | Action::Cancel => {
+                let had = !self.filter.is_empty();
                 self.filter.clear();
                 self.typing = false;
+                if had && self.screen == Screen::Logs {
+                    return self.fetch();
+                }
             }
             Action::Go(screen) => return self.go(screen),
             Action::NextScreen => return self.go(self.screen.step(1)),
@@ -288,11 +406,21 @@ impl App {
             Action::Last => self.row = usize::MAX - 1,
             Action::Open => return self.open(),
             Action::Filter => self.typing = true,
-            Action::Accept => self.typing = false,
+            Action::Accept => {
+                self.typing = false;
+                // The agent searches all that it keeps, not only what is shown.
+                if self.screen == Screen::Logs {
+                    return self.fetch();
+                }
+            }
             Action::Erase => {
                 self.filter.pop();
             }
             Action::Refresh => return self.fetch(),
+            Action::NextChoice => return self.choose(true),
+            Action::PreviousChoice => return self.choose(false),
+            Action::Severity => return self.next_severity(),
+            Action::TraceLogs => return self.trace_logs(),
             Action::Theme => self.theme = self.theme.next(),
         }
         self.row = self.row.min(view::rows(self).saturating_sub(1));
@@ -320,14 +448,30 @@ impl App {
         }
     }
 
+    /// Takes new data; the selection stays on what was selected, unless that is the newest.
+    fn replace(&mut self, mut data: Box<Data>) {
+        let same_screen = self.answered == Some(self.screen);
+        let selected = view::identity(self, self.row).filter(|_| same_screen && self.row > 0);
+        let old = self.data.take().and_then(|d| d.heat);
+        data.heat = match (old, data.heat.take()) {
+            (Some(old), Some(new)) if same_screen => Some(old.continued(new)),
+            (_, new) => new,
+        };
+        self.data = Some(data);
+        self.answered = Some(self.screen);
+        let rows = view::rows(self);
+        let found = selected
+            .and_then(|s| (0..rows).find(|row| view::identity(self, *row).as_ref() == Some(&s)));
+        self.row = found.unwrap_or(self.row).min(rows.saturating_sub(1));
+    }
+
     fn answer(&mut self, now_ms: i64, result: Result<Box<Data>, String>) {
         self.in_flight = false;
         match result {
             Ok(data) => {
                 self.link = Link::Up;
                 self.answered_ms = now_ms;
-                self.data = Some(data);
-                self.row = self.row.min(view::rows(self).saturating_sub(1));
+                self.replace(data);
             }
             Err(error) => {
                 let attempts = match &self.link {
@@ -508,5 +652,94 @@ mod tests {
         );
         update(&mut app, Event::Key(KeyCode::Esc, KeyModifiers::NONE));
         assert_eq!(app.trace, None);
+    }
+
+    #[test]
+    fn an_exemplar_and_a_record_lead_to_their_trace_and_back_to_its_records() {
+        let mut app = fixture::app(TuiOptions {
+            screen: Screen::Latency,
+            ..TuiOptions::default()
+        });
+        update(&mut app, Event::Key(KeyCode::Down, KeyModifiers::NONE));
+        let enter = Event::Key(KeyCode::Enter, KeyModifiers::NONE);
+        let effects = update(&mut app, enter.clone());
+        assert_eq!(app.screen, Screen::Traces);
+        let opened = app.trace.unwrap();
+        assert_eq!(opened, fixture::data().exemplars[1].trace_id);
+        assert_eq!(requested(&effects[..1]).trace, Some(opened));
+        press(&mut app, 'L');
+        assert_eq!(
+            (app.screen, app.pick.log_trace),
+            (Screen::Logs, Some(opened))
+        );
+        update(&mut app, Event::Key(KeyCode::Esc, KeyModifiers::NONE));
+        assert_eq!(app.pick.log_trace, None);
+        let effects = press(&mut app, 'v');
+        assert_eq!(requested(&effects).pick.severity, Some(Severity::Info));
+        answer(&mut app, requested(&effects).number, fixture::data());
+        // The sixth record has no trace.
+        app.row = 5;
+        assert!(update(&mut app, enter).is_empty());
+    }
+
+    #[test]
+    fn routes_and_dashboards_are_chosen_around_the_end() {
+        let mut app = fixture::app(TuiOptions {
+            screen: Screen::Latency,
+            ..TuiOptions::default()
+        });
+        let routes = fixture::data().routes;
+        for r in &routes {
+            let effects = press(&mut app, 'n');
+            let wanted = Some((r.service.clone(), r.route.clone()));
+            assert_eq!(requested(&effects).pick.route, wanted);
+            assert_eq!(requested(&effects).heat, None, "another map");
+        }
+        press(&mut app, 'n');
+        assert_eq!(app.pick.route, None);
+        press(&mut app, 'N');
+        assert_eq!(app.pick.route.unwrap().1, routes[2].route);
+        let mut app = fixture::app(TuiOptions {
+            screen: Screen::Dashboards,
+            ..TuiOptions::default()
+        });
+        press(&mut app, 'N');
+        assert_eq!(app.pick.board, 3);
+        assert_eq!(requested(&press(&mut app, 'n')).pick.board, 0);
+    }
+
+    #[test]
+    fn the_selection_stays_on_its_record_while_newer_ones_come() {
+        let mut app = fixture::app(TuiOptions {
+            screen: Screen::Logs,
+            ..TuiOptions::default()
+        });
+        app.row = 3;
+        let newer = |app: &mut App| {
+            let mut data = fixture::data();
+            data.logs.drain(7..);
+            for i in 0..2u64 {
+                let mut record = data.logs[0].clone();
+                record.time_ns += 1_000_000 * (2 - i);
+                data.logs.insert(usize::try_from(i).unwrap(), record);
+            }
+            let number = requested(&press(app, '.')).number;
+            answer(app, number, data);
+        };
+        newer(&mut app);
+        assert_eq!(app.row, 5);
+        app.row = 0;
+        newer(&mut app);
+        assert_eq!(app.row, 0, "the newest stays selected");
+    }
+
+    fn answer(app: &mut App, number: u64, data: Data) {
+        let (now_ms, result) = (app.now_ms, Ok(Box::new(data)));
+        let event = Event::Answer {
+            number,
+            now_ms,
+            result,
+        };
+        update(app, event);
     }
 }

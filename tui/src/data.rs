@@ -2,10 +2,14 @@
 //!
 //! Owns these shapes. `None` is absence. Must not know how they are fetched nor drawn.
 
+use client::Silence;
 use model::api::{AlertBody, AlertEvent, SelfStatus};
+use model::log::LogRecord;
 use model::slo::SloStatus;
-use model::span::{Span, TraceSummary};
+use model::span::{Span, TraceId, TraceSummary};
 use serde::Serialize;
+
+use crate::heat::Heat;
 
 /// Values of a chart, oldest first, evenly spaced over the range.
 pub type Line = Vec<Option<f64>>;
@@ -65,6 +69,58 @@ pub struct LoadRun {
     pub latency: Vec<Option<f64>>,
     /// The same from the real send.
     pub service_time: Vec<Option<f64>>,
+}
+
+/// How much of the requests is faster, now and a range ago.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Percentile {
+    /// The share, 0 to 1.
+    pub quantile: f64,
+    /// Seconds, now.
+    pub now: Option<f64>,
+    /// Seconds, a range ago.
+    pub before: Option<f64>,
+}
+
+/// One request whose trace stands for others like it: an exemplar.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Sampled {
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// How long it took, seconds.
+    pub seconds: f64,
+    /// When, Unix milliseconds.
+    pub t_ms: i64,
+    /// The service.
+    pub service: String,
+    /// Method and route.
+    pub route: String,
+    /// The HTTP status; empty for none.
+    pub status: String,
+    /// Whether it failed.
+    pub failed: bool,
+}
+
+/// What one panel of a dashboard shows; which of these depends on its kind.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct PanelData {
+    /// The panel's title.
+    pub title: String,
+    /// Lines over the range by legend.
+    pub series: Vec<(String, Line)>,
+    /// Values of the instant by legend.
+    pub values: Vec<(String, f64)>,
+    /// Counts by bucket over the range.
+    pub heat: Option<Heat>,
+}
+
+/// One dashboard's data.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Board {
+    /// The dashboard's name.
+    pub name: String,
+    /// Its panels, in its order.
+    pub panels: Vec<PanelData>,
 }
 
 /// One answer.
@@ -138,4 +194,16 @@ pub struct Data {
     pub traces: Vec<TraceSummary>,
     /// The opened trace.
     pub spans: Vec<Span>,
+    /// Latency over time.
+    pub heat: Option<Heat>,
+    /// Percentiles of the chosen route.
+    pub percentiles: Vec<Percentile>,
+    /// Exemplars of the chosen route, slowest first.
+    pub exemplars: Vec<Sampled>,
+    /// Log records, newest first.
+    pub logs: Vec<LogRecord>,
+    /// The chosen dashboard.
+    pub board: Option<Board>,
+    /// Silences.
+    pub silences: Vec<Silence>,
 }

@@ -2,25 +2,31 @@
 //!
 //! Owns which queries a screen needs, and the shaping of answers into [`Data`]. Must not know how they are drawn.
 
+pub(crate) mod boards;
+pub(crate) mod latency;
+
 use std::collections::BTreeMap;
 
-use client::{Client, ClientError, TraceSearch};
+use client::{Client, ClientError, LogSearch, TraceSearch};
 use dashboards::queries::red::By;
 use dashboards::queries::{self, load, red, usage};
 use futures_util::future::{join, join_all, join3, join4};
 use model::labels::Labels;
-use model::query::QueryData;
+use model::query::{QueryData, RangeSeries};
 use model::sample::Value;
 use model::slo::SloAlert;
 
 use crate::app::Request;
 use crate::data::{Data, Line, LoadRun, Red, Use};
+use crate::heat::{Heat, apart, lay};
 use crate::screen::Screen;
 
 /// Points of a line.
 const POINTS: i64 = 120;
 /// Traces and events that are listed.
 const LISTED: usize = 200;
+/// Log records that are listed.
+const LOGGED: usize = 500;
 /// Percentiles of a load.
 pub(crate) const LOAD_QUANTILES: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.999];
 
@@ -76,7 +82,14 @@ pub(crate) async fn fetch(
         Screen::Overview | Screen::Resources => data.resources = uses(&ask).await,
         Screen::Traces => traced(&ask, request, &mut data).await,
         Screen::Load => loaded(&ask, &mut data).await,
-        Screen::Alerts | Screen::Own => {}
+        Screen::Latency => {
+            data.routes = reds(&ask, By::Route).await;
+            latency::fetch(&ask, request, &mut data).await;
+        }
+        Screen::Logs => logged(&ask, request, &mut data).await,
+        Screen::Dashboards => data.board = boards::fetch(&ask, request.pick.board).await,
+        Screen::Alerts => data.silences = client.silences().await.unwrap_or_default(),
+        Screen::Own => {}
     }
     Ok(data)
 }
@@ -85,16 +98,29 @@ pub(crate) async fn fetch(
 
 impl Asker<'_> {
     async fn rows(&self, text: &str) -> Rows {
-        match self.client.query(text, self.t_ms).await {
-            Ok(QueryData::Vector(all)) => {
-                let float = |value| match value {
-                    Value::Float(v) if v.is_finite() => Some(v),
-                    _ => None,
-                };
-                all.into_iter()
-                    .filter_map(|e| Some((e.labels, float(e.value)?)))
-                    .collect()
-            }
+        self.rows_at(text, self.t_ms).await
+    }
+
+    async fn rows_at(&self, text: &str, t_ms: i64) -> Rows {
+        match self.client.query(text, t_ms).await {
+            Ok(QueryData::Vector(all)) => all
+                .into_iter()
+                .filter_map(|e| Some((e.labels, float(e.value)?)))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    async fn matrix(
+        &self,
+        text: &str,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+    ) -> Vec<RangeSeries> {
+        let answer = self.client.query_range(text, start_ms, end_ms, step_ms);
+        match answer.await {
+            Ok(QueryData::Matrix(all)) => all,
             _ => Vec::new(),
         }
     }
@@ -113,13 +139,7 @@ impl Asker<'_> {
     async fn lines(&self, text: String) -> Vec<(Labels, Line)> {
         let step_ms = (self.range_ms / POINTS).max(1);
         let start_ms = self.t_ms - step_ms * (POINTS - 1);
-        let answer = self
-            .client
-            .query_range(&text, start_ms, self.t_ms, step_ms)
-            .await;
-        let Ok(QueryData::Matrix(all)) = answer else {
-            return Vec::new();
-        };
+        let all = self.matrix(&text, start_ms, self.t_ms, step_ms).await;
         let series = all.into_iter().map(|s| {
             let mut line: Line = vec![None; POINTS as usize];
             for (t, v) in s.points.t_ms.iter().zip(&s.points.values) {
@@ -140,6 +160,36 @@ impl Asker<'_> {
             .next()
             .map_or_else(Vec::new, |(_, line)| line)
     }
+}
+
+fn float(value: Value) -> Option<f64> {
+    match value {
+        Value::Float(v) if v.is_finite() => Some(v),
+        _ => None,
+    }
+}
+
+/// Fills a map's columns from cumulative buckets by `le`; whether there were any.
+fn by_column(rows: Vec<RangeSeries>, out: &mut Heat, start_ms: i64) -> bool {
+    let mut cumulative: BTreeMap<usize, Vec<(f64, f64)>> = BTreeMap::new();
+    for series in rows {
+        let Some(bound) = series.labels.get("le").and_then(model::api::parse_float) else {
+            continue;
+        };
+        for (t, v) in series.points.t_ms.iter().zip(&series.points.values) {
+            let at = usize::try_from((t - start_ms + out.step_ms / 2) / out.step_ms);
+            if let (Ok(at), true) = (at, v.is_finite()) {
+                cumulative.entry(at).or_default().push((bound, *v));
+            }
+        }
+    }
+    let found = !cumulative.is_empty();
+    for (at, all) in cumulative {
+        if let Some(slot) = out.columns.get_mut(at) {
+            *slot = Some(lay(&apart(all)));
+        }
+    }
+    found
 }
 
 fn label(labels: &Labels, name: &str) -> String {
@@ -331,6 +381,36 @@ async fn traced(ask: &Asker<'_>, request: &Request, data: &mut Data) {
     if let Some(id) = request.trace {
         data.spans = ask.client.trace(id).await.unwrap_or_default();
     }
+}
+
+/// `service:x` in a search names the service; the rest is text in bodies.
+pub(crate) fn log_words(search: &str) -> (Option<String>, String) {
+    let mut service = None;
+    let mut rest = Vec::new();
+    for word in search.split_whitespace() {
+        let named = word
+            .strip_prefix("service:")
+            .or_else(|| word.strip_prefix("service="));
+        match named {
+            Some(name) if !name.is_empty() => service = Some(name.to_owned()),
+            _ => rest.push(word),
+        }
+    }
+    (service, rest.join(" "))
+}
+
+async fn logged(ask: &Asker<'_>, request: &Request, data: &mut Data) {
+    let (service, text) = log_words(&request.pick.search);
+    let search = LogSearch {
+        service,
+        severity: request.pick.severity,
+        text: Some(text).filter(|t| !t.is_empty()),
+        trace_id: request.pick.log_trace.map(|id| id.to_string()),
+        start_ms: Some(ask.t_ms - ask.range_ms),
+        end_ms: request.at_ms,
+        limit: Some(LOGGED),
+    };
+    data.logs = ask.client.logs(&search).await.unwrap_or_default();
 }
 
 async fn loaded(ask: &Asker<'_>, data: &mut Data) {

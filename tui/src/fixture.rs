@@ -2,6 +2,8 @@
 //!
 //! Owns that data; it looks like a backend with a failing payment path. Must not be shown to users.
 
+mod extra;
+
 use std::collections::BTreeMap;
 
 use model::api::{AlertBody, AlertEvent, SelfStatus};
@@ -180,7 +182,7 @@ pub fn data() -> Data {
         dedup_key: String::new(),
         detail: detail.into(),
     };
-    Data {
+    extra::complete(Data {
         t_ms: NOW_MS,
         range_ms: 900_000,
         own: Some(SelfStatus {
@@ -356,7 +358,8 @@ pub fn data() -> Data {
         load_late: vec![("0.5".into(), 0.0001), ("0.99".into(), 0.0021)],
         traces: traces(),
         spans: spans(),
-    }
+        ..Data::default()
+    })
 }
 
 /// A state that shows the dataset.

@@ -2,9 +2,12 @@
 //!
 //! Owns what each key does by name. Must not know how.
 
+mod table;
+
 use crossterm::event::{KeyCode, KeyModifiers};
 
 use crate::screen::Screen;
+pub use table::KEYMAP;
 
 /// Where a key is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +67,14 @@ pub enum Action {
     Refresh,
     /// The next theme.
     Theme,
+    /// The next route or dashboard.
+    NextChoice,
+    /// The previous route or dashboard.
+    PreviousChoice,
+    /// The next least severity.
+    Severity,
+    /// The log records of a trace.
+    TraceLogs,
 }
 
 /// One line of the table.
@@ -81,276 +92,9 @@ pub struct Binding {
     pub help: &'static str,
     /// The word in the footer; empty for none.
     pub footer: &'static str,
+    /// Where it does something; empty for everywhere.
+    pub on: &'static [Screen],
 }
-
-const NONE: KeyModifiers = KeyModifiers::NONE;
-const CTRL: KeyModifiers = KeyModifiers::CONTROL;
-
-const fn bind(
-    scope: Scope,
-    keys: &'static [(KeyCode, KeyModifiers)],
-    shown: &'static str,
-    action: Action,
-    footer: &'static str,
-    help: &'static str,
-) -> Binding {
-    Binding {
-        scope,
-        keys,
-        shown,
-        action,
-        help,
-        footer,
-    }
-}
-
-use Action as A;
-use KeyCode::Char;
-use Scope::{Filter, Global};
-
-/// All keys.
-pub const KEYMAP: &[Binding] = &[
-    bind(
-        Global,
-        &[(Char('1'), NONE)],
-        "1",
-        A::Go(Screen::Overview),
-        "",
-        "Overview: everything at a glance",
-    ),
-    bind(
-        Global,
-        &[(Char('2'), NONE)],
-        "2",
-        A::Go(Screen::Services),
-        "",
-        "Services: rate, errors, duration by service and route",
-    ),
-    bind(
-        Global,
-        &[(Char('3'), NONE)],
-        "3",
-        A::Go(Screen::Resources),
-        "",
-        "Resources: utilisation, saturation, errors",
-    ),
-    bind(
-        Global,
-        &[(Char('5'), NONE)],
-        "5",
-        A::Go(Screen::Traces),
-        "",
-        "Traces: list and waterfall",
-    ),
-    bind(
-        Global,
-        &[(Char('6'), NONE)],
-        "6",
-        A::Go(Screen::Alerts),
-        "",
-        "Alerts and their log",
-    ),
-    bind(
-        Global,
-        &[(Char('8'), NONE)],
-        "8",
-        A::Go(Screen::Load),
-        "",
-        "Load: offered and achieved rate, percentiles",
-    ),
-    bind(
-        Global,
-        &[(Char('0'), NONE)],
-        "0",
-        A::Go(Screen::Own),
-        "",
-        "Self: the agent's own state",
-    ),
-    bind(
-        Global,
-        &[(KeyCode::Tab, NONE)],
-        "tab",
-        A::NextScreen,
-        "",
-        "next screen",
-    ),
-    bind(
-        Global,
-        &[
-            (KeyCode::BackTab, NONE),
-            (KeyCode::BackTab, KeyModifiers::SHIFT),
-        ],
-        "shift-tab",
-        A::PreviousScreen,
-        "",
-        "previous screen",
-    ),
-    bind(
-        Global,
-        &[(KeyCode::Enter, NONE)],
-        "↵",
-        A::Open,
-        "open",
-        "open the selected trace",
-    ),
-    bind(
-        Global,
-        &[(Char(' '), NONE)],
-        "space",
-        A::Pause,
-        "pause",
-        "pause at this instant; again to go on live",
-    ),
-    bind(
-        Global,
-        &[(Char('['), NONE)],
-        "[",
-        A::Narrower,
-        "",
-        "shorter range",
-    ),
-    bind(
-        Global,
-        &[(Char(']'), NONE)],
-        "]",
-        A::Wider,
-        "range",
-        "longer range",
-    ),
-    bind(
-        Global,
-        &[(KeyCode::Left, NONE), (Char('h'), NONE)],
-        "←",
-        A::Earlier,
-        "",
-        "back in time by a twentieth of the range (also h)",
-    ),
-    bind(
-        Global,
-        &[(KeyCode::Right, NONE), (Char('l'), NONE)],
-        "→",
-        A::Later,
-        "scrub",
-        "on in time (also l)",
-    ),
-    bind(Global, &[(Char('.'), NONE)], ".", A::Now, "", "back to now"),
-    bind(
-        Global,
-        &[(KeyCode::Up, NONE), (Char('k'), NONE)],
-        "k",
-        A::Up,
-        "",
-        "row above (also the arrow)",
-    ),
-    bind(
-        Global,
-        &[(KeyCode::Down, NONE), (Char('j'), NONE)],
-        "j",
-        A::Down,
-        "rows",
-        "row below (also the arrow)",
-    ),
-    bind(
-        Global,
-        &[(Char('g'), NONE), (KeyCode::Home, NONE)],
-        "g",
-        A::First,
-        "",
-        "first row",
-    ),
-    bind(
-        Global,
-        &[
-            (Char('G'), NONE),
-            (Char('G'), KeyModifiers::SHIFT),
-            (KeyCode::End, NONE),
-        ],
-        "G",
-        A::Last,
-        "",
-        "last row",
-    ),
-    bind(
-        Global,
-        &[(Char('/'), NONE)],
-        "/",
-        A::Filter,
-        "filter",
-        "show only rows that hold a text",
-    ),
-    bind(
-        Global,
-        &[(Char('r'), CTRL)],
-        "ctrl-r",
-        A::Refresh,
-        "",
-        "fetch at once",
-    ),
-    bind(
-        Global,
-        &[(Char('t'), NONE)],
-        "t",
-        A::Theme,
-        "",
-        "next theme: dark, light, high-contrast, colour-blind, mono",
-    ),
-    bind(
-        Global,
-        &[(KeyCode::Esc, NONE)],
-        "esc",
-        A::Back,
-        "",
-        "close help, a trace, the filter",
-    ),
-    bind(
-        Global,
-        &[(Char('?'), NONE), (Char('?'), KeyModifiers::SHIFT)],
-        "?",
-        A::Help,
-        "help",
-        "these keys",
-    ),
-    bind(
-        Global,
-        &[(Char('q'), NONE), (Char('c'), CTRL)],
-        "q",
-        A::Quit,
-        "quit",
-        "leave (also ctrl-c)",
-    ),
-    bind(
-        Filter,
-        &[(KeyCode::Enter, NONE)],
-        "↵",
-        A::Accept,
-        "accept",
-        "keep the filter",
-    ),
-    bind(
-        Filter,
-        &[(KeyCode::Esc, NONE)],
-        "esc",
-        A::Cancel,
-        "drop",
-        "drop the filter",
-    ),
-    bind(
-        Filter,
-        &[(KeyCode::Backspace, NONE)],
-        "backspace",
-        A::Erase,
-        "erase",
-        "remove the last character",
-    ),
-    bind(
-        Filter,
-        &[(Char('c'), CTRL)],
-        "ctrl-c",
-        A::Quit,
-        "quit",
-        "leave",
-    ),
-];
 
 /// What a key does in a scope.
 #[must_use]
@@ -364,12 +108,17 @@ pub(crate) fn lookup(scope: Scope, code: KeyCode, modifiers: KeyModifiers) -> Op
 pub fn markdown() -> String {
     let mut out = String::from("| key | does |\n|---|---|\n");
     for b in KEYMAP {
-        let place = if b.scope == Filter {
+        let on: Vec<String> = b.on.iter().map(|s| s.digit().to_string()).collect();
+        let on = match on.is_empty() {
+            true => String::new(),
+            false => format!("on {}: ", on.join(", ")),
+        };
+        let place = if b.scope == Scope::Filter {
             "while typing a filter: "
         } else {
             ""
         };
-        out.push_str(&format!("| `{}` | {place}{} |\n", b.shown, b.help));
+        out.push_str(&format!("| `{}` | {place}{on}{} |\n", b.shown, b.help));
     }
     out
 }
@@ -377,6 +126,10 @@ pub fn markdown() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use KeyCode::Char;
+    use Scope::Global;
+
+    const NONE: KeyModifiers = KeyModifiers::NONE;
 
     #[test]
     fn no_key_is_bound_twice_in_a_scope() {
@@ -394,7 +147,7 @@ mod tests {
         for screen in Screen::ALL {
             assert_eq!(
                 lookup(Global, Char(screen.digit()), NONE),
-                Some(A::Go(screen))
+                Some(Action::Go(screen))
             );
         }
     }

@@ -15,6 +15,7 @@ mod fetch;
 #[doc(hidden)]
 pub mod fixture;
 mod format;
+mod heat;
 mod keymap;
 mod options;
 mod pen;
@@ -24,8 +25,9 @@ mod snapshot;
 mod theme;
 mod view;
 
-pub use app::{App, Effect, Event, Link, Mode, Request, update};
-pub use data::{Data, Line, LoadRun, Red, Use};
+pub use app::{App, Effect, Event, Link, Mode, Pick, Request, update};
+pub use data::{Board, Data, Line, LoadRun, PanelData, Percentile, Red, Sampled, Use};
+pub use heat::Heat;
 pub use keymap::{Action, Binding, KEYMAP, Scope, markdown as keys_markdown};
 pub use options::{ExitStatus, TuiError, TuiOptions};
 pub use run::{is_terminal, run};

@@ -3,12 +3,14 @@
 //! Owns widgets. All text goes through [`Pen::put`], which cleans it, keeps it inside, and makes it ASCII where wanted.
 //! Must not know what the numbers mean.
 
+use model::timestamp::format_clock;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Span;
 
 use crate::format::{ascii, clean};
+use crate::heat::{self, Heat};
 use crate::theme::{Role, Theme};
 
 const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -102,6 +104,33 @@ pub(crate) fn fit(texts: &[String], room: usize) -> String {
     found
         .or(texts.last())
         .map_or_else(String::new, |t| shorten(t, room))
+}
+
+/// `text` in lines of at most `room` columns, broken at spaces where there are any.
+pub(crate) fn wrap(text: &str, room: usize) -> Vec<String> {
+    let mut out = Vec::new();
+    for part in text.lines() {
+        let mut line = String::new();
+        for word in part.split(' ') {
+            let mut word = word.to_owned();
+            if !line.is_empty() && width(&line) + width(&word) + 1 > room {
+                out.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            while width(&word) > room.max(2) {
+                let cut: String = shorten(&word, room.max(2)).trim_end_matches('…').to_owned();
+                word.drain(..cut.len());
+                out.push(cut);
+            }
+            line.push_str(&word);
+        }
+        if !line.is_empty() {
+            out.push(line);
+        }
+    }
+    out
 }
 
 // === impl Pen ===
@@ -280,6 +309,133 @@ impl Pen<'_> {
         self.put(bottom, 0, 0, ends.0, Role::Dim);
         self.put_right(bottom, 0, ends.1, Role::Dim);
     }
+}
+
+/// Glyphs of a heat map's cells, from none to most.
+const SHADES: [&str; 6] = [" ", "·", "░", "▒", "▓", "█"];
+
+impl Pen<'_> {
+    /// A heat map with latency at the left, time below, `marks` (name, seconds) at the right and the `chosen` point
+    /// (Unix milliseconds, seconds) marked. Shades go by the square root.
+    pub(crate) fn heat(
+        &mut self,
+        area: Rect,
+        heat: &Heat,
+        marks: &[(String, f64)],
+        chosen: Option<(i64, f64)>,
+    ) {
+        const AXIS: u16 = 8;
+        let right: u16 = if marks.is_empty() { 0 } else { 6 };
+        let Some((first, last)) = heat.used() else {
+            return;
+        };
+        if area.width < AXIS + right + 8 || area.height < 3 {
+            return;
+        }
+        let (w, h) = (area.width - AXIS - right, area.height - 1);
+        let rows = usize::from(h);
+        let (first, last) = spread(first, last, rows);
+        let cells = heat.cells((first, last), rows, usize::from(w));
+        let most = cells
+            .iter()
+            .flatten()
+            .flatten()
+            .copied()
+            .fold(0f32, f32::max);
+        let lines = last + 1 - first;
+        let row_of = |seconds: f64| {
+            let slot = (0..heat::SLOTS).find(|s| seconds < heat::bounds(*s).1)?;
+            let at = slot.checked_sub(first)?;
+            (0..rows).find(|r| at < (r + 1) * lines / rows)
+        };
+        let y_of = |row: usize| h - 1 - u16::try_from(row).unwrap_or(0);
+        let inside = Rect {
+            x: area.x + AXIS,
+            width: w,
+            height: h,
+            ..area
+        };
+        for (row, line) in cells.iter().enumerate() {
+            let y = y_of(row);
+            let low = heat::bounds(first + row * lines / rows).0;
+            let label = match row % 2 == 0 {
+                true => format!("{:>6} ┤", two_digits(low)),
+                false => "       ┤".to_owned(),
+            };
+            self.put(area, 0, y, &label, Role::Dim);
+            let shade = |v: &Option<f32>| match v {
+                Some(v) if *v > 1e-4 && most > 0.0 => {
+                    1 + ((v / most).sqrt() * 4.99).floor().clamp(0.0, 4.0) as usize
+                }
+                _ => 0,
+            };
+            let shades: Vec<usize> = line.iter().map(shade).collect();
+            let mut x = 0;
+            while x < shades.len() {
+                let n = shades[x..].iter().take_while(|s| **s == shades[x]).count();
+                let text = SHADES[shades[x]].repeat(n);
+                let at = u16::try_from(x).unwrap_or(u16::MAX);
+                if shades[x] > 0 {
+                    self.put(inside, at, y, &text, Role::Heat(shades[x]));
+                }
+                x += n;
+            }
+        }
+        for (name, seconds) in marks {
+            if let Some(row) = row_of(*seconds) {
+                self.put(
+                    area,
+                    area.width - right,
+                    y_of(row),
+                    &format!("◄{name}"),
+                    Role::Accent,
+                );
+            }
+        }
+        let span_ms = heat.step_ms * heat.columns.len() as i64;
+        let start_ms = heat.end_ms - span_ms;
+        if let Some((t_ms, seconds)) = chosen {
+            let at = (t_ms - start_ms) as f64 / span_ms.max(1) as f64 * f64::from(w);
+            if let (Some(row), true) = (row_of(seconds), (0.0..f64::from(w)).contains(&at)) {
+                self.put(inside, at as u16, y_of(row), "◆", Role::Bad);
+            }
+        }
+        let bottom = Rect {
+            y: area.y + h,
+            height: 1,
+            width: w,
+            x: area.x + AXIS,
+        };
+        self.put(bottom, 0, 0, &format_clock(start_ms), Role::Dim);
+        self.put_right(bottom, 0, &format_clock(heat.end_ms), Role::Dim);
+    }
+}
+
+/// A bound of a heat map's row, short: `7.8ms`, `250ms`, `1.4s`.
+fn two_digits(seconds: f64) -> String {
+    let (value, unit) = match seconds {
+        s if s < 0.999e-3 => (s * 1e6, "us"),
+        s if s < 0.999 => (s * 1e3, "ms"),
+        s => (s, "s"),
+    };
+    match value {
+        v if v < 9.95 => format!("{v:.1}{unit}"),
+        v => format!("{v:.0}{unit}"),
+    }
+}
+
+/// Grid lines from `first` to `last` widened to a multiple of `rows`, or of which `rows` is a multiple, where possible.
+fn spread(first: usize, last: usize, rows: usize) -> (usize, usize) {
+    let lines = last + 1 - first;
+    let wanted = lines.max(4).div_ceil(rows) * rows;
+    let wanted = match rows / lines.max(4) {
+        0 | 1 => wanted,
+        times => rows.div_ceil(times),
+    };
+    let more = wanted.saturating_sub(lines);
+    let last = (last + more.div_ceil(2)).min(heat::SLOTS - 1);
+    let first = (last + 1).saturating_sub(wanted.max(lines));
+    (first, last)
 }
 
 /// Which columns are shown, and how wide each is.

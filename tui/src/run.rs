@@ -115,6 +115,8 @@ async fn drive(options: TuiOptions) -> Result<ExitStatus, TuiError> {
                 match effect {
                     Effect::Quit => return Ok(app.exit_status()),
                     Effect::Fetch(request) => {
+                        // Nobody waits for an older answer.
+                        tasks.abort_all();
                         let (client, answers) = (client.clone(), answers.clone());
                         tasks.spawn(async move {
                             let result = fetch(&client, &request, now_ms()).await;

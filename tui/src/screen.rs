@@ -12,12 +12,18 @@ pub enum Screen {
     Services,
     /// USE by resource.
     Resources,
+    /// Latency over time: heat map, percentiles, exemplars.
+    Latency,
     /// Traces and one trace's waterfall.
     Traces,
     /// Alerts and their log.
     Alerts,
+    /// Log records as they come.
+    Logs,
     /// The running load.
     Load,
+    /// The dashboards.
+    Dashboards,
     /// The agent itself.
     Own,
 }
@@ -26,13 +32,16 @@ pub enum Screen {
 
 impl Screen {
     /// All, in the order of tabs.
-    pub const ALL: [Screen; 7] = [
+    pub const ALL: [Screen; 10] = [
         Screen::Overview,
         Screen::Services,
         Screen::Resources,
+        Screen::Latency,
         Screen::Traces,
         Screen::Alerts,
+        Screen::Logs,
         Screen::Load,
+        Screen::Dashboards,
         Screen::Own,
     ];
 
@@ -43,9 +52,12 @@ impl Screen {
             Screen::Overview => '1',
             Screen::Services => '2',
             Screen::Resources => '3',
+            Screen::Latency => '4',
             Screen::Traces => '5',
             Screen::Alerts => '6',
+            Screen::Logs => '7',
             Screen::Load => '8',
+            Screen::Dashboards => '9',
             Screen::Own => '0',
         }
     }
@@ -57,9 +69,29 @@ impl Screen {
             Screen::Overview => "Overview",
             Screen::Services => "Services",
             Screen::Resources => "Resources",
+            Screen::Latency => "Latency",
             Screen::Traces => "Traces",
             Screen::Alerts => "Alerts",
+            Screen::Logs => "Logs",
             Screen::Load => "Load",
+            Screen::Dashboards => "Dashboards",
+            Screen::Own => "Self",
+        }
+    }
+
+    /// Its name where tabs have little room: three or four letters.
+    #[must_use]
+    pub(crate) fn short_title(self) -> &'static str {
+        match self {
+            Screen::Overview => "Over",
+            Screen::Services => "Serv",
+            Screen::Resources => "Res",
+            Screen::Latency => "Lat",
+            Screen::Traces => "Trace",
+            Screen::Alerts => "Alert",
+            Screen::Logs => "Logs",
+            Screen::Load => "Load",
+            Screen::Dashboards => "Dash",
             Screen::Own => "Self",
         }
     }

@@ -6,7 +6,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use serde_json::json;
 
-use crate::app::{App, Event, Request, update};
+use crate::app::{App, Event, Pick, Request, update};
 use crate::data::{Data, Red};
 use crate::fetch::fetch;
 use crate::format::{ABSENT, age, clean, ms, percent, percent_sign, plain};
@@ -33,6 +33,8 @@ pub async fn snapshot(options: TuiOptions, screen: Screen) -> Result<Snapshot, T
         range_ms: options.range_ms.max(1_000),
         window: options.window.clone(),
         trace: None,
+        pick: Pick::default(),
+        heat: None,
     };
     let data = fetch(&client, &request, now).await?;
     Ok(Snapshot::of(options, screen, now, data))
@@ -183,7 +185,7 @@ mod tests {
             ..TuiOptions::default()
         };
         let shot = Snapshot::of(options, Screen::Overview, fixture::NOW_MS, fixture::data());
-        assert!(shot.text(10, 10).contains("[1 Overview]"));
+        assert!(shot.text(10, 10).contains("[1 Over]"));
         assert!(shot.text(120, 36).contains("time scale 60x"));
         assert_eq!(shot.json()["data"]["p99"], 0.412);
         assert_eq!(shot.exit_status().code(), 3);

@@ -33,6 +33,8 @@ pub(crate) enum Role {
     Warn,
     Bad,
     Series(usize),
+    /// How much, 1 to 5.
+    Heat(usize),
 }
 
 // === impl Theme ===
@@ -71,6 +73,34 @@ impl Theme {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
         if no_color || dumb { Theme::Mono } else { self }
+    }
+
+    /// Colours of little to much.
+    fn heat(self) -> [Color; 5] {
+        match self {
+            Theme::Light => [
+                Color::Cyan,
+                Color::Blue,
+                Color::Green,
+                Color::Magenta,
+                Color::Red,
+            ],
+            Theme::HighContrast => [
+                Color::LightBlue,
+                Color::LightCyan,
+                Color::LightGreen,
+                Color::LightYellow,
+                Color::White,
+            ],
+            Theme::ColourBlind => [61, 31, 37, 148, 226].map(Color::Indexed),
+            _ => [
+                Color::Blue,
+                Color::Cyan,
+                Color::Green,
+                Color::Yellow,
+                Color::Red,
+            ],
+        }
     }
 
     pub(crate) fn next(self) -> Self {
@@ -144,6 +174,7 @@ impl Theme {
             Role::Warn => bold.fg(warn),
             Role::Bad => bold.fg(bad),
             Role::Series(n) => plain.fg(series[n % series.len()]),
+            Role::Heat(n) => plain.fg(self.heat()[n.clamp(1, 5) - 1]),
         }
     }
 }

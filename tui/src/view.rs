@@ -3,7 +3,10 @@
 //! Owns the frame around screens. Must not know clocks or the network; it changes nothing.
 
 mod alerts;
+mod boards;
+mod latency;
 mod load;
+mod logs;
 mod overview;
 mod own;
 mod resources;
@@ -19,16 +22,21 @@ use ratatui::style::{Modifier, Style};
 use crate::app::{App, Link, Mode};
 use crate::data::Data;
 use crate::format::{age, number};
-use crate::keymap::{KEYMAP, Scope};
-use crate::pen::{Pen, shorten, width};
+use crate::keymap::{Action, Binding, KEYMAP, Scope};
+use crate::pen::{Pen, shorten, width, wrap};
 use crate::screen::Screen;
 use crate::theme::Role;
+pub(crate) use latency::visible as visible_exemplars;
+pub(crate) use logs::visible as visible_logs;
 pub(crate) use traces::visible as visible_traces;
 
 /// The smallest terminal that is drawn on.
 pub(crate) const MIN_SIZE: (u16, u16) = (80, 24);
 /// The row of the tabs.
 const TAB_ROW: u16 = 1;
+
+/// Columns from which tabs have their whole titles.
+const WIDE_TABS: u16 = 114;
 
 /// Draws the state on a frame.
 pub fn view(app: &App, frame: &mut Frame<'_>) {
@@ -60,7 +68,11 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let body = Rect::new(area.x, area.y + top, area.width, area.height - top - 1);
     if app.help {
         help(&mut pen, body);
-    } else if let Some(data) = &app.data {
+    } else if let Some(data) = app
+        .data
+        .as_ref()
+        .filter(|_| app.answered == Some(app.screen))
+    {
         screen(&mut pen, app, data, body);
         if app.stale_ms().is_some() {
             pen.buffer
@@ -80,8 +92,37 @@ pub(crate) fn rows(app: &App) -> usize {
         Screen::Resources => resources::visible(app, data).len(),
         Screen::Traces => visible_traces(app, data).len(),
         Screen::Alerts => alerts::visible(app, data).len(),
+        Screen::Latency => visible_exemplars(app, data).len(),
+        Screen::Logs => visible_logs(app, data).len(),
+        Screen::Dashboards => boards::count(app),
         Screen::Overview | Screen::Load | Screen::Own => 0,
     }
+}
+
+/// What a row of the screen's table is, so that it is found again in newer data.
+pub(crate) fn identity(app: &App, row: usize) -> Option<String> {
+    let data = app.data.as_ref()?;
+    Some(match app.screen {
+        Screen::Services => {
+            let r = *services::visible(app, data).get(row)?;
+            format!("{} {}", r.service, r.route)
+        }
+        Screen::Resources => {
+            let u = *resources::visible(app, data).get(row)?;
+            format!("{} {} {}", u.kind, u.resource, u.instance)
+        }
+        Screen::Traces => visible_traces(app, data).get(row)?.trace_id.to_string(),
+        Screen::Alerts => alerts::visible(app, data).get(row)?.labels.to_string(),
+        Screen::Latency => {
+            let e = *visible_exemplars(app, data).get(row)?;
+            format!("{} {} {}", e.trace_id, e.service, e.t_ms)
+        }
+        Screen::Logs => {
+            let r = *visible_logs(app, data).get(row)?;
+            format!("{} {} {}", r.time_ns, r.span_id, r.body)
+        }
+        Screen::Overview | Screen::Load | Screen::Dashboards | Screen::Own => return None,
+    })
 }
 
 /// The tab at a place.
@@ -89,12 +130,12 @@ pub(crate) fn tab_at(app: &App, x: u16, y: u16) -> Option<Screen> {
     let inside = |(from, text, _): &(u16, String, Screen)| {
         (*from..from.saturating_add(u16::try_from(width(text)).unwrap_or(0))).contains(&x)
     };
-    let hit = tab_spans(app).into_iter().find(inside);
+    let hit = tab_spans(app, app.width).into_iter().find(inside);
     hit.filter(|_| y == TAB_ROW && !app.options.no_mouse)
         .map(|(_, _, screen)| screen)
 }
 
-fn tab_spans(app: &App) -> Vec<(u16, String, Screen)> {
+fn tab_spans(app: &App, columns: u16) -> Vec<(u16, String, Screen)> {
     let alerts = app.data.as_ref().map_or(0, |d| {
         d.alerts.iter().filter(|a| a.state == "firing").count()
     });
@@ -104,12 +145,18 @@ fn tab_spans(app: &App) -> Vec<(u16, String, Screen)> {
             Screen::Alerts if alerts > 0 => format!("({alerts})"),
             _ => String::new(),
         };
-        let (l, r) = if screen == app.screen {
-            ("[", "]")
-        } else {
-            (" ", " ")
+        let wide = columns >= WIDE_TABS;
+        let (l, r) = match (screen == app.screen, wide) {
+            (true, _) => ("[", "]"),
+            (false, true) => (" ", " "),
+            (false, false) => (" ", ""),
         };
-        let text = format!("{l}{} {}{count}{r}", screen.digit(), screen.title());
+        let title = if wide {
+            screen.title()
+        } else {
+            screen.short_title()
+        };
+        let text = format!("{l}{} {title}{count}{r}", screen.digit());
         let from = x;
         x += u16::try_from(width(&text)).unwrap_or(0);
         (from, text, screen)
@@ -118,7 +165,7 @@ fn tab_spans(app: &App) -> Vec<(u16, String, Screen)> {
 }
 
 fn tabs(pen: &mut Pen<'_>, app: &App, area: Rect) {
-    for (x, text, screen) in tab_spans(app) {
+    for (x, text, screen) in tab_spans(app, area.width) {
         let role = if screen == app.screen {
             Role::Accent
         } else {
@@ -227,8 +274,10 @@ fn footer(pen: &mut Pen<'_>, app: &App, area: Rect) {
     } else {
         Scope::Global
     };
+    let here = |b: &&Binding| b.scope == scope && (b.on.is_empty() || b.on.contains(&app.screen));
     let mut pending = String::new();
-    for b in KEYMAP.iter().filter(|b| b.scope == scope) {
+    let mut items: Vec<(String, &str, bool)> = Vec::new();
+    for b in KEYMAP.iter().filter(here) {
         // A key without a word stands before the next one that has one, when they are a pair.
         if b.footer.is_empty() {
             pending = match b.shown {
@@ -239,12 +288,28 @@ fn footer(pen: &mut Pen<'_>, app: &App, area: Rect) {
         }
         let keys = format!("{pending}{}", b.shown);
         pending.clear();
-        let needed = width(&keys) + width(b.footer) + 3;
-        if usize::from(x) + needed > usize::from(area.width) {
-            continue;
-        }
+        items.push((
+            keys,
+            b.footer,
+            matches!(b.action, Action::Help | Action::Quit),
+        ));
+    }
+    let needed = |items: &[(String, &str, bool)]| -> usize {
+        let each = items
+            .iter()
+            .map(|(keys, word, _)| width(keys) + width(word) + 3);
+        each.sum()
+    };
+    // Help and quit stay, the last of the others go.
+    while usize::from(x) + needed(&items) > usize::from(area.width) + 2 {
+        match items.iter().rposition(|i| !i.2) {
+            Some(last) => items.remove(last),
+            None => break,
+        };
+    }
+    for (keys, word, _) in items {
         x += pen.put(area, x, y, &keys, Role::Accent);
-        x += pen.put(area, x, y, &format!(" {}  ", b.footer), Role::Dim);
+        x += pen.put(area, x, y, &format!(" {word}  "), Role::Dim);
     }
 }
 
@@ -288,17 +353,9 @@ fn waiting(pen: &mut Pen<'_>, app: &App, body: Rect) {
         _ => format!("asking {} …", app.options.base_url),
     };
     let room = usize::from(body.width.saturating_sub(4)).max(1);
-    let (mut y, mut line) = (1, String::new());
-    for word in text.split(' ') {
-        if !line.is_empty() && width(&line) + width(word) + 1 > room {
-            pen.put(body, 2, y, &line, Role::Text);
-            line.clear();
-            y += 1;
-        }
-        line.push_str(if line.is_empty() { "" } else { " " });
-        line.push_str(word);
+    for (y, line) in (1u16..).zip(wrap(&text, room)) {
+        pen.put(body, 2, y, &line, Role::Text);
     }
-    pen.put(body, 2, y, &line, Role::Text);
 }
 
 fn screen(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
@@ -308,6 +365,9 @@ fn screen(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
         Screen::Resources => resources::draw(pen, app, data, body),
         Screen::Traces => traces::draw(pen, app, data, body),
         Screen::Alerts => alerts::draw(pen, app, data, body),
+        Screen::Latency => latency::draw(pen, app, data, body),
+        Screen::Logs => logs::draw(pen, app, data, body),
+        Screen::Dashboards => boards::draw(pen, app, data, body),
         Screen::Load => load::draw(pen, data, body),
         Screen::Own => own::draw(pen, data, body),
     }

@@ -159,12 +159,16 @@ async fn serve(listener: tokio::net::TcpListener) {
                 )
             };
             let data = match request.lines().next().unwrap() {
+                l if l.contains("query_exemplars") => {
+                    r#"[{"seriesLabels":{"service_name":"cart","http_route":"/x"},"exemplars":[{"labels":{"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"},"value":"0.5","timestamp":1}]}]"#.to_owned()
+                }
                 l if l.contains("query_range") => {
                     r#"{"resultType":"matrix","result":[]}"#.to_owned()
                 }
                 l if l.contains("/query") => vector(
                     r#""service_name":"cart","http_route":"/x","kind":"cpu","resource":"all","instance":"i","unit":"u","run_id":"r1""#,
                 ),
+                l if l.contains("/logs") => serde_json::to_string(&fixture::data().logs).unwrap(),
                 l if l.contains("/self") => {
                     serde_json::to_string(&fixture::data().own.unwrap()).unwrap()
                 }
@@ -191,6 +195,9 @@ async fn answers_of_a_server_become_screens() {
         (Screen::Overview, "0.25 req/s"),
         (Screen::Services, "cart     /x"),
         (Screen::Resources, "u 0.25"),
+        (Screen::Latency, "4bf9…4736"),
+        (Screen::Logs, "upstream answered 503"),
+        (Screen::Dashboards, "Error budget left"),
         (Screen::Traces, "no trace in this range"),
         (Screen::Alerts, "no alerting rule is loaded"),
         (Screen::Load, "r1"),
