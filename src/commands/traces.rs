@@ -112,8 +112,63 @@ fn milliseconds(ns: u64) -> String {
     format!("{:.2} ms", ns as f64 / 1e6)
 }
 
-/// One line a span, children under their parent in order of their start; orphans become roots.
+/// One line a span, children under their parent in order of their start; orphans become roots. Below a span stand its
+/// status' message and its events.
 fn tree(spans: &[Span]) -> String {
+    let begin = spans.iter().map(|s| s.start_ns).min().unwrap_or(0);
+    let ordered = order(spans);
+    let row = |(span, depth): &(&Span, usize)| {
+        let status = match span.status {
+            SpanStatus::Error => "error",
+            SpanStatus::Ok => "ok",
+            SpanStatus::Unset => "",
+        };
+        vec![
+            format!("{}{}", indent(*depth), clean(&span.name)),
+            clean(&span.service),
+            format!("+{}", milliseconds(span.start_ns - begin)),
+            milliseconds(span.duration_ns()),
+            status.to_owned(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = ordered.iter().map(row).collect();
+    let header = ["SPAN", "SERVICE", "START", "DURATION", "STATUS"];
+    let text = table(&header, &rows);
+    let mut lines = text.lines();
+    let mut out = String::new();
+    out.extend(lines.next().map(|l| format!("{l}\n")));
+    for (line, (span, depth)) in lines.zip(&ordered) {
+        out += &format!("{line}\n");
+        out += &remarks(span, begin, &format!("{}    ", indent(*depth)));
+    }
+    out
+}
+
+fn indent(depth: usize) -> String {
+    "  ".repeat(depth.min(40))
+}
+
+/// The status' message and the events of a span, one line each.
+fn remarks(span: &Span, begin_ns: u64, indent: &str) -> String {
+    let mut out = String::new();
+    if !span.status_message.is_empty() {
+        out += &format!("{indent}message: {}\n", clean(&span.status_message));
+    }
+    for event in &span.events {
+        let at = milliseconds(event.time_ns.saturating_sub(begin_ns));
+        let attributes = event
+            .attributes
+            .iter()
+            .map(|(name, value)| format!("  {}={}", clean(name), clean(value)));
+        let attributes: String = attributes.collect();
+        let name = clean(&event.name);
+        out += &format!("{indent}event +{at}: {name}{attributes}\n");
+    }
+    out
+}
+
+/// Spans with their depth, parents before children, siblings by their start.
+fn order(spans: &[Span]) -> Vec<(&Span, usize)> {
     let known: HashMap<SpanId, usize> = spans
         .iter()
         .enumerate()
@@ -130,32 +185,21 @@ fn tree(spans: &[Span]) -> String {
     let latest_first =
         |list: &mut Vec<usize>| list.sort_by_key(|i| std::cmp::Reverse(spans[*i].start_ns));
     latest_first(&mut roots);
-    let begin = spans.iter().map(|s| s.start_ns).min().unwrap_or(0);
     let mut stack: Vec<(usize, usize)> = roots.into_iter().map(|i| (i, 0)).collect();
-    let mut rows = Vec::new();
+    let mut out = Vec::new();
     while let Some((at, depth)) = stack.pop() {
-        let span = &spans[at];
-        rows.push(vec![
-            format!("{}{}", "  ".repeat(depth.min(40)), clean(&span.name)),
-            clean(&span.service),
-            format!("+{}", milliseconds(span.start_ns - begin)),
-            milliseconds(span.duration_ns()),
-            if span.status == SpanStatus::Error {
-                "error".into()
-            } else {
-                String::new()
-            },
-        ]);
+        out.push((&spans[at], depth));
         let mut below = children.remove(&at).unwrap_or_default();
         latest_first(&mut below);
         stack.extend(below.into_iter().map(|i| (i, depth + 1)));
     }
-    table(&["SPAN", "SERVICE", "START", "DURATION", "STATUS"], &rows)
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::span::SpanEvent;
 
     fn span(id: u8, parent: u8, start_ns: u64) -> Span {
         Span {
@@ -183,5 +227,27 @@ mod tests {
     fn a_cycle_ends() {
         assert_eq!(tree(&[span(1, 2, 1), span(2, 1, 2)]).lines().count(), 1);
         assert_eq!(tree(&[]).lines().count(), 1);
+    }
+
+    #[test]
+    fn messages_and_events_stand_below_their_span_and_cannot_steer_the_terminal() {
+        let failed = Span {
+            status: SpanStatus::Error,
+            status_message: "no\x1b[2J answer".into(),
+            events: vec![SpanEvent {
+                time_ns: 2_500_001,
+                name: "exception".into(),
+                attributes: vec![("exception.type".into(), "Timeout".into())],
+            }],
+            ..span(2, 1, 1_000_001)
+        };
+        assert_eq!(
+            tree(&[span(1, 0, 1), failed]),
+            "SPAN  SERVICE  START     DURATION  STATUS\n\
+             s1    svc      +0.00 ms  1.00 ms\n  \
+             s2  svc      +1.00 ms  1.00 ms   error\n      \
+             message: no\u{fffd}[2J answer\n      \
+             event +2.50 ms: exception  exception.type=Timeout\n"
+        );
     }
 }

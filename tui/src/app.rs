@@ -462,7 +462,13 @@ impl App {
         let rows = view::rows(self);
         let found = selected
             .and_then(|s| (0..rows).find(|row| view::identity(self, *row).as_ref() == Some(&s)));
-        self.row = found.unwrap_or(self.row).min(rows.saturating_sub(1));
+        let opened = self
+            .trace
+            .filter(|_| !same_screen && self.screen == Screen::Traces);
+        let opened = opened.map(|id| id.to_string());
+        let opened = (0..rows).find(|r| opened.is_some() && view::identity(self, *r) == opened);
+        let row = found.or(opened).unwrap_or(self.row);
+        self.row = row.min(rows.saturating_sub(1));
     }
 
     fn answer(&mut self, now_ms: i64, result: Result<Box<Data>, String>) {

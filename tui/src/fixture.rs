@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use model::api::{AlertBody, AlertEvent, SelfStatus};
 use model::labels::Labels;
 use model::slo::{BurnRate, SloAlert, SloStatus};
-use model::span::{Span, SpanId, SpanStatus, TraceId, TraceSummary};
+use model::span::{Span, SpanEvent, SpanId, SpanStatus, TraceId, TraceSummary};
 
 use crate::app::{App, Event, Link, update};
 use crate::data::{Data, Line, LoadRun, Red, Use};
@@ -160,6 +160,18 @@ fn spans() -> Vec<Span> {
             start_ns: base + from * 1_000_000,
             end_ns: base + to * 1_000_000,
             status,
+            status_message: match status {
+                SpanStatus::Error => "upstream answered 503".into(),
+                _ => String::new(),
+            },
+            events: match status {
+                SpanStatus::Error => vec![SpanEvent {
+                    time_ns: base + 370 * 1_000_000,
+                    name: "exception".into(),
+                    attributes: vec![("exception.type".into(), "Unavailable".into())],
+                }],
+                _ => Vec::new(),
+            },
             ..Span::default()
         })
         .collect()

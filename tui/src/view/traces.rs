@@ -12,7 +12,7 @@ use super::stack;
 use crate::app::App;
 use crate::data::Data;
 use crate::format::seconds;
-use crate::pen::{Cell, Pen, cell, names, numbers, words};
+use crate::pen::{Cell, Pen, cell, names, numbers, shorten, words};
 use crate::theme::Role;
 
 pub(crate) fn visible<'a>(app: &App, data: &'a Data) -> Vec<&'a TraceSummary> {
@@ -111,6 +111,24 @@ fn tree<'a>(spans: &[&'a Span]) -> Vec<(usize, &'a Span)> {
     out
 }
 
+/// What a span says of itself: its status' message and its events, as (what, text).
+fn remarks(span: &Span, begin_ns: u64) -> Vec<(String, String, Role)> {
+    let failed = span.status == SpanStatus::Error;
+    let role = if failed { Role::Bad } else { Role::Text };
+    let message = Some(&span.status_message).filter(|m| !m.is_empty());
+    let message = message.map(|m| ("message".to_owned(), m.clone(), role));
+    let events = span.events.iter().map(|e| {
+        let all = e
+            .attributes
+            .iter()
+            .map(|(name, value)| format!("  {name}={value}"));
+        let at = length(e.time_ns.saturating_sub(begin_ns));
+        let text = format!("{}{}", e.name, all.collect::<String>());
+        (format!("event at {at}"), text, Role::Dim)
+    });
+    message.into_iter().chain(events).collect()
+}
+
 fn waterfall(pen: &mut Pen<'_>, id: &str, spans: &[&Span], area: Rect) {
     let begin = spans.iter().map(|s| s.start_ns).min().unwrap_or(0);
     let end = spans.iter().map(|s| s.end_ns).max().unwrap_or(begin);
@@ -146,7 +164,15 @@ fn waterfall(pen: &mut Pen<'_>, id: &str, spans: &[&Span], area: Rect) {
             Cell(bar(s), bar_role),
         ]
     };
-    let rows: Vec<Vec<Cell>> = tree(spans).into_iter().map(row).collect();
+    let mut rows: Vec<Vec<Cell>> = Vec::new();
+    for (depth, span) in tree(spans) {
+        rows.push(row((depth, span)));
+        let indent = "  ".repeat(depth.min(12) + 1);
+        rows.extend(remarks(span, begin).into_iter().map(|(what, text, role)| {
+            let name = Cell(format!("{indent}└ {what}"), Role::Dim);
+            vec![name, cell(""), cell(""), Cell(shorten(&text, room), role)]
+        }));
+    }
     let columns = [
         names("SPAN"),
         names("SERVICE"),
