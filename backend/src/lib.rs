@@ -15,10 +15,14 @@ pub mod jwt;
 pub mod limiter;
 mod queue;
 mod record;
+#[cfg_attr(not(test), expect(dead_code, reason = "wired by real mode"))]
+mod redis_cache;
 mod routes;
 mod schema;
 mod services;
 pub mod settings;
+#[cfg(test)]
+mod stack_test;
 mod start;
 mod tasks;
 mod telemetry;
