@@ -6,16 +6,17 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::Method;
 use model::Labels;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::LoadError;
 use crate::conn::{ConnError, Connection, Connector, ErrorKind, Exchange, Opened, Target};
+use crate::dispatch::{Dispatch, Next, Placed, Ticket};
 use crate::pacer::{Paced, pace};
 use crate::plan::{Model, Plan, Requests};
 use crate::report::{Report, Second};
-use crate::schedule::{Arrivals, Schedule};
+use crate::schedule::Schedule;
 use crate::stats::{Answer, Sample, Stats, histogram, micros};
 
 /// The longest body read, in bytes; it is not kept.
@@ -47,12 +48,15 @@ pub struct Progress {
     pub series: Vec<(Labels, Vec<(i64, f64)>)>,
 }
 
-/// The next request to take.
-struct Cursor {
+/// Above this many requests a second one thread may not be enough, and the load uses the caller's runtime.
+const ONE_THREAD_RATE: f64 = 20_000.0;
+
+/// What the closed model has handed out.
+#[derive(Default)]
+struct Closed {
     next: u64,
-    /// Requests taken whose due instant lies in the measured part (closed model).
+    /// Requests taken whose due instant lies in the measured part.
     measured: u64,
-    arrivals: Option<Arrivals>,
 }
 
 struct Shared {
@@ -60,15 +64,17 @@ struct Shared {
     requests: Requests,
     connector: Connector,
     start: Instant,
-    /// One permit for each request that fell due and is not yet taken.
-    due: Semaphore,
-    cursor: Mutex<Cursor>,
+    /// The open model's queue.
+    dispatch: Option<Mutex<Dispatch>>,
+    closed: Mutex<Closed>,
     stats: Mutex<Stats>,
-    /// No further request will fall due.
-    over: CancellationToken,
     /// Nothing is taken after this instant.
     deadline: OnceLock<Instant>,
+    /// Ends the run in good order.
     stop: CancellationToken,
+    /// Ends all traffic at once.
+    abort: CancellationToken,
+    workers: TaskTracker,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -78,7 +84,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Runs the plan to its end or until `stop`, then lets what is under way and what is already due finish within the
-/// timeout. `progress` receives a value each second and one at the end. Dropping the future ends all traffic.
+/// plan's drain time. `progress` receives a value each second and one at the end. Dropping the future ends all traffic.
 ///
 /// # Errors
 /// [`LoadError`] before the first request only; what goes wrong afterwards is in the report.
@@ -91,97 +97,142 @@ pub async fn run(
     let requests = Requests::prepare(&plan)?;
     let connector = Connector::new(Target::parse(&plan.target)?, plan.insecure)?;
     let schedule = Schedule::of(&plan);
-    // Cancelled by the caller's token and, through the guard, when this future is dropped.
     let stop = stop.child_token();
-    let _guard = stop.clone().drop_guard();
-    let wall = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let shared = Arc::new(Shared {
+    let abort = CancellationToken::new();
+    // Cancelled when this future is dropped.
+    let _guard = abort.clone().drop_guard();
+    let alone = schedule
+        .as_ref()
+        .is_some_and(|s| s.peak_rate() <= ONE_THREAD_RATE);
+    let limit = plan.connections;
+    let make = move || Shared {
         stats: Mutex::new(Stats::new(plan.warm_up, requests.names.len())),
-        cursor: Mutex::new(Cursor {
-            next: 0,
-            measured: 0,
-            arrivals: schedule.map(|s| s.arrivals()),
-        }),
-        due: Semaphore::new(0),
-        over: CancellationToken::new(),
+        dispatch: schedule
+            .as_ref()
+            .map(|s| Mutex::new(Dispatch::new(s.arrivals(), limit))),
+        closed: Mutex::default(),
         deadline: OnceLock::new(),
         start: Instant::now(),
+        workers: TaskTracker::new(),
         requests,
         connector,
         plan,
         stop,
-    });
-    let paced = schedule
-        .map(|schedule| start_pacer(&shared, schedule))
-        .transpose()?;
-    let mut workers = JoinSet::new();
-    for _ in 0..shared.plan.connections {
-        workers.spawn(work(Arc::clone(&shared)));
-    }
-    let mut ticker = Ticker::new(&shared, schedule, wall);
-    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + SECOND, SECOND);
-    loop {
-        tokio::select! {
-            joined = workers.join_next() => if joined.is_none() { break },
-            _ = tick.tick() => { progress.send_replace(ticker.tick()); }
-        }
-    }
-    let paced = match paced {
-        Some(paced) => paced.await.ok(),
-        None => None,
+        abort,
     };
-    let ended = shared.start.elapsed();
-    progress.send_replace(ticker.tick());
-    Ok(report(&shared, paced, ended, wall))
+    if !alone {
+        return Ok(drive(make(), progress).await);
+    }
+    // One thread for clock, requests and sockets: no hop between them makes a request late, and each costs less.
+    let (done, report) = oneshot::channel();
+    let body = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| LoadError::Plan(format!("no event loop for the load: {e}")));
+        let _ = done.send(runtime.map(|runtime| runtime.block_on(drive(make(), progress))));
+    };
+    std::thread::Builder::new()
+        .name("nines-load".to_owned())
+        .spawn(body)
+        .map_err(|e| LoadError::Plan(format!("no thread for the load: {e}")))?;
+    report
+        .await
+        .map_err(|_| LoadError::Plan("the load's thread ended before the run".to_owned()))?
 }
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn start_pacer(
-    shared: &Arc<Shared>,
-    schedule: Schedule,
-) -> Result<tokio::sync::oneshot::Receiver<Paced>, LoadError> {
-    let (done, paced) = tokio::sync::oneshot::channel();
-    let shared = Arc::clone(shared);
-    let body = move || {
-        let warm_up = shared.plan.warm_up;
-        let result = pace(&schedule, shared.start, warm_up, &shared.stop, |n| {
-            shared.due.add_permits(n)
-        });
-        let _ = shared.deadline.set(Instant::now() + shared.plan.timeout);
-        shared.over.cancel();
-        let _ = done.send(result);
+/// The run itself, within the runtime that carries its traffic.
+async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
+    let shared = Arc::new(shared);
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .saturating_sub(shared.start.elapsed());
+    let schedule = Schedule::of(&shared.plan);
+    let pacer = match schedule {
+        Some(schedule) => Some(tokio::spawn(open_load(Arc::clone(&shared), schedule))),
+        None => {
+            for _ in 0..shared.plan.connections {
+                spawn(&shared, None);
+            }
+            shared.workers.close();
+            None
+        }
     };
-    let thread = std::thread::Builder::new().name("nines-pacer".to_owned());
-    thread
-        .spawn(body)
-        .map_err(|e| LoadError::Plan(format!("no thread for the schedule: {e}")))?;
-    Ok(paced)
+    let mut ticker = Ticker::new(&shared, schedule, wall);
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + SECOND, SECOND);
+    loop {
+        tokio::select! {
+            () = shared.workers.wait() => break,
+            () = shared.abort.cancelled() => {
+                shared.stop.cancel();
+                break;
+            }
+            _ = tick.tick() => { progress.send_replace(ticker.tick()); }
+        }
+    }
+    let paced = match pacer {
+        Some(pacer) => pacer.await.ok(),
+        None => None,
+    };
+    let ended = shared.start.elapsed();
+    progress.send_replace(ticker.tick());
+    report(&shared, paced, ended, wall)
+}
+
+/// Releases requests as they fall due, then allows the drain time for what waits.
+async fn open_load(shared: Arc<Shared>, schedule: Schedule) -> Paced {
+    let stop = shared.stop.clone();
+    let Some(dispatch) = &shared.dispatch else {
+        unreachable!("the open model has a queue")
+    };
+    let release = |n| {
+        for _ in 0..n {
+            let placed = lock(dispatch).release();
+            if let Placed::Start(ticket) = placed {
+                spawn(&shared, Some(ticket));
+            }
+        }
+    };
+    let pacing = pace(&schedule, shared.start, shared.plan.warm_up, &stop, release);
+    let paced = pacing.await;
+    let _ = shared.deadline.set(Instant::now() + shared.plan.drain());
+    lock(dispatch).close();
+    shared.workers.close();
+    paced
+}
+
+fn spawn(shared: &Arc<Shared>, first: Option<Ticket>) {
+    let abort = shared.abort.clone();
+    let worker = work(Arc::clone(shared), first);
+    shared
+        .workers
+        .spawn(async move { abort.run_until_cancelled(worker).await });
 }
 
 /// One worker: one connection, one request at a time.
-async fn work(shared: Arc<Shared>) {
+async fn work(shared: Arc<Shared>, first: Option<Ticket>) {
     let mut conn = None;
     let mut failed_dials = 0_u32;
-    let open = !matches!(shared.plan.model, Model::Closed { .. });
+    let mut next = first;
     loop {
-        let taken = if open {
-            shared.next_due().await
-        } else {
-            shared.next_closed()
+        let ticket = match next.take() {
+            Some(ticket) => Some(ticket),
+            None => match &shared.dispatch {
+                Some(dispatch) => shared.next_due(dispatch).await,
+                None => shared.next_closed(),
+            },
         };
-        let Some((index, due, queued)) = taken else {
-            return;
-        };
-        let dialled = shared.one(&mut conn, index, due, queued).await;
+        let Some(ticket) = ticket else { return };
+        let dialled = shared.one(&mut conn, ticket).await;
         failed_dials = if dialled {
             0
         } else {
             (failed_dials + 1).min(7)
         };
-        if failed_dials > 0 && !open {
+        if failed_dials > 0 && shared.dispatch.is_none() {
             // A target that refuses at once would otherwise be dialled as fast as the machine can.
             let pause = Duration::from_millis(5 << failed_dials);
             let _ = tokio::time::timeout(pause, shared.stop.cancelled()).await;
@@ -190,52 +241,40 @@ async fn work(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// Waits for the next request to fall due: its index, due offset and whether it had been waiting.
-    async fn next_due(&self) -> Option<(u64, Duration, bool)> {
-        if self.deadline.get().is_some_and(|d| Instant::now() >= *d) {
-            return None;
+    /// Waits for the next request to fall due.
+    async fn next_due(&self, dispatch: &Mutex<Dispatch>) -> Option<Ticket> {
+        let late = self.deadline.get().is_some_and(|d| Instant::now() >= *d);
+        let next = lock(dispatch).next(late);
+        match next {
+            Next::Take(ticket) => Some(ticket),
+            Next::Wait(ticket) => ticket.await.ok(),
+            Next::End => None,
         }
-        let queued = if let Ok(permit) = self.due.try_acquire() {
-            permit.forget();
-            true
-        } else {
-            tokio::select! {
-                biased;
-                permit = self.due.acquire() => { permit.ok()?.forget(); false }
-                () = self.over.cancelled() => { self.due.try_acquire().ok()?.forget(); true }
-            }
-        };
-        let mut cursor = lock(&self.cursor);
-        let due = cursor.arrivals.as_mut().and_then(Iterator::next)?;
-        let index = cursor.next;
-        cursor.next += 1;
-        Some((index, due, queued))
     }
 
-    fn next_closed(&self) -> Option<(u64, Duration, bool)> {
+    fn next_closed(&self) -> Option<Ticket> {
         let now = self.start.elapsed();
         let Model::Closed { requests } = self.plan.model else {
             return None;
         };
-        let mut cursor = lock(&self.cursor);
-        let enough = requests.is_some_and(|n| cursor.measured >= n);
+        let mut closed = lock(&self.closed);
+        let enough = requests.is_some_and(|n| closed.measured >= n);
         if enough || self.stop.is_cancelled() || now >= self.plan.warm_up + self.plan.duration {
             return None;
         }
-        let index = cursor.next;
-        cursor.next += 1;
-        cursor.measured += u64::from(now >= self.plan.warm_up);
-        Some((index, now, false))
+        let index = closed.next;
+        closed.next += 1;
+        closed.measured += u64::from(now >= self.plan.warm_up);
+        Some(Ticket {
+            index,
+            due: now,
+            queued: false,
+        })
     }
 
     /// Sends one request and records it; false when no connection could be opened.
-    async fn one(
-        &self,
-        conn: &mut Option<Connection>,
-        index: u64,
-        due: Duration,
-        queued: bool,
-    ) -> bool {
+    async fn one(&self, conn: &mut Option<Connection>, ticket: Ticket) -> bool {
+        let Ticket { index, due, queued } = ticket;
         let picked = self.start.elapsed();
         lock(&self.stats).started(due);
         let mut attempt = Attempt {
@@ -361,7 +400,7 @@ impl Ticker {
         self.last = now;
         let mut stats = lock(&self.shared.stats);
         let (sent, completed, errors) = stats.totals();
-        let due = self.schedule.map(|s| s.rate_at(from + length / 2));
+        let due = self.schedule.as_ref().map(|s| s.rate_at(from + length / 2));
         let mut second = stats.close_second(from, length, due.unwrap_or(0.0));
         let per_second = |n: u64| n as f64 / length.as_secs_f64().max(1e-9);
         if due.is_none() {
@@ -422,10 +461,12 @@ fn report(shared: &Shared, paced: Option<Paced>, ended: Duration, wall: Duration
     let mut late_p99_us = stats.phases.generator.value_at_quantile(0.99);
     let (mut planned, mut stopped) = (stats.requests, shared.stop.is_cancelled());
     if let Some(paced) = paced {
-        let mut cursor = lock(&shared.cursor);
-        let taken = cursor.next;
-        let rest = cursor.arrivals.as_mut().into_iter().flatten();
+        let mut dispatch = shared.dispatch.as_ref().map(lock);
+        let taken = dispatch.as_ref().map_or(0, |d| d.taken);
+        let rest = dispatch.as_mut().map(|d| &mut d.arrivals);
         for due in rest
+            .into_iter()
+            .flatten()
             .take(paced.released.saturating_sub(taken) as usize)
             .filter(|due| *due >= plan.warm_up)
         {
@@ -455,10 +496,12 @@ fn report(shared: &Shared, paced: Option<Paced>, ended: Duration, wall: Duration
         connections_opened: stats.connections_opened,
         waited_for_connection: stats.waited_for_connection,
         latency,
+        failure_time: stats.failure_time,
         service_time: stats.service_time,
         phases: stats.phases,
         late_p50_us,
         late_p99_us,
+        timeouts: stats.timeouts,
         unsent: unsent_wait.len(),
         unsent_wait,
         stopped,

@@ -114,6 +114,8 @@ impl Report {
             "bytes": self.bytes,
             "latency_us": quantiles(&self.latency),
             "service_time_us": quantiles(&self.service_time),
+            "failure_time_us": quantiles(&self.failure_time),
+            "timeouts": self.timeouts,
             "phases_us": phases,
             "late_us": { "0.5": self.late_p50_us, "0.99": self.late_p99_us },
             "unsent_wait_us": quantiles(&self.unsent_wait),

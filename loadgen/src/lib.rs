@@ -3,6 +3,7 @@
 
 pub mod ab;
 pub mod conn;
+mod dispatch;
 mod engine;
 mod json;
 mod pacer;

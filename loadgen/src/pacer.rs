@@ -1,5 +1,5 @@
-//! Owns the thread that releases requests when they are due: it sleeps between arrivals, spins the last microseconds,
-//! and measures its own lateness. Knows nothing of HTTP.
+//! Owns the clock of a run: it waits for each arrival to fall due, releases it, and measures its own lateness.
+//! Knows nothing of HTTP.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::schedule::Schedule;
 use crate::stats::{histogram, micros};
-
-/// The longest sleep between looks at the stop token.
-const NAP: Duration = Duration::from_millis(20);
-/// How far before the due instant to wake; kept above what the kernel's timers usually overshoot.
-const EARLY: Duration = Duration::from_micros(70);
 
 /// What the pacer did.
 pub(crate) struct Paced {
@@ -26,13 +21,13 @@ pub(crate) struct Paced {
     pub(crate) stopped: bool,
 }
 
-/// Calls `release(n)` as each batch of `n` arrivals falls due, until the schedule's end or a stop. Blocks its thread.
-pub(crate) fn pace(
+/// Calls `release(n)` as each batch of `n` arrivals falls due, until the schedule's end or a stop.
+pub(crate) async fn pace(
     schedule: &Schedule,
     start: Instant,
     warm_up: Duration,
     stop: &CancellationToken,
-    mut release: impl FnMut(usize),
+    mut release: impl FnMut(u64),
 ) -> Paced {
     let mut paced = Paced {
         released: 0,
@@ -40,9 +35,10 @@ pub(crate) fn pace(
         late: histogram(),
         stopped: false,
     };
+    let mut alarm = Alarm::new();
     let mut arrivals = schedule.arrivals().peekable();
     while let Some(due) = arrivals.peek().copied() {
-        if !sleep_until(start + due, stop) {
+        if !alarm.until_or(start + due, stop).await {
             paced.stopped = true;
             return paced;
         }
@@ -55,31 +51,116 @@ pub(crate) fn pace(
                 paced.late.saturating_record(micros(now - due));
             }
             // A late batch is handed over in pieces so that no worker waits for the whole of it.
-            if batch >= 1024 {
+            if batch >= 256 {
                 break;
             }
         }
-        paced.released += batch as u64;
+        paced.released += batch;
         release(batch);
+        if batch >= 256 {
+            tokio::task::yield_now().await;
+        }
     }
-    paced.stopped = !sleep_until(start + schedule.end(), stop);
+    paced.stopped = !alarm.until_or(start + schedule.end(), stop).await;
     paced
 }
 
-/// False when stopped first. Never returns early.
-fn sleep_until(due: Instant, stop: &CancellationToken) -> bool {
+/// Wakes at an instant. tokio's own timers know whole milliseconds only; a timer descriptor wakes the same event loop
+/// within some ten microseconds and without a thread of its own.
+pub(crate) struct Alarm {
+    #[cfg(target_os = "linux")]
+    timer: Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>>,
+}
+
+impl Alarm {
+    /// Must be called within a tokio runtime. Falls back to tokio's timers when no descriptor can be had.
+    pub(crate) fn new() -> Alarm {
+        Alarm {
+            #[cfg(target_os = "linux")]
+            timer: timer_fd(),
+        }
+    }
+
+    /// False when stopped first. Never returns early.
+    async fn until_or(&mut self, due: Instant, stop: &CancellationToken) -> bool {
+        if due <= Instant::now() {
+            return !stop.is_cancelled();
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => false,
+            () = self.until(due) => true,
+        }
+    }
+
+    /// Returns at `due` or as soon after it as the machine lets it.
+    pub(crate) async fn until(&mut self, due: Instant) {
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            #[cfg(target_os = "linux")]
+            if let Some(timer) = &self.timer
+                && wait(timer, left).await.is_ok()
+            {
+                continue;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[expect(
+    deprecated,
+    reason = "an OwnedFd keeps its number while it is registered, which is all that the unsafe successor asks for"
+)]
+fn timer_fd() -> Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
+    use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
+    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+    let fd = timerfd_create(TimerfdClockId::Monotonic, flags).ok()?;
+    tokio::io::unix::AsyncFd::new(fd).ok()
+}
+
+#[cfg(target_os = "linux")]
+async fn wait(
+    timer: &tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
+    left: Duration,
+) -> std::io::Result<()> {
+    use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
+    let spec = Itimerspec {
+        it_interval: Timespec::default(),
+        it_value: Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        },
+    };
+    timerfd_settime(timer, TimerfdTimerFlags::empty(), &spec)?;
     loop {
-        if stop.is_cancelled() {
-            return false;
+        let mut ready = timer.readable().await?;
+        let read = ready.try_io(|fd| Ok(rustix::io::read(fd, &mut [0_u8; 8])?));
+        if let Ok(read) = read {
+            return read.map(|_| ());
         }
-        let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_alarm_is_never_early_and_a_stop_ends_the_wait() {
+        let mut alarm = Alarm::new();
+        for us in [1, 50, 1500] {
+            let due = Instant::now() + Duration::from_micros(us);
+            alarm.until(due).await;
+            assert!(Instant::now() >= due);
         }
-        if left > EARLY {
-            std::thread::sleep((left - EARLY).min(NAP));
-        } else {
-            std::hint::spin_loop();
-        }
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let far = Instant::now() + Duration::from_secs(600);
+        assert!(!alarm.until_or(far, &stop).await);
     }
 }

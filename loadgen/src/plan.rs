@@ -31,6 +31,9 @@ pub struct Plan {
     pub connections: usize,
     /// Longest wait for one request, from its actual start (at most 10 minutes).
     pub timeout: Duration,
+    /// How long, after the last request fell due, those that still wait may start; the timeout when none is given
+    /// (at most an hour). What has not started by then is `unsent`, and in the latency with the time it had waited.
+    pub drain: Option<Duration>,
     /// Decides the picks, the random numbers, the trace ids and Poisson gaps.
     pub seed: u64,
     /// Sent in `x-nines-run-id` and put on every sample.
@@ -123,6 +126,7 @@ impl Plan {
             warm_up: Duration::ZERO,
             connections: 64,
             timeout: Duration::from_secs(10),
+            drain: None,
             seed: 1,
             run_id: format!(
                 "{:012x}",
@@ -132,6 +136,11 @@ impl Plan {
             insecure: false,
             own_target: false,
         })
+    }
+
+    /// How long what waits at the end may still start.
+    pub fn drain(&self) -> Duration {
+        self.drain.unwrap_or(self.timeout)
     }
 
     /// Whether the plan can be run at all and may be run against its target.
@@ -175,6 +184,9 @@ impl Plan {
                 "timeout {:?} is not above 0 and at most 10 minutes",
                 self.timeout
             ));
+        }
+        if self.drain() > Duration::from_secs(3600) {
+            return bad(format!("drain {:?} is more than an hour", self.drain()));
         }
         if !self.own_target && !target.is_loopback() && rate.is_none_or(|r| r > MAX_RATE_ELSEWHERE)
         {

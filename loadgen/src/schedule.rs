@@ -57,6 +57,11 @@ impl Schedule {
         Duration::from_secs_f64(self.warm_up + self.measured)
     }
 
+    /// The highest rate it reaches, requests per second.
+    pub fn peak_rate(&self) -> f64 {
+        self.from.max(self.to)
+    }
+
     /// Requests per second due at this offset.
     pub fn rate_at(&self, offset: Duration) -> f64 {
         let t = offset.as_secs_f64() - self.warm_up;

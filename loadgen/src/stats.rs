@@ -99,6 +99,8 @@ pub(crate) struct Stats {
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) status: BTreeMap<u16, u64>,
     pub(crate) latency: Histogram<u64>,
+    pub(crate) failure_time: Histogram<u64>,
+    pub(crate) timeouts: u64,
     pub(crate) service_time: Histogram<u64>,
     pub(crate) phases: Phases,
     pub(crate) routes: Vec<RouteReport>,
@@ -139,6 +141,8 @@ impl Stats {
             errors: BTreeMap::new(),
             status: BTreeMap::new(),
             latency: histogram(),
+            failure_time: histogram(),
+            timeouts: 0,
             service_time: histogram(),
             phases: Phases::new(),
             routes: (0..routes).map(|_| RouteReport::new()).collect(),
@@ -235,6 +239,9 @@ impl Stats {
                 route.service_time.saturating_record(service);
             }
             Err(kind) => {
+                self.failure_time
+                    .saturating_record(micros(s.ended.saturating_sub(s.due)));
+                self.timeouts += u64::from(*kind == ErrorKind::Timeout);
                 *self.errors.entry(kind.as_str().to_owned()).or_default() += 1;
                 *route.errors.entry(kind.as_str().to_owned()).or_default() += 1;
             }
