@@ -11,4 +11,5 @@ pub use inspect::{
     BlockReport, EncodingReport, Inspection, LogReport, Problem, Verification, inspect, verify,
 };
 pub use snapshot::SnapshotReport;
+pub(crate) use text::for_fuzzing as text_for_fuzzing;
 pub use text::{Dialect, ExportReport, ImportReport, export, import};

@@ -62,6 +62,11 @@ pub fn block(bytes: &[u8]) {
     let _ = block::index::decode_list(bytes, 1_000);
 }
 
+/// A line of an import: read or refused; what is read is whole.
+pub fn text(bytes: &[u8]) {
+    crate::admin::text_for_fuzzing(bytes);
+}
+
 /// A segment block of traces or logs.
 pub fn spool(bytes: &[u8]) {
     spool::check_for_fuzzing(bytes);
@@ -75,7 +80,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            for target in [log_segment, log_record, chunk, block, spool] {
+            for target in [log_segment, log_record, chunk, block, text, spool] {
                 target(&bytes);
             }
         }
@@ -83,7 +88,7 @@ mod tests {
         /// Small numbers reach further into the formats than random bytes.
         #[test]
         fn small_bytes_do_not_panic(bytes in proptest::collection::vec(0u8..12, 0..400)) {
-            for target in [log_segment, log_record, chunk, block, spool] {
+            for target in [log_segment, log_record, chunk, block, text, spool] {
                 target(&bytes);
             }
         }

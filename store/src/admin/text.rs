@@ -17,6 +17,7 @@ use model::{Labels, METRIC_NAME, Matcher, SelectRequest, SeriesData, Source, Sou
 
 use crate::error::StoreError;
 
+pub(crate) use read::for_fuzzing;
 pub use read::{ImportReport, import};
 
 /// The staleness marker as a number's text.

@@ -125,6 +125,19 @@ pub fn import(
     Ok(report)
 }
 
+/// Any bytes as a line; a histogram that is read is a valid one.
+pub(crate) fn for_fuzzing(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    read_comment(text, &mut BTreeMap::new());
+    if let Ok(line) = parse_line(text)
+        && let Value::Histogram(h) = line.value
+    {
+        assert!(h.validate().is_ok());
+    }
+}
+
 fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }

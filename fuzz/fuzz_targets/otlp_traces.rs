@@ -6,7 +6,9 @@ use agent::analyse::red::Red;
 use agent::receive::spans;
 
 libfuzzer_sys::fuzz_target!(|request: &[u8]| {
-    let Ok(walked) = spans::walk(request) else { return };
+    let Ok(walked) = spans::walk(request) else {
+        return;
+    };
     let (mut red, mut graph) = (Red::new(10, 0), Graph::new(1_000, 100, 0));
     red.record(&walked);
     graph.record(&walked, 0);
