@@ -42,6 +42,22 @@ pub struct Args {
     #[arg(long)]
     no_mouse: bool,
 
+    /// Do not offer to acknowledge and to silence
+    #[arg(long)]
+    read_only: bool,
+
+    /// Who acknowledges and silences, unless another name is typed
+    #[arg(long, env = "USER", default_value = "", hide_env_values = true)]
+    author: String,
+
+    /// Where `x` and `X` write files
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    export_dir: std::path::PathBuf,
+
+    /// How far back lines, traces and records go
+    #[arg(long, default_value = "15m", value_name = "DURATION")]
+    range: String,
+
     /// Window of rates and quantiles
     #[arg(long, default_value = "1m", value_name = "DURATION")]
     window: String,
@@ -97,6 +113,10 @@ pub fn run(args: Args) -> CommandResult {
         theme: theme.from_env(),
         ascii: args.ascii,
         no_mouse: args.no_mouse,
+        read_only: args.read_only,
+        author: args.author.clone(),
+        export_dir: args.export_dir.clone(),
+        range_ms: duration_ms(&args.range)?.clamp(10_000, 30 * 86_400_000),
         window: args.window.clone(),
         screen,
         ..tui::TuiOptions::default()

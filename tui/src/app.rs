@@ -2,15 +2,19 @@
 //!
 //! Owns the pure core of the terminal. Must not know clocks (the time comes in events), terminals or the network.
 
+use client::NewSilence;
 use crossterm::event::{KeyCode, KeyModifiers};
 use model::log::Severity;
 use model::slo::SloStatus;
 use model::span::TraceId;
 
 use crate::data::Data;
+use crate::dialog::{Accepted, Dialog};
+use crate::export;
 use crate::keymap::{Action, Scope, lookup};
 use crate::options::{ExitStatus, TuiOptions};
 use crate::screen::Screen;
+use crate::sort::{self, Sort};
 use crate::theme::Theme;
 use crate::view;
 
@@ -108,6 +112,8 @@ pub enum Event {
         /// The data, or why there is none.
         result: Result<Box<Data>, String>,
     },
+    /// A file was written, or a silence made or ended: what is to be said of it, or what went wrong.
+    Done(Result<String, String>),
 }
 
 /// What to do.
@@ -115,6 +121,17 @@ pub enum Event {
 pub enum Effect {
     /// Fetch, off the draw path.
     Fetch(Box<Request>),
+    /// Write a new file.
+    Write {
+        /// Its name, without a folder.
+        name: String,
+        /// What is in it.
+        text: String,
+    },
+    /// Make a silence.
+    Silence(NewSilence),
+    /// End the silence of this id.
+    EndSilence(String),
     /// Leave.
     Quit,
 }
@@ -154,6 +171,14 @@ pub struct App {
     pub pick: Pick,
     /// Whether the selected panel fills the screen.
     pub zoomed: bool,
+    /// The order of rows; as they come when none.
+    pub sort: Option<Sort>,
+    /// The box that takes all keys.
+    pub dialog: Option<Dialog>,
+    /// What was done last, or what went wrong; until a key is pressed.
+    pub said: Option<Result<String, String>>,
+    /// The first line of the help that is shown.
+    pub help_from: usize,
     /// The screen that the last answer is for.
     pub answered: Option<Screen>,
     /// Columns of the terminal, for clicks.
@@ -185,6 +210,10 @@ impl App {
             trace: None,
             pick: Pick::default(),
             zoomed: false,
+            sort: None,
+            dialog: None,
+            said: None,
+            help_from: 0,
             answered: None,
             width: 80,
             number: 0,
@@ -255,7 +284,8 @@ impl App {
 
     fn go(&mut self, screen: Screen) -> Vec<Effect> {
         self.screen = screen;
-        (self.row, self.trace, self.zoomed) = (0, None, false);
+        (self.row, self.trace, self.zoomed, self.sort) = (0, None, false, None);
+        self.help = false;
         self.pick.log_trace = None;
         self.fetch()
     }
@@ -372,7 +402,11 @@ impl App {
     fn act(&mut self, action: Action) -> Vec<Effect> {
         match action {
             Action::Quit => return vec![Effect::Quit],
-            Action::Help => self.help = !self.help,
+            Action::Help => (self.help, self.help_from) = (!self.help, 0),
+            Action::Up if self.help => self.help_from = self.help_from.saturating_sub(1),
+            Action::Down if self.help => {
+                self.help_from = (self.help_from + 1).min(crate::keymap::KEYMAP.len());
+            }
             Action::Back if self.help => self.help = false,
             Action::Back if self.zoomed => self.zoomed = false,
             Action::Back if self.trace.is_some() => self.trace = None,
@@ -421,23 +455,128 @@ impl App {
             Action::PreviousChoice => return self.choose(false),
             Action::Severity => return self.next_severity(),
             Action::TraceLogs => return self.trace_logs(),
+            Action::Range => self.dialog = Some(Dialog::range(self.range_ms)),
+            Action::Sort => self.sort = sort::next(self.sort, view::columns(self)),
+            Action::Reverse => {
+                if let Some(sort) = &mut self.sort {
+                    sort.reversed = !sort.reversed;
+                }
+            }
+            Action::ExportJson | Action::ExportMarkdown => return self.export(action),
+            Action::Ack | Action::Silence | Action::EndSilence => self.ask_silence(action),
+            Action::NextField => {}
             Action::Theme => self.theme = self.theme.next(),
         }
         self.row = self.row.min(view::rows(self).saturating_sub(1));
         Vec::new()
     }
 
-    fn key(&mut self, code: KeyCode, modifiers: KeyModifiers) -> Vec<Effect> {
-        let scope = if self.typing {
-            Scope::Filter
-        } else {
-            Scope::Global
+    /// Opens the box for what is to be done with the selected alert.
+    fn ask_silence(&mut self, action: Action) {
+        if self.options.read_only {
+            self.said = Some(Err("read only: nothing is acknowledged or silenced".into()));
+            return;
+        }
+        let Some(data) = self.data.as_ref().filter(|_| self.screen == Screen::Alerts) else {
+            return;
         };
-        match (lookup(scope, code, modifiers), code) {
+        let Some(alert) = view::visible_alerts(self, data).get(self.row).copied() else {
+            return;
+        };
+        let silence = data.silences.iter().find(|s| s.covers(&alert.labels));
+        self.dialog = match (action, silence) {
+            (Action::EndSilence, None) => {
+                self.said = Some(Err("no silence covers this alert".into()));
+                None
+            }
+            (Action::EndSilence, Some(silence)) => Some(Dialog::end_silence(silence)),
+            (action, _) => {
+                let ack = action == Action::Ack;
+                let author = &self.options.author;
+                Some(Dialog::silence(alert, &data.alerts, ack, author))
+            }
+        };
+    }
+
+    fn export(&mut self, action: Action) -> Vec<Effect> {
+        if self.data.is_none() || self.answered != Some(self.screen) {
+            self.said = Some(Err("there is nothing to write yet".into()));
+            return Vec::new();
+        }
+        let (ending, text) = match action {
+            Action::ExportJson => ("json", export::json_text(self)),
+            _ => ("md", export::markdown(self)),
+        };
+        let at = match self.mode {
+            Mode::Live => self.now_ms,
+            Mode::Paused(at) => at,
+        };
+        let stamp: String = model::timestamp::format_rfc3339(at)
+            .chars()
+            .take(19)
+            .filter(|c| !matches!(c, '-' | ':'))
+            .collect();
+        let screen = self.screen.title().to_lowercase();
+        vec![Effect::Write {
+            name: format!("nines-{screen}-{stamp}Z.{ending}"),
+            text,
+        }]
+    }
+
+    /// A key while a box is open.
+    fn answer_dialog(&mut self, action: Option<Action>, code: KeyCode) -> Vec<Effect> {
+        let Some(dialog) = &mut self.dialog else {
+            return Vec::new();
+        };
+        match (action, code) {
+            (Some(Action::Quit), _) => return vec![Effect::Quit],
+            (Some(Action::Cancel), _) => self.dialog = None,
+            (Some(Action::NextField), _) => dialog.next_field(),
+            (Some(Action::Erase), _) => dialog.erase(),
+            (Some(Action::Accept), _) => {
+                let accepted = dialog.accept(self.now_ms);
+                if accepted != Accepted::Nothing {
+                    self.dialog = None;
+                }
+                match accepted {
+                    Accepted::Nothing => {}
+                    Accepted::Range(range_ms) => {
+                        self.range_ms = range_ms;
+                        return self.fetch();
+                    }
+                    Accepted::Silence(new) => return vec![Effect::Silence(new)],
+                    Accepted::EndSilence(id) => return vec![Effect::EndSilence(id)],
+                }
+            }
+            (None, KeyCode::Char(c)) if !dialog.confirm => dialog.letter(c),
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    /// Where keys are looked up now.
+    pub(crate) fn scope(&self) -> Scope {
+        match &self.dialog {
+            Some(dialog) if dialog.confirm => Scope::Confirm,
+            Some(_) => Scope::Form,
+            None if self.typing => Scope::Filter,
+            None => Scope::Global,
+        }
+    }
+
+    fn key(&mut self, code: KeyCode, modifiers: KeyModifiers) -> Vec<Effect> {
+        self.said = None;
+        let action = lookup(self.scope(), code, modifiers);
+        let control = modifiers.contains(KeyModifiers::CONTROL);
+        if self.dialog.is_some() {
+            return match control && action.is_none() {
+                true => Vec::new(),
+                false => self.answer_dialog(action, code),
+            };
+        }
+        match (action, code) {
             (Some(action), _) => self.act(action),
-            (None, KeyCode::Char(c))
-                if self.typing && !modifiers.contains(KeyModifiers::CONTROL) =>
-            {
+            (None, KeyCode::Char(c)) if self.typing && !control => {
                 if self.filter.chars().count() < MAX_FILTER && !c.is_control() {
                     self.filter.push(c);
                 }
@@ -511,6 +650,15 @@ pub fn update(app: &mut App, event: Event) -> Vec<Effect> {
             Vec::new()
         }
         Event::Key(code, modifiers) => app.key(code, modifiers),
+        Event::Done(said) => {
+            app.said = Some(said);
+            // A silence shows at once.
+            if app.screen == Screen::Alerts && app.mode == Mode::Live {
+                return app.fetch();
+            }
+            Vec::new()
+        }
+        Event::Click(..) if app.dialog.is_some() => Vec::new(),
         Event::Click(x, y) => match view::tab_at(app, x, y) {
             Some(screen) => app.go(screen),
             None => Vec::new(),
@@ -534,218 +682,4 @@ pub fn update(app: &mut App, event: Event) -> Vec<Effect> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture;
-
-    fn press(app: &mut App, c: char) -> Vec<Effect> {
-        update(app, Event::Key(KeyCode::Char(c), KeyModifiers::NONE))
-    }
-
-    fn requested(effects: &[Effect]) -> &Request {
-        match effects {
-            [Effect::Fetch(request)] => request,
-            other => panic!("no fetch in {other:?}"),
-        }
-    }
-
-    #[test]
-    fn retries_back_off_to_five_seconds_and_recover() {
-        let mut app = App::new(TuiOptions::default());
-        let mut now = 1_000_000;
-        let mut waits = Vec::new();
-        for _ in 0..7 {
-            let number = requested(&update(&mut app, Event::Tick(now))).number;
-            assert!(
-                update(&mut app, Event::Tick(now)).is_empty(),
-                "one at a time"
-            );
-            update(
-                &mut app,
-                Event::Answer {
-                    number,
-                    now_ms: now,
-                    result: Err("no".into()),
-                },
-            );
-            let Link::Down { retry_ms, .. } = app.link else {
-                panic!("up")
-            };
-            waits.push(retry_ms - now);
-            assert!(update(&mut app, Event::Tick(retry_ms - 1)).is_empty());
-            now = retry_ms;
-        }
-        assert_eq!(waits, [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000]);
-        let number = requested(&update(&mut app, Event::Tick(now))).number;
-        let result = Ok(Box::new(fixture::data()));
-        update(
-            &mut app,
-            Event::Answer {
-                number,
-                now_ms: now,
-                result,
-            },
-        );
-        assert_eq!(app.link, Link::Up);
-    }
-
-    #[test]
-    fn time_can_be_paused_scrubbed_and_left() {
-        let mut app = fixture::app(TuiOptions::default());
-        let now = app.now_ms;
-        press(&mut app, ' ');
-        assert_eq!(app.mode, Mode::Paused(now));
-        assert!(
-            update(&mut app, Event::Tick(now + 60_000)).is_empty(),
-            "paused data stays"
-        );
-        let effects = press(&mut app, 'h');
-        assert_eq!(requested(&effects).at_ms, Some(now - 45_000));
-        press(&mut app, ']');
-        assert_eq!(app.range_ms, 3_600_000);
-        assert_eq!(requested(&press(&mut app, '.')).at_ms, None);
-        assert_eq!(app.mode, Mode::Live);
-    }
-
-    #[test]
-    fn a_filter_takes_letters_that_are_keys_elsewhere() {
-        let mut app = fixture::app(TuiOptions::default());
-        for c in "/q1".chars() {
-            assert!(press(&mut app, c).is_empty());
-        }
-        assert_eq!(app.filter, "q1");
-        update(&mut app, Event::Key(KeyCode::Esc, KeyModifiers::NONE));
-        assert!(app.filter.is_empty() && !app.typing);
-        assert_eq!(press(&mut app, 'q'), [Effect::Quit]);
-    }
-
-    #[test]
-    fn old_answers_are_not_shown() {
-        let mut app = App::new(TuiOptions::default());
-        let old = requested(&update(&mut app, Event::Tick(1_000))).number;
-        let new = requested(&press(&mut app, '2')).number;
-        let data = || Ok(Box::new(fixture::data()));
-        update(
-            &mut app,
-            Event::Answer {
-                number: old,
-                now_ms: 1_001,
-                result: data(),
-            },
-        );
-        assert!(app.data.is_none());
-        update(
-            &mut app,
-            Event::Answer {
-                number: new,
-                now_ms: 1_002,
-                result: data(),
-            },
-        );
-        assert!(app.data.is_some());
-        assert!(app.exit_status().pages && app.exit_status().code() == 3);
-    }
-
-    #[test]
-    fn a_trace_opens_and_closes() {
-        let mut app = fixture::app(TuiOptions::default());
-        press(&mut app, '5');
-        update(&mut app, Event::Key(KeyCode::Down, KeyModifiers::NONE));
-        let effects = update(&mut app, Event::Key(KeyCode::Enter, KeyModifiers::NONE));
-        assert_eq!(
-            requested(&effects).trace,
-            Some(fixture::data().traces[1].trace_id)
-        );
-        update(&mut app, Event::Key(KeyCode::Esc, KeyModifiers::NONE));
-        assert_eq!(app.trace, None);
-    }
-
-    #[test]
-    fn an_exemplar_and_a_record_lead_to_their_trace_and_back_to_its_records() {
-        let mut app = fixture::app(TuiOptions {
-            screen: Screen::Latency,
-            ..TuiOptions::default()
-        });
-        update(&mut app, Event::Key(KeyCode::Down, KeyModifiers::NONE));
-        let enter = Event::Key(KeyCode::Enter, KeyModifiers::NONE);
-        let effects = update(&mut app, enter.clone());
-        assert_eq!(app.screen, Screen::Traces);
-        let opened = app.trace.unwrap();
-        assert_eq!(opened, fixture::data().exemplars[1].trace_id);
-        assert_eq!(requested(&effects[..1]).trace, Some(opened));
-        press(&mut app, 'L');
-        assert_eq!(
-            (app.screen, app.pick.log_trace),
-            (Screen::Logs, Some(opened))
-        );
-        update(&mut app, Event::Key(KeyCode::Esc, KeyModifiers::NONE));
-        assert_eq!(app.pick.log_trace, None);
-        let effects = press(&mut app, 'v');
-        assert_eq!(requested(&effects).pick.severity, Some(Severity::Info));
-        answer(&mut app, requested(&effects).number, fixture::data());
-        // The sixth record has no trace.
-        app.row = 5;
-        assert!(update(&mut app, enter).is_empty());
-    }
-
-    #[test]
-    fn routes_and_dashboards_are_chosen_around_the_end() {
-        let mut app = fixture::app(TuiOptions {
-            screen: Screen::Latency,
-            ..TuiOptions::default()
-        });
-        let routes = fixture::data().routes;
-        for r in &routes {
-            let effects = press(&mut app, 'n');
-            let wanted = Some((r.service.clone(), r.route.clone()));
-            assert_eq!(requested(&effects).pick.route, wanted);
-            assert_eq!(requested(&effects).heat, None, "another map");
-        }
-        press(&mut app, 'n');
-        assert_eq!(app.pick.route, None);
-        press(&mut app, 'N');
-        assert_eq!(app.pick.route.unwrap().1, routes[2].route);
-        let mut app = fixture::app(TuiOptions {
-            screen: Screen::Dashboards,
-            ..TuiOptions::default()
-        });
-        press(&mut app, 'N');
-        assert_eq!(app.pick.board, 3);
-        assert_eq!(requested(&press(&mut app, 'n')).pick.board, 0);
-    }
-
-    #[test]
-    fn the_selection_stays_on_its_record_while_newer_ones_come() {
-        let mut app = fixture::app(TuiOptions {
-            screen: Screen::Logs,
-            ..TuiOptions::default()
-        });
-        app.row = 3;
-        let newer = |app: &mut App| {
-            let mut data = fixture::data();
-            data.logs.drain(7..);
-            for i in 0..2u64 {
-                let mut record = data.logs[0].clone();
-                record.time_ns += 1_000_000 * (2 - i);
-                data.logs.insert(usize::try_from(i).unwrap(), record);
-            }
-            let number = requested(&press(app, '.')).number;
-            answer(app, number, data);
-        };
-        newer(&mut app);
-        assert_eq!(app.row, 5);
-        app.row = 0;
-        newer(&mut app);
-        assert_eq!(app.row, 0, "the newest stays selected");
-    }
-
-    fn answer(app: &mut App, number: u64, data: Data) {
-        let (now_ms, result) = (app.now_ms, Ok(Box::new(data)));
-        let event = Event::Answer {
-            number,
-            now_ms,
-            result,
-        };
-        update(app, event);
-    }
-}
+mod tests;

@@ -88,8 +88,10 @@ pub(crate) async fn fetch(
         }
         Screen::Logs => logged(&ask, request, &mut data).await,
         Screen::Dashboards => data.board = boards::fetch(&ask, request.pick.board).await,
-        Screen::Alerts => data.silences = client.silences().await.unwrap_or_default(),
-        Screen::Own => {}
+        Screen::Alerts | Screen::Own => {}
+    }
+    if matches!(screen, Screen::Overview | Screen::Alerts) {
+        data.silences = client.silences().await.unwrap_or_default();
     }
     Ok(data)
 }

@@ -16,6 +16,10 @@ pub enum Scope {
     Global,
     /// While the filter is typed.
     Filter,
+    /// While a box is filled in.
+    Form,
+    /// While a box waits for yes or no.
+    Confirm,
 }
 
 /// What a key does.
@@ -75,6 +79,24 @@ pub enum Action {
     Severity,
     /// The log records of a trace.
     TraceLogs,
+    /// Type a range.
+    Range,
+    /// Order rows by the next column.
+    Sort,
+    /// Reverse that order.
+    Reverse,
+    /// Write the screen's data to a file as JSON.
+    ExportJson,
+    /// Write the screen to a file as Markdown.
+    ExportMarkdown,
+    /// Acknowledge the selected alert.
+    Ack,
+    /// Silence all alerts of the selected one's name.
+    Silence,
+    /// End the silence of the selected alert.
+    EndSilence,
+    /// The next field of a box.
+    NextField,
 }
 
 /// One line of the table.
@@ -96,6 +118,15 @@ pub struct Binding {
     pub on: &'static [Screen],
 }
 
+// === impl Action ===
+
+impl Action {
+    /// Whether it changes something on the agent.
+    pub(crate) fn changes(self) -> bool {
+        matches!(self, Action::Ack | Action::Silence | Action::EndSilence)
+    }
+}
+
 /// What a key does in a scope.
 #[must_use]
 pub(crate) fn lookup(scope: Scope, code: KeyCode, modifiers: KeyModifiers) -> Option<Action> {
@@ -113,10 +144,11 @@ pub fn markdown() -> String {
             true => String::new(),
             false => format!("on {}: ", on.join(", ")),
         };
-        let place = if b.scope == Scope::Filter {
-            "while typing a filter: "
-        } else {
-            ""
+        let place = match b.scope {
+            Scope::Global => "",
+            Scope::Filter => "while typing a filter: ",
+            Scope::Form => "in a box: ",
+            Scope::Confirm => "in a box, when asked: ",
         };
         out.push_str(&format!("| `{}` | {place}{on}{} |\n", b.shown, b.help));
     }

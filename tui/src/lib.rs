@@ -11,6 +11,8 @@
 
 mod app;
 mod data;
+mod dialog;
+mod export;
 mod fetch;
 #[doc(hidden)]
 pub mod fixture;
@@ -22,16 +24,19 @@ mod pen;
 mod run;
 mod screen;
 mod snapshot;
+mod sort;
 mod theme;
 mod view;
 
 pub use app::{App, Effect, Event, Link, Mode, Pick, Request, update};
 pub use data::{Board, Data, Line, LoadRun, PanelData, Percentile, Red, Sampled, Use};
+pub use dialog::{Accepted, Dialog, Field, Purpose};
 pub use heat::Heat;
 pub use keymap::{Action, Binding, KEYMAP, Scope, markdown as keys_markdown};
 pub use options::{ExitStatus, TuiError, TuiOptions};
 pub use run::{is_terminal, run};
 pub use screen::Screen;
 pub use snapshot::{Snapshot, snapshot};
+pub use sort::Sort;
 pub use theme::Theme;
 pub use view::{draw, view};

@@ -24,8 +24,12 @@ pub struct TuiOptions {
     pub ascii: bool,
     /// Leave the mouse to the terminal.
     pub no_mouse: bool,
-    /// Hide what changes something on the agent (nothing does, yet).
+    /// Hide what changes something on the agent: acknowledging and silencing.
     pub read_only: bool,
+    /// Who acknowledges and silences, unless another name is typed.
+    pub author: String,
+    /// The folder in which exported files are written.
+    pub export_dir: std::path::PathBuf,
     /// A line below the tabs, such as `time scale 60x: 5 m is 5 s`.
     pub notice: Option<String>,
     /// Window of rates, as a Prometheus duration.
@@ -46,6 +50,8 @@ impl Default for TuiOptions {
             ascii: false,
             no_mouse: false,
             read_only: false,
+            author: String::new(),
+            export_dir: ".".into(),
             notice: None,
             window: "1m".into(),
             range_ms: 15 * 60_000,

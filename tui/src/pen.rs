@@ -11,6 +11,7 @@ use ratatui::text::Span;
 
 use crate::format::{ascii, clean};
 use crate::heat::{self, Heat};
+use crate::sort::Sort;
 use crate::theme::{Role, Theme};
 
 const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -24,6 +25,18 @@ pub(crate) struct Pen<'a> {
     pub(crate) buffer: &'a mut Buffer,
     pub(crate) theme: Theme,
     pub(crate) ascii: bool,
+    /// The title of the last panel.
+    pub(crate) title: String,
+    /// What tables and charts hold, where it is wanted.
+    pub(crate) recorded: Option<Vec<Recorded>>,
+}
+
+/// What a table or a chart holds, as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub(crate) title: String,
+    pub(crate) header: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 /// A table's cell.
@@ -38,6 +51,32 @@ pub(crate) struct Column {
     flex: bool,
     /// Columns with the highest number are dropped first where there is no room; 0 never.
     drop: u8,
+    /// Rows are in this column's order: whether descending.
+    order: Option<bool>,
+}
+
+// === impl Column ===
+
+impl Column {
+    fn text(&self) -> String {
+        let mark = match self.order {
+            None => "",
+            Some(true) => "▼",
+            Some(false) => "▲",
+        };
+        format!("{}{mark}", self.title)
+    }
+}
+
+/// Marks the column by which rows are ordered.
+pub(crate) fn ordered(mut columns: Vec<Column>, sort: Option<Sort>) -> Vec<Column> {
+    if let Some(sort) = sort
+        && let Some(column) = columns.get_mut(sort.column)
+    {
+        column.order = Some(column.right != sort.reversed);
+        column.drop = 0;
+    }
+    columns
 }
 
 /// Columns a text takes.
@@ -57,6 +96,7 @@ pub(crate) fn names(title: &'static str) -> Column {
         right: false,
         flex: true,
         drop: 0,
+        order: None,
     }
 }
 
@@ -67,6 +107,7 @@ pub(crate) fn words(title: &'static str, drop: u8) -> Column {
         right: false,
         flex: false,
         drop,
+        order: None,
     }
 }
 
@@ -77,6 +118,7 @@ pub(crate) fn numbers(title: &'static str, drop: u8) -> Column {
         right: true,
         flex: false,
         drop,
+        order: None,
     }
 }
 
@@ -165,8 +207,21 @@ impl Pen<'_> {
         self.put(area, area.width - taken, y, text, role);
     }
 
+    /// Keeps what a table or a chart holds, where it is wanted.
+    pub(crate) fn record(&mut self, header: Vec<String>, rows: Vec<Vec<String>>) {
+        let title = std::mem::take(&mut self.title);
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push(Recorded {
+                title,
+                header,
+                rows,
+            });
+        }
+    }
+
     /// A box with a title and a word at its right; returns what is inside.
     pub(crate) fn panel(&mut self, area: Rect, title: &str, right: &str) -> Rect {
+        title.clone_into(&mut self.title);
         if area.width < 4 || area.height < 2 {
             return Rect::new(area.x, area.y, 0, 0);
         }
@@ -214,12 +269,21 @@ impl Pen<'_> {
         if area.width == 0 || area.height == 0 {
             return;
         }
+        self.record(
+            columns.iter().map(|c| c.title.to_owned()).collect(),
+            rows.iter()
+                .map(|r| r.iter().map(|c| c.0.clone()).collect())
+                .collect(),
+        );
         let (shown, widths) = arrange(columns, rows, usize::from(area.width));
         let room = usize::from(area.height) - 1;
         let first = selected.map_or(0, |s| (s + 1).saturating_sub(room));
         let titles: Vec<Cell> = columns
             .iter()
-            .map(|c| Cell(c.title.to_owned(), Role::Dim))
+            .map(|c| {
+                let role = c.order.map_or(Role::Dim, |_| Role::Accent);
+                Cell(c.text(), role)
+            })
             .collect();
         let visible = rows.iter().enumerate().skip(first).take(room);
         let all = std::iter::once((None, &titles)).chain(visible.map(|(i, r)| (Some(i), r)));
@@ -267,6 +331,20 @@ impl Pen<'_> {
         const AXIS: u16 = 8;
         if area.width < AXIS + 4 || area.height < 3 {
             return;
+        }
+        if self.recorded.is_some() {
+            let row = |(name, line): &(String, Vec<Option<f64>>)| {
+                let all = || line.iter().flatten().copied();
+                let cells = [
+                    all().next_back(),
+                    all().reduce(f64::min),
+                    all().reduce(f64::max),
+                ];
+                let name = std::iter::once(name.clone());
+                name.chain(cells.map(format)).collect()
+            };
+            let header = ["LINE", "LAST", "LEAST", "MOST"].map(str::to_owned);
+            self.record(header.to_vec(), lines.iter().map(row).collect());
         }
         let values = lines.iter().flat_map(|(_, l)| l.iter().flatten());
         let top = nice(values.copied().fold(0.0, f64::max));
@@ -445,7 +523,7 @@ fn arrange(columns: &[Column], rows: &[Vec<Cell>], room: usize) -> (Vec<usize>, 
             .iter()
             .filter_map(|r| r.get(c))
             .map(|cell| width(&cell.0));
-        cells.fold(width(columns[c].title), usize::max)
+        cells.fold(width(&columns[c].text()), usize::max)
     };
     let mut shown: Vec<usize> = (0..columns.len()).collect();
     let mut widths: Vec<usize> = shown.iter().map(|c| natural(*c)).collect();

@@ -107,6 +107,7 @@ async fn drive(options: TuiOptions) -> Result<ExitStatus, TuiError> {
     let mut clock = tokio::time::interval(TICK);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut tasks = tokio::task::JoinSet::new();
+    let mut jobs = tokio::task::JoinSet::new();
     let size = terminal.size()?;
     let mut next = Some(Event::Resize(size.width, size.height));
     loop {
@@ -114,6 +115,38 @@ async fn drive(options: TuiOptions) -> Result<ExitStatus, TuiError> {
             for effect in update(&mut app, event) {
                 match effect {
                     Effect::Quit => return Ok(app.exit_status()),
+                    Effect::Write { name, text } => {
+                        let dir = app.options.export_dir.clone();
+                        let answers = answers.clone();
+                        jobs.spawn(async move {
+                            let wrote =
+                                tokio::task::spawn_blocking(move || write(&dir, &name, &text));
+                            let said = wrote.await.unwrap_or_else(|e| Err(e.to_string()));
+                            let _left = answers.send(Event::Done(said)).await;
+                        });
+                    }
+                    Effect::Silence(new) => {
+                        let (client, answers) = (client.clone(), answers.clone());
+                        jobs.spawn(async move {
+                            let made = client.silence(&new).await;
+                            let said = made
+                                .map(|id| {
+                                    format!("silenced by {} (id {id}); u ends it", new.created_by)
+                                })
+                                .map_err(|e| e.to_string());
+                            let _left = answers.send(Event::Done(said)).await;
+                        });
+                    }
+                    Effect::EndSilence(id) => {
+                        let (client, answers) = (client.clone(), answers.clone());
+                        jobs.spawn(async move {
+                            let ended = client.end_silence(&id).await;
+                            let said = ended
+                                .map(|()| "the silence has ended".to_owned())
+                                .map_err(|e| e.to_string());
+                            let _left = answers.send(Event::Done(said)).await;
+                        });
+                    }
                     Effect::Fetch(request) => {
                         // Nobody waits for an older answer.
                         tasks.abort_all();
@@ -141,12 +174,27 @@ async fn drive(options: TuiOptions) -> Result<ExitStatus, TuiError> {
             _ = clock.tick() => Some(Event::Tick(now_ms())),
             Some(event) = answered.recv() => Some(event),
             Some(_) = tasks.join_next(), if !tasks.is_empty() => None,
+            Some(_) = jobs.join_next(), if !jobs.is_empty() => None,
             event = keys.next() => match event {
                 Some(event) => translate(event?),
                 None => return Ok(app.exit_status()),
             },
         };
     }
+}
+
+/// Writes a new file; what is there is never overwritten. Says its name, or what went wrong.
+fn write(dir: &std::path::Path, name: &str, text: &str) -> Result<String, String> {
+    let path = dir.join(name);
+    let shown = path.display().to_string();
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .map_err(|e| format!("cannot write {shown}: {e}"))?;
+    file.write_all(text.as_bytes())
+        .map_err(|e| format!("cannot write {shown}: {e}"))?;
+    Ok(format!("wrote {shown} ({} bytes)", text.len()))
 }
 
 fn translate(event: event::Event) -> Option<Event> {

@@ -4,10 +4,10 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use serde_json::json;
 
 use crate::app::{App, Event, Pick, Request, update};
 use crate::data::{Data, Red};
+use crate::export;
 use crate::fetch::fetch;
 use crate::format::{ABSENT, age, clean, ms, percent, percent_sign, plain};
 use crate::options::{ExitStatus, TuiError, TuiOptions};
@@ -94,19 +94,15 @@ impl Snapshot {
     /// The data of the screen. Absent values are `null`.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
-        json!({
-            "screen": self.app.screen.title().to_lowercase(),
-            "target": self.app.options.base_url,
-            "window": self.app.options.window,
-            "notice": self.app.options.notice,
-            "pages": self.exit_status().pages,
-            "data": self.data(),
-        })
+        export::json(&self.app)
     }
 
-    /// Signals, objectives, alerts and services as Markdown tables.
+    /// Signals, objectives, alerts and services as Markdown tables; for other screens than the overview, their tables.
     #[must_use]
     pub fn markdown(&self) -> String {
+        if self.app.screen != Screen::Overview {
+            return export::markdown(&self.app);
+        }
         let d = self.data();
         let cell = |text: &str| clean(text).replace('|', "\\|");
         let mut out = String::from("| signal | now |\n|---|---|\n");

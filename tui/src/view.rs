@@ -4,6 +4,7 @@
 
 mod alerts;
 mod boards;
+mod dialog;
 mod latency;
 mod load;
 mod logs;
@@ -26,6 +27,7 @@ use crate::keymap::{Action, Binding, KEYMAP, Scope};
 use crate::pen::{Pen, shorten, width, wrap};
 use crate::screen::Screen;
 use crate::theme::Role;
+pub(crate) use alerts::visible as visible_alerts;
 pub(crate) use latency::visible as visible_exemplars;
 pub(crate) use logs::visible as visible_logs;
 pub(crate) use traces::visible as visible_traces;
@@ -49,6 +51,8 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         buffer,
         theme: app.theme,
         ascii: app.options.ascii,
+        title: String::new(),
+        recorded: None,
     };
     if area.width < MIN_SIZE.0 || area.height < MIN_SIZE.1 {
         let text = format!(
@@ -67,7 +71,7 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     }
     let body = Rect::new(area.x, area.y + top, area.width, area.height - top - 1);
     if app.help {
-        help(&mut pen, body);
+        help(&mut pen, app, body);
     } else if let Some(data) = app
         .data
         .as_ref()
@@ -81,7 +85,20 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     } else {
         waiting(&mut pen, app, body);
     }
+    dialog::draw(&mut pen, app, body);
     footer(&mut pen, app, area);
+}
+
+/// Columns by which the screen's rows can be ordered.
+pub(crate) fn columns(app: &App) -> usize {
+    match app.screen {
+        Screen::Services => 7,
+        Screen::Resources => 7,
+        Screen::Latency => 6,
+        Screen::Traces => 8,
+        Screen::Alerts => 6,
+        _ => 0,
+    }
 }
 
 /// Rows of the screen's table, for the selection.
@@ -176,7 +193,7 @@ fn tabs(pen: &mut Pen<'_>, app: &App, area: Rect) {
 }
 
 /// A length of time as short as it goes: `15m`, `1h`.
-pub(super) fn short(ms: i64) -> String {
+pub(crate) fn short(ms: i64) -> String {
     model::duration::format_ms(ms)
 }
 
@@ -269,15 +286,27 @@ fn footer(pen: &mut Pen<'_>, app: &App, area: Rect) {
             Role::Accent,
         );
     }
-    let scope = if app.typing {
-        Scope::Filter
-    } else {
-        Scope::Global
+    if let Some(said) = &app.said {
+        let (text, role) = match said {
+            Ok(text) => (format!("● {text}"), Role::Good),
+            Err(text) => (format!("✖ {text}"), Role::Bad),
+        };
+        let room = usize::from(area.width).saturating_sub(2);
+        pen.put(area, 1, y, &shorten(&text, room), role);
+        return;
+    }
+    let scope = app.scope();
+    let here = |b: &&Binding| {
+        let on = b.on.is_empty() || b.on.contains(&app.screen);
+        let may = !(app.options.read_only && b.action.changes());
+        b.scope == scope && on && may
     };
-    let here = |b: &&Binding| b.scope == scope && (b.on.is_empty() || b.on.contains(&app.screen));
+    // What only this screen has comes first.
+    let (own, common): (Vec<&Binding>, Vec<&Binding>) =
+        KEYMAP.iter().filter(here).partition(|b| !b.on.is_empty());
     let mut pending = String::new();
     let mut items: Vec<(String, &str, bool)> = Vec::new();
-    for b in KEYMAP.iter().filter(here) {
+    for b in own.into_iter().chain(common) {
         // A key without a word stands before the next one that has one, when they are a pair.
         if b.footer.is_empty() {
             pending = match b.shown {
@@ -313,37 +342,49 @@ fn footer(pen: &mut Pen<'_>, app: &App, area: Rect) {
     }
 }
 
-fn help(pen: &mut Pen<'_>, body: Rect) {
-    let inner = pen.panel(body, "keys", "esc closes");
-    let half = KEYMAP.len().div_ceil(2);
-    let column = inner.width / 2;
-    let tall = usize::from(inner.height) >= KEYMAP.len();
+/// All keys, in two columns where they have room; what has none is reached with `j`.
+fn help(pen: &mut Pen<'_>, app: &App, body: Rect) {
+    let columns = if body.width >= WIDE_TABS { 2 } else { 1 };
+    let lines = KEYMAP.len().div_ceil(usize::from(columns));
+    let room = usize::from(body.height.saturating_sub(2));
+    let from = app.help_from.min(lines.saturating_sub(room));
+    let right = match lines > room {
+        true => format!("{}-{} of {lines}, j k; esc closes", from + 1, from + room),
+        false => "esc closes".to_owned(),
+    };
+    let inner = pen.panel(body, "keys", &right);
+    let column = inner.width / columns;
     for (i, b) in KEYMAP.iter().enumerate() {
-        let (x, y) = if tall {
-            (0, i)
-        } else {
-            (column * u16::try_from(i / half).unwrap_or(0), i % half)
-        };
-        let width = if tall { inner.width } else { column };
-        let area = Rect {
-            x: inner.x + x,
-            width,
-            ..inner
+        let Some(y) = (i % lines).checked_sub(from) else {
+            continue;
         };
         let y = u16::try_from(y).unwrap_or(u16::MAX);
+        let area = Rect {
+            x: inner.x + if i < lines { 0 } else { column },
+            width: column,
+            ..inner
+        };
         pen.put(area, 0, y, b.shown, Role::Accent);
         let text = Rect {
             x: area.x + 10,
             width: area.width.saturating_sub(11),
             ..area
         };
-        pen.put(
-            text,
-            0,
-            y,
-            &shorten(b.help, usize::from(text.width)),
-            Role::Text,
-        );
+        let place = match b.scope {
+            Scope::Global => String::new(),
+            Scope::Filter => "filter: ".to_owned(),
+            Scope::Form => "box: ".to_owned(),
+            Scope::Confirm => "box, asked: ".to_owned(),
+        };
+        let on: Vec<String> = b.on.iter().map(|s| s.digit().to_string()).collect();
+        let on = if on.is_empty() {
+            String::new()
+        } else {
+            format!("({}) ", on.join(""))
+        };
+        let words = format!("{place}{on}{}", b.help);
+        let words = shorten(&words, usize::from(text.width));
+        pen.put(text, 0, y, &words, Role::Text);
     }
 }
 
@@ -358,7 +399,8 @@ fn waiting(pen: &mut Pen<'_>, app: &App, body: Rect) {
     }
 }
 
-fn screen(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
+/// Draws the screen alone.
+pub(crate) fn screen(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
     match app.screen {
         Screen::Overview => overview::draw(pen, app, data, body),
         Screen::Services => services::draw(pen, app, data, body),

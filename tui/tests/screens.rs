@@ -86,6 +86,52 @@ fn every_screen_looks_as_it_did() {
     }
 }
 
+/// Keys pressed one after the other on a screen.
+fn after(screen: Screen, keys: &str) -> App {
+    let mut app = app(screen, Theme::Mono, false);
+    app.options.author = "kim".into();
+    for c in keys.chars() {
+        let code = if c == '\n' {
+            KeyCode::Enter
+        } else {
+            KeyCode::Char(c)
+        };
+        update(&mut app, Event::Key(code, KeyModifiers::NONE));
+    }
+    app
+}
+
+#[test]
+fn boxes_help_order_and_enlarged_panels_look_as_they_did() {
+    for (name, screen, keys) in [
+        ("ack", Screen::Alerts, "a"),
+        ("ack-confirm", Screen::Alerts, "a\n"),
+        ("end-silence", Screen::Alerts, "ju"),
+        ("range-wrong", Screen::Overview, "w5\n"),
+        ("help", Screen::Overview, "?"),
+        ("sorted", Screen::Services, "sssS"),
+        ("enlarged", Screen::Dashboards, "jjjj\n"),
+        ("route", Screen::Latency, "j"),
+    ] {
+        for (w, h) in SIZES {
+            let frame = text(&paint(&after(screen, keys), w, h), false);
+            insta::assert_snapshot!(format!("{name}-{w}x{h}"), frame);
+        }
+    }
+}
+
+#[test]
+fn what_was_done_is_said_in_the_footer() {
+    let mut app = app(Screen::Alerts, Theme::Mono, false);
+    update(&mut app, Event::Done(Ok("wrote ./x.json (3 bytes)".into())));
+    let frame = text(&paint(&app, 80, 24), false);
+    assert!(frame.ends_with(" ● wrote ./x.json (3 bytes)\n"), "{frame}");
+    app.options.read_only = true;
+    update(&mut app, Event::Key(KeyCode::Down, KeyModifiers::NONE));
+    let frame = text(&paint(&app, 120, 36), false);
+    assert!(!frame.lines().last().unwrap().contains("ack"), "{frame}");
+}
+
 #[test]
 fn nothing_known_and_too_small_are_said() {
     let mut app = App::new(TuiOptions::default());

@@ -39,7 +39,7 @@ const fn on(screens: &'static [Screen], binding: Binding) -> Binding {
 
 use Action as A;
 use KeyCode::Char;
-use Scope::{Filter, Global};
+use Scope::{Confirm, Filter, Form, Global};
 
 /// All keys.
 pub const KEYMAP: &[Binding] = &[
@@ -204,19 +204,32 @@ pub const KEYMAP: &[Binding] = &[
     ),
     bind(
         Global,
-        &[(Char('['), NONE)],
+        &[
+            (Char('['), NONE),
+            (Char('+'), NONE),
+            (Char('+'), KeyModifiers::SHIFT),
+            (Char('='), NONE),
+        ],
         "[",
         A::Narrower,
         "",
-        "shorter range",
+        "zoom in: shorter range (also +)",
     ),
     bind(
         Global,
-        &[(Char(']'), NONE)],
+        &[(Char(']'), NONE), (Char('-'), NONE)],
         "]",
         A::Wider,
         "range",
-        "longer range",
+        "zoom out: longer range (also -)",
+    ),
+    bind(
+        Global,
+        &[(Char('w'), NONE)],
+        "w",
+        A::Range,
+        "",
+        "type a range: 5m, 1h, 2h30m",
     ),
     bind(
         Global,
@@ -278,6 +291,89 @@ pub const KEYMAP: &[Binding] = &[
         A::Filter,
         "filter",
         "show only rows that hold a text",
+    ),
+    on(
+        &[
+            Screen::Services,
+            Screen::Resources,
+            Screen::Latency,
+            Screen::Traces,
+            Screen::Alerts,
+        ],
+        bind(
+            Global,
+            &[(Char('s'), NONE)],
+            "s",
+            A::Sort,
+            "sort",
+            "order rows by the next column",
+        ),
+    ),
+    on(
+        &[
+            Screen::Services,
+            Screen::Resources,
+            Screen::Latency,
+            Screen::Traces,
+            Screen::Alerts,
+        ],
+        bind(
+            Global,
+            &[(Char('S'), NONE), (Char('S'), KeyModifiers::SHIFT)],
+            "S",
+            A::Reverse,
+            "",
+            "reverse that order",
+        ),
+    ),
+    on(
+        &[Screen::Alerts],
+        bind(
+            Global,
+            &[(Char('a'), NONE)],
+            "a",
+            A::Ack,
+            "ack",
+            "acknowledge the selected alert: nobody is told of it for a while",
+        ),
+    ),
+    on(
+        &[Screen::Alerts],
+        bind(
+            Global,
+            &[(Char('z'), NONE)],
+            "z",
+            A::Silence,
+            "silence",
+            "silence all alerts of that name",
+        ),
+    ),
+    on(
+        &[Screen::Alerts],
+        bind(
+            Global,
+            &[(Char('u'), NONE)],
+            "u",
+            A::EndSilence,
+            "",
+            "end the silence of the selected alert",
+        ),
+    ),
+    bind(
+        Global,
+        &[(Char('x'), NONE)],
+        "x",
+        A::ExportJson,
+        "export",
+        "write the screen's data to a file as JSON",
+    ),
+    bind(
+        Global,
+        &[(Char('X'), NONE), (Char('X'), KeyModifiers::SHIFT)],
+        "X",
+        A::ExportMarkdown,
+        "",
+        "write the screen to a file as Markdown",
     ),
     bind(
         Global,
@@ -345,6 +441,70 @@ pub const KEYMAP: &[Binding] = &[
     ),
     bind(
         Filter,
+        &[(Char('c'), CTRL)],
+        "ctrl-c",
+        A::Quit,
+        "quit",
+        "leave",
+    ),
+    bind(
+        Form,
+        &[(KeyCode::Enter, NONE)],
+        "↵",
+        A::Accept,
+        "go on",
+        "go on",
+    ),
+    bind(
+        Form,
+        &[(KeyCode::Tab, NONE), (KeyCode::Down, NONE)],
+        "tab",
+        A::NextField,
+        "next field",
+        "next field",
+    ),
+    bind(
+        Form,
+        &[(KeyCode::Backspace, NONE)],
+        "backspace",
+        A::Erase,
+        "",
+        "remove the last character",
+    ),
+    bind(
+        Form,
+        &[(KeyCode::Esc, NONE)],
+        "esc",
+        A::Cancel,
+        "close",
+        "close it; nothing is done",
+    ),
+    bind(
+        Form,
+        &[(Char('c'), CTRL)],
+        "ctrl-c",
+        A::Quit,
+        "quit",
+        "leave",
+    ),
+    bind(
+        Confirm,
+        &[(Char('y'), NONE)],
+        "y",
+        A::Accept,
+        "yes",
+        "do it",
+    ),
+    bind(
+        Confirm,
+        &[(KeyCode::Esc, NONE), (Char('n'), NONE)],
+        "esc",
+        A::Cancel,
+        "no",
+        "do not (also n)",
+    ),
+    bind(
+        Confirm,
         &[(Char('c'), CTRL)],
         "ctrl-c",
         A::Quit,

@@ -10,12 +10,24 @@ use super::stack;
 use crate::app::App;
 use crate::data::Data;
 use crate::format::{ABSENT, age, plain};
-use crate::pen::{Cell, Pen, cell, names, numbers, words};
+use crate::pen::{Cell, Pen, cell, names, numbers, ordered, words};
+use crate::sort::{Key, sorted};
 use crate::theme::Role;
 
-pub(super) fn visible<'a>(app: &App, data: &'a Data) -> Vec<&'a AlertBody> {
+pub(crate) fn visible<'a>(app: &App, data: &'a Data) -> Vec<&'a AlertBody> {
     let passes = |a: &&AlertBody| app.passes(&[name(a), &a.state, &summary(a)]);
-    data.alerts.iter().filter(passes).collect()
+    sorted(app, data.alerts.iter().filter(passes).collect(), key)
+}
+
+fn key(a: &AlertBody, column: usize) -> Key {
+    match column {
+        0 => a.state.as_str().into(),
+        1 => parse_rfc3339(&a.active_at).map(|t| -(t as f64)).into(),
+        2 => name(a).into(),
+        3 => a.labels.get("severity").unwrap_or_default().into(),
+        4 => model::api::parse_float(&a.value).into(),
+        _ => summary(a).as_str().into(),
+    }
 }
 
 fn name(alert: &AlertBody) -> &str {
@@ -30,7 +42,21 @@ fn summary(alert: &AlertBody) -> String {
     words.cloned().unwrap_or_default()
 }
 
-fn state(alert: &AlertBody) -> Cell {
+/// Until when nobody is told of an alert, and who wants that.
+fn silenced(data: &Data, alert: &AlertBody, now_ms: i64) -> Option<String> {
+    let silence = data.silences.iter().find(|s| s.covers(&alert.labels))?;
+    let left = silence.ends_ms().map(|end| end - now_ms);
+    let left = left.map_or_else(|| ABSENT.to_owned(), age);
+    Some(format!(
+        "{}, {left} left: {}",
+        silence.created_by, silence.comment
+    ))
+}
+
+fn state(data: &Data, alert: &AlertBody) -> Cell {
+    if data.silences.iter().any(|s| s.covers(&alert.labels)) {
+        return Cell("‖ silenced".into(), Role::Dim);
+    }
     let critical = matches!(alert.labels.get("severity"), Some("critical" | "page"));
     match alert.state.as_str() {
         "firing" => Cell(
@@ -77,9 +103,16 @@ pub(super) fn list(pen: &mut Pen<'_>, app: &App, data: &Data, area: Rect, select
     let rows: Vec<Vec<Cell>> = shown
         .iter()
         .map(|a| {
-            let mut row = vec![state(a), cell(since(app, a)), cell(name(a))];
+            let mut row = vec![state(data, a), cell(since(app, a)), cell(name(a))];
             if wide {
-                row.extend([cell(severity(a)), cell(value(a)), cell(summary(a))]);
+                let silenced = silenced(data, a, app.now_ms);
+                let silenced = silenced.map_or_else(|| cell(ABSENT), cell);
+                row.extend([
+                    cell(severity(a)),
+                    cell(value(a)),
+                    cell(summary(a)),
+                    silenced,
+                ]);
             } else {
                 row.push(cell(severity(a)));
             }
@@ -94,6 +127,10 @@ pub(super) fn list(pen: &mut Pen<'_>, app: &App, data: &Data, area: Rect, select
     ];
     if wide {
         columns.extend([numbers("VALUE", 2), names("SUMMARY")]);
+        if shown.iter().any(|a| silenced(data, a, 0).is_some()) {
+            columns.push(names("SILENCED BY"));
+        }
+        columns = ordered(columns, app.sort);
     }
     pen.table(inner, &columns, &rows, selected);
 }

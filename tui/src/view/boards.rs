@@ -250,6 +250,14 @@ fn chart(pen: &mut Pen<'_>, data: &Data, panel: &Panel, lines: &[(String, Line)]
 fn number(pen: &mut Pen<'_>, panel: &Panel, is: &PanelData, inner: Rect) {
     let v = is.values.first().map(|(_, v)| *v);
     let (sign, role) = judged(panel, v);
+    if pen.recorded.is_some() {
+        let row = vec![
+            panel.title.to_owned(),
+            format!("{sign}{}", value(panel.unit, v)),
+        ];
+        pen.title.clear();
+        pen.record(vec!["WHAT".into(), "NOW".into()], vec![row]);
+    }
     let role = if role == Role::Text {
         Role::Title
     } else {

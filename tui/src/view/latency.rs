@@ -10,7 +10,8 @@ use crate::app::App;
 use crate::data::{Data, Percentile, Sampled};
 use crate::fetch::latency::name_of;
 use crate::format::{ABSENT, seconds};
-use crate::pen::{Cell, Pen, cell, names, numbers, words};
+use crate::pen::{Cell, Pen, cell, names, numbers, ordered, words};
+use crate::sort::{Key, sorted};
 use crate::theme::Role;
 
 /// Columns from which the routes are listed too.
@@ -18,7 +19,18 @@ const WIDE: u16 = 150;
 
 pub(crate) fn visible<'a>(app: &App, data: &'a Data) -> Vec<&'a Sampled> {
     let passes = |e: &&Sampled| app.passes(&[&e.service, &e.route, &e.status]);
-    data.exemplars.iter().filter(passes).collect()
+    sorted(app, data.exemplars.iter().filter(passes).collect(), key)
+}
+
+fn key(e: &Sampled, column: usize) -> Key {
+    match column {
+        0 => Key::Text(e.trace_id.to_string()),
+        1 => Key::Number(e.t_ms as f64),
+        2 => Key::Number(e.seconds),
+        3 => e.service.as_str().into(),
+        4 => e.route.as_str().into(),
+        _ => e.status.parse().ok().into(),
+    }
 }
 
 pub(super) fn draw(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
@@ -139,7 +151,15 @@ fn exemplars(pen: &mut Pen<'_>, app: &App, data: &Data, shown: &[&Sampled], area
         true => "↵ open trace".to_owned(),
         false => format!("{} of {}", shown.len(), data.exemplars.len()),
     };
-    let inner = pen.panel(area, "exemplars, slowest first", &count);
+    let inner = pen.panel(
+        area,
+        if app.sort.is_none() {
+            "exemplars, slowest first"
+        } else {
+            "exemplars"
+        },
+        &count,
+    );
     if shown.is_empty() {
         pen.put(inner, 0, 0, "no exemplar in this range passes", Role::Dim);
         return;
@@ -162,7 +182,7 @@ fn exemplars(pen: &mut Pen<'_>, app: &App, data: &Data, shown: &[&Sampled], area
         ]
     };
     let rows: Vec<Vec<Cell>> = shown.iter().map(row).collect();
-    let columns = [
+    let columns = vec![
         words("TRACE", 3),
         words("AT", 2),
         numbers("TOOK", 0),
@@ -170,5 +190,5 @@ fn exemplars(pen: &mut Pen<'_>, app: &App, data: &Data, shown: &[&Sampled], area
         names("ROUTE"),
         numbers("STATUS", 1),
     ];
-    pen.table(inner, &columns, &rows, Some(app.row));
+    pen.table(inner, &ordered(columns, app.sort), &rows, Some(app.row));
 }

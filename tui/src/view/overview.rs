@@ -122,6 +122,14 @@ fn tiles(pen: &mut Pen<'_>, data: &Data, area: Rect) {
             line: data.pool_line.clone(),
         },
     ];
+    if pen.recorded.is_some() {
+        let row = |t: &Tile| {
+            let first = |texts: &[String]| texts.first().cloned().unwrap_or_default();
+            vec![t.title.to_owned(), first(&t.value), first(&t.change)]
+        };
+        let header = ["SIGNAL", "NOW", "CHANGE"].map(str::to_owned);
+        pen.record(header.to_vec(), all.iter().map(row).collect());
+    }
     let n = all.len() as u16;
     for (i, tile) in (0u16..).zip(all) {
         let (from, to) = (area.width * i / n, area.width * (i + 1) / n);

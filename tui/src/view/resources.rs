@@ -8,12 +8,24 @@ use super::overview::share;
 use crate::app::App;
 use crate::data::{Data, Use};
 use crate::format::{ABSENT, plain};
-use crate::pen::{Cell, Pen, cell, names, numbers, words};
+use crate::pen::{Cell, Pen, cell, names, numbers, ordered, words};
+use crate::sort::{Key, sorted};
 use crate::theme::Role;
 
 pub(super) fn visible<'a>(app: &App, data: &'a Data) -> Vec<&'a Use> {
     let passes = |u: &&Use| app.passes(&[&u.kind, &u.resource, &u.instance]);
-    data.resources.iter().filter(passes).collect()
+    sorted(app, data.resources.iter().filter(passes).collect(), key)
+}
+
+fn key(u: &Use, column: usize) -> Key {
+    match column {
+        0 => u.kind.as_str().into(),
+        1 => u.resource.as_str().into(),
+        2 => u.instance.as_str().into(),
+        5 => u.saturation.first().map(|s| s.1).into(),
+        6 => u.errors.into(),
+        _ => u.utilization.into(),
+    }
 }
 
 fn waits(u: &Use) -> String {
@@ -89,7 +101,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
         ]
     };
     let rows: Vec<Vec<Cell>> = shown.iter().map(row).collect();
-    let columns = [
+    let columns = vec![
         words("KIND", 0),
         names("RESOURCE"),
         names("INSTANCE"),
@@ -98,7 +110,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
         names("WAITS"),
         numbers("ERRORS", 0),
     ];
-    pen.table(inner, &columns, &rows, Some(app.row));
+    pen.table(inner, &ordered(columns, app.sort), &rows, Some(app.row));
 }
 
 fn words_cell(text: &str) -> Cell {

@@ -9,12 +9,25 @@ use super::stack;
 use crate::app::App;
 use crate::data::{Data, Red};
 use crate::format::{ms, plain};
-use crate::pen::{Cell, Column, Pen, cell, names, numbers};
+use crate::pen::{Cell, Column, Pen, cell, names, numbers, ordered};
+use crate::sort::{Key, sorted};
 use crate::theme::Role;
 
 pub(super) fn visible<'a>(app: &App, data: &'a Data) -> Vec<&'a Red> {
     let passes = |r: &&Red| app.passes(&[&r.service, &r.route]);
-    data.routes.iter().filter(passes).collect()
+    sorted(app, data.routes.iter().filter(passes).collect(), key)
+}
+
+fn key(red: &Red, column: usize) -> Key {
+    match column {
+        0 => red.service.as_str().into(),
+        1 => red.route.as_str().into(),
+        2 => red.rate.into(),
+        3 => red.error_ratio.into(),
+        4 => red.p50.into(),
+        5 => red.p95.into(),
+        _ => red.p99.into(),
+    }
 }
 
 fn columns(first: &[Column]) -> Vec<Column> {
@@ -87,7 +100,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
     let rows: Vec<Vec<Cell>> = shown.iter().map(row).collect();
     pen.table(
         inner,
-        &columns(&[names("SERVICE"), names("ROUTE")]),
+        &ordered(columns(&[names("SERVICE"), names("ROUTE")]), app.sort),
         &rows,
         Some(app.row),
     );

@@ -12,7 +12,8 @@ use super::stack;
 use crate::app::App;
 use crate::data::Data;
 use crate::format::seconds;
-use crate::pen::{Cell, Pen, cell, names, numbers, shorten, words};
+use crate::pen::{Cell, Pen, cell, names, numbers, ordered, shorten, words};
+use crate::sort::{Key, sorted};
 use crate::theme::Role;
 
 pub(crate) fn visible<'a>(app: &App, data: &'a Data) -> Vec<&'a TraceSummary> {
@@ -20,7 +21,20 @@ pub(crate) fn visible<'a>(app: &App, data: &'a Data) -> Vec<&'a TraceSummary> {
         let id = t.trace_id.to_string();
         app.passes(&[&t.root_name, &t.root_service, &t.route, &id])
     };
-    data.traces.iter().filter(passes).collect()
+    sorted(app, data.traces.iter().filter(passes).collect(), key)
+}
+
+fn key(t: &TraceSummary, column: usize) -> Key {
+    match column {
+        0 => Key::Text(t.trace_id.to_string()),
+        1 => Key::Number(t.start_ns as f64),
+        2 => t.root_name.as_str().into(),
+        3 => t.root_service.as_str().into(),
+        4 => Key::Number(f64::from(t.spans)),
+        5 => Key::Number(t.duration_ns as f64),
+        6 => Some(f64::from(t.status_code)).filter(|s| *s > 0.0).into(),
+        _ => Key::Number(f64::from(t.errors)),
+    }
 }
 
 fn length(ns: u64) -> String {
@@ -44,7 +58,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
         pen.put(inner, 0, 0, "no trace in this range passes", Role::Dim);
     } else {
         let rows: Vec<Vec<Cell>> = shown.iter().map(|t| line(t)).collect();
-        let columns = [
+        let columns = vec![
             words("TRACE", 3),
             words("START", 2),
             names("ROOT"),
@@ -54,7 +68,7 @@ pub(super) fn draw(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
             numbers("STATUS", 0),
             words("ERRORS", 0),
         ];
-        pen.table(inner, &columns, &rows, Some(app.row));
+        pen.table(inner, &ordered(columns, app.sort), &rows, Some(app.row));
     }
     if let Some(id) = app.trace {
         let spans: Vec<&Span> = data.spans.iter().filter(|s| s.trace_id == id).collect();
