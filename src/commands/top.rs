@@ -34,9 +34,17 @@ pub struct Args {
     #[arg(long, default_value = "dark")]
     theme: String,
 
-    /// No character beyond ASCII
+    /// Colours: auto, off, 16 or 256
+    #[arg(long, default_value = "auto")]
+    palette: String,
+
+    /// No character beyond ASCII, whatever the locale says
     #[arg(long)]
     ascii: bool,
+
+    /// All characters, whatever the locale says
+    #[arg(long, conflicts_with = "ascii")]
+    unicode: bool,
 
     /// Leave the mouse to the terminal
     #[arg(long)]
@@ -100,6 +108,12 @@ pub fn run(args: Args) -> CommandResult {
             names.join(", ")
         ))
     })?;
+    let palette = tui::Palette::named(&args.palette).ok_or_else(|| {
+        usage(format!(
+            "--palette {:?} is none of auto, off, 16, 256",
+            args.palette
+        ))
+    })?;
     duration_ms(&args.window)?;
     let refresh = duration_ms(&args.refresh)?.clamp(100, 3_600_000);
     let (base_url, token) = match &args.remote.source {
@@ -111,7 +125,9 @@ pub fn run(args: Args) -> CommandResult {
         token: token.clone(),
         refresh: std::time::Duration::from_millis(refresh.unsigned_abs()),
         theme: theme.from_env(),
+        palette,
         ascii: args.ascii,
+        locale: !args.unicode,
         no_mouse: args.no_mouse,
         read_only: args.read_only,
         author: args.author.clone(),

@@ -13,6 +13,7 @@ use crate::dialog::{Accepted, Dialog};
 use crate::export;
 use crate::keymap::{Action, Scope, lookup};
 use crate::options::{ExitStatus, TuiOptions};
+use crate::palette::Palette;
 use crate::screen::Screen;
 use crate::sort::{self, Sort};
 use crate::theme::Theme;
@@ -465,6 +466,9 @@ impl App {
             Action::ExportJson | Action::ExportMarkdown => return self.export(action),
             Action::Ack | Action::Silence | Action::EndSilence => self.ask_silence(action),
             Action::NextField => {}
+            Action::Theme if self.options.palette == Palette::Off => {
+                self.said = Some(Err("this terminal has no colours".into()));
+            }
             Action::Theme => self.theme = self.theme.next(),
         }
         self.row = self.row.min(view::rows(self).saturating_sub(1));
@@ -624,7 +628,9 @@ impl App {
                     _ => 1,
                 };
                 let doubled = FIRST_RETRY_MS << (attempts - 1).min(10);
-                self.next_fetch_ms = now_ms + doubled.min(LAST_RETRY_MS);
+                let longest = doubled.min(LAST_RETRY_MS);
+                self.next_fetch_ms =
+                    now_ms + jittered(longest, self.options.seed ^ now_ms.unsigned_abs());
                 let retry_ms = self.next_fetch_ms;
                 self.link = Link::Down {
                     error,
@@ -634,6 +640,17 @@ impl App {
             }
         }
     }
+}
+
+/// Between a half of `longest` and all of it, so that many that lost one agent do not come back at once.
+fn jittered(longest: i64, seed: u64) -> i64 {
+    // SplitMix64.
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    let half = longest / 2;
+    half + i64::try_from(z % half.max(1).unsigned_abs()).unwrap_or(0)
 }
 
 /// Changes the state by an event, and says what is to be done.

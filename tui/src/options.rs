@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use model::slo::{SloAlert, SloStatus};
 
+use crate::palette::Palette;
 use crate::screen::Screen;
 use crate::theme::Theme;
 
@@ -20,8 +21,12 @@ pub struct TuiOptions {
     pub refresh: Duration,
     /// Colours. [`Theme::from_env`] obeys `NO_COLOR`.
     pub theme: Theme,
+    /// Which colours the terminal has.
+    pub palette: Palette,
     /// Only ASCII characters.
     pub ascii: bool,
+    /// Only ASCII characters also where the locale is not UTF-8.
+    pub locale: bool,
     /// Leave the mouse to the terminal.
     pub no_mouse: bool,
     /// Hide what changes something on the agent: acknowledging and silencing.
@@ -38,6 +43,8 @@ pub struct TuiOptions {
     pub range_ms: i64,
     /// The first screen.
     pub screen: Screen,
+    /// What makes this program's waits differ from others', such as the process id.
+    pub seed: u64,
 }
 
 impl Default for TuiOptions {
@@ -47,7 +54,9 @@ impl Default for TuiOptions {
             token: None,
             refresh: Duration::from_secs(1),
             theme: Theme::Dark,
+            palette: Palette::Auto,
             ascii: false,
+            locale: true,
             no_mouse: false,
             read_only: false,
             author: String::new(),
@@ -56,6 +65,7 @@ impl Default for TuiOptions {
             window: "1m".into(),
             range_ms: 15 * 60_000,
             screen: Screen::Overview,
+            seed: u64::from(std::process::id()),
         }
     }
 }

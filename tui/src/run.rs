@@ -3,7 +3,7 @@
 //! Owns the terminal's state (raw mode, screen, mouse), which it restores also on a panic, and the fetching task. Must not
 //! know what is shown.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{IsTerminal, Stdout, Write, stdout};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use client::Client;
@@ -19,15 +19,23 @@ use crossterm::{cursor, execute, queue};
 use futures_util::StreamExt;
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::app::{App, Effect, Event, update};
+use crate::app::{App, Effect, Event, Link, update};
 use crate::fetch::fetch;
 use crate::options::{ExitStatus, TuiError, TuiOptions};
+use crate::output::Output;
+use crate::palette::{Palette, locale_is_ascii};
+use crate::theme::Theme;
 use crate::view::view;
 
 /// How often the clock moves when nothing else happens.
 const TICK: Duration = Duration::from_millis(250);
+/// The shortest time between two frames: 20 a second at most.
+const FRAME: Duration = Duration::from_millis(50);
 /// How long one call of a fetch may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Answers that wait to be shown.
@@ -57,10 +65,15 @@ pub fn is_terminal() -> bool {
 
 /// Shows the screens until the user leaves. The first frame does not wait for the agent. Errors when there is no
 /// terminal, or it breaks; an agent that is down is shown, and tried again.
-pub async fn run(options: TuiOptions) -> Result<ExitStatus, TuiError> {
+pub async fn run(mut options: TuiOptions) -> Result<ExitStatus, TuiError> {
     if !is_terminal() {
         return Err(TuiError::NotATerminal);
     }
+    options.palette = options.palette.resolved();
+    if options.palette == Palette::Off {
+        options.theme = Theme::Mono;
+    }
+    options.ascii |= options.locale && locale_is_ascii();
     let mouse = !options.no_mouse;
     let previous = std::sync::Arc::new(std::panic::take_hook());
     let kept = std::sync::Arc::clone(&previous);
@@ -98,83 +111,126 @@ fn restore() {
     let _ignored = disable_raw_mode();
 }
 
+/// What runs beside the loop.
+struct Work {
+    client: Client,
+    answers: mpsc::Sender<Event>,
+    fetches: JoinSet<()>,
+    jobs: JoinSet<()>,
+}
+
+// === impl Work ===
+
+impl Work {
+    /// Carries out an effect, off the loop; `false` to leave.
+    fn carry_out(&mut self, app: &App, effect: Effect) -> bool {
+        let (client, answers) = (self.client.clone(), self.answers.clone());
+        match effect {
+            Effect::Quit => return false,
+            Effect::Fetch(request) => {
+                // Nobody waits for an older answer.
+                self.fetches.abort_all();
+                self.fetches.spawn(async move {
+                    let result = fetch(&client, &request, now_ms()).await;
+                    let result = result.map(Box::new).map_err(|e| e.to_string());
+                    let event = Event::Answer {
+                        number: request.number,
+                        now_ms: now_ms(),
+                        result,
+                    };
+                    // Nobody listens any more when the program leaves.
+                    let _left = answers.send(event).await;
+                });
+            }
+            Effect::Write { name, text } => {
+                let dir = app.options.export_dir.clone();
+                self.job(async move {
+                    let wrote = tokio::task::spawn_blocking(move || write(&dir, &name, &text));
+                    wrote.await.unwrap_or_else(|e| Err(e.to_string()))
+                });
+            }
+            Effect::Silence(new) => self.job(async move {
+                let made = client.silence(&new).await;
+                made.map(|id| format!("silenced by {} (id {id}); u ends it", new.created_by))
+                    .map_err(|e| e.to_string())
+            }),
+            Effect::EndSilence(id) => self.job(async move {
+                let ended = client.end_silence(&id).await;
+                ended
+                    .map(|()| "the silence has ended".to_owned())
+                    .map_err(|e| e.to_string())
+            }),
+        }
+        true
+    }
+
+    /// Runs what says at its end what it did.
+    fn job(&mut self, work: impl Future<Output = Result<String, String>> + Send + 'static) {
+        let answers = self.answers.clone();
+        self.jobs.spawn(async move {
+            let _left = answers.send(Event::Done(work.await)).await;
+        });
+    }
+}
+
+/// Draws one frame, which the terminal shows at once where it can.
+fn draw(
+    terminal: &mut Terminal<CrosstermBackend<Output<Stdout>>>,
+    app: &App,
+) -> std::io::Result<()> {
+    queue!(terminal.backend_mut(), BeginSynchronizedUpdate)?;
+    terminal.draw(|frame| view(app, frame))?;
+    execute!(terminal.backend_mut(), EndSynchronizedUpdate)
+}
+
+/// Whether the passing of time alone changes what is shown: the clock's second, or the wait for the next attempt.
+fn ticked(app: &App, before_ms: i64) -> bool {
+    let waits = matches!(app.link, Link::Down { .. });
+    waits || app.now_ms / 1_000 != before_ms / 1_000
+}
+
 async fn drive(options: TuiOptions) -> Result<ExitStatus, TuiError> {
-    let client = connect(&options);
-    let mut terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
-    let mut app = App::new(options);
+    let output = Output::new(stdout(), options.palette == Palette::Classic);
+    let mut terminal = Terminal::new(CrosstermBackend::new(output))?;
     let (answers, mut answered) = mpsc::channel(QUEUE);
+    let mut work = Work {
+        client: connect(&options),
+        answers,
+        fetches: JoinSet::new(),
+        jobs: JoinSet::new(),
+    };
+    let mut app = App::new(options);
     let mut keys = EventStream::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut clock = tokio::time::interval(TICK);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    let mut tasks = tokio::task::JoinSet::new();
-    let mut jobs = tokio::task::JoinSet::new();
     let size = terminal.size()?;
     let mut next = Some(Event::Resize(size.width, size.height));
+    let mut drawn = Instant::now() - FRAME;
+    let mut stale = true;
     loop {
         if let Some(event) = next.take() {
+            let (tick, before_ms) = (matches!(event, Event::Tick(_)), app.now_ms);
             for effect in update(&mut app, event) {
-                match effect {
-                    Effect::Quit => return Ok(app.exit_status()),
-                    Effect::Write { name, text } => {
-                        let dir = app.options.export_dir.clone();
-                        let answers = answers.clone();
-                        jobs.spawn(async move {
-                            let wrote =
-                                tokio::task::spawn_blocking(move || write(&dir, &name, &text));
-                            let said = wrote.await.unwrap_or_else(|e| Err(e.to_string()));
-                            let _left = answers.send(Event::Done(said)).await;
-                        });
-                    }
-                    Effect::Silence(new) => {
-                        let (client, answers) = (client.clone(), answers.clone());
-                        jobs.spawn(async move {
-                            let made = client.silence(&new).await;
-                            let said = made
-                                .map(|id| {
-                                    format!("silenced by {} (id {id}); u ends it", new.created_by)
-                                })
-                                .map_err(|e| e.to_string());
-                            let _left = answers.send(Event::Done(said)).await;
-                        });
-                    }
-                    Effect::EndSilence(id) => {
-                        let (client, answers) = (client.clone(), answers.clone());
-                        jobs.spawn(async move {
-                            let ended = client.end_silence(&id).await;
-                            let said = ended
-                                .map(|()| "the silence has ended".to_owned())
-                                .map_err(|e| e.to_string());
-                            let _left = answers.send(Event::Done(said)).await;
-                        });
-                    }
-                    Effect::Fetch(request) => {
-                        // Nobody waits for an older answer.
-                        tasks.abort_all();
-                        let (client, answers) = (client.clone(), answers.clone());
-                        tasks.spawn(async move {
-                            let result = fetch(&client, &request, now_ms()).await;
-                            let result = result.map(Box::new).map_err(|e| e.to_string());
-                            let event = Event::Answer {
-                                number: request.number,
-                                now_ms: now_ms(),
-                                result,
-                            };
-                            // Nobody listens any more when the program leaves.
-                            let _left = answers.send(event).await;
-                        });
-                    }
+                if !work.carry_out(&app, effect) {
+                    return Ok(app.exit_status());
                 }
             }
-            queue!(stdout(), BeginSynchronizedUpdate)?;
-            terminal.draw(|frame| view(&app, frame))?;
-            execute!(stdout(), EndSynchronizedUpdate)?;
-            stdout().flush()?;
+            stale |= !tick || ticked(&app, before_ms);
+        }
+        if stale && drawn.elapsed() >= FRAME {
+            draw(&mut terminal, &app)?;
+            (drawn, stale) = (Instant::now(), false);
         }
         next = tokio::select! {
             _ = clock.tick() => Some(Event::Tick(now_ms())),
+            () = tokio::time::sleep_until(drawn + FRAME), if stale => None,
             Some(event) = answered.recv() => Some(event),
-            Some(_) = tasks.join_next(), if !tasks.is_empty() => None,
-            Some(_) = jobs.join_next(), if !jobs.is_empty() => None,
+            Some(_) = work.fetches.join_next(), if !work.fetches.is_empty() => None,
+            Some(_) = work.jobs.join_next(), if !work.jobs.is_empty() => None,
+            _ = terminate.recv() => return Ok(app.exit_status()),
+            _ = hangup.recv() => return Ok(app.exit_status()),
             event = keys.next() => match event {
                 Some(event) => translate(event?),
                 None => return Ok(app.exit_status()),

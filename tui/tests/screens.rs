@@ -148,7 +148,7 @@ fn nothing_known_and_too_small_are_said() {
     );
     let frame = text(&paint(&app, 80, 24), false);
     assert!(
-        frame.contains("DOWN try 1 in 0.2s") || frame.contains("DOWN try 1 in 0.3s"),
+        frame.contains("DOWN try 1 in 0.1s") || frame.contains("DOWN try 1 in 0.2s"),
         "{frame}"
     );
     assert!(frame.contains("is `nines agent` running?"));
