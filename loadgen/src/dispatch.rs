@@ -10,7 +10,7 @@ use crate::schedule::Arrivals;
 /// One request to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
-    /// Its number, from 0.
+    /// Its number among all workers' requests, from 0.
     pub(crate) index: u64,
     /// When it is due, from the run's start.
     pub(crate) due: Duration,
@@ -41,7 +41,7 @@ pub(crate) enum Next {
 pub(crate) struct Dispatch {
     /// What is not yet taken.
     pub(crate) arrivals: Arrivals,
-    /// Taken so far, and so the index of the next.
+    /// Taken so far.
     pub(crate) taken: u64,
     released: u64,
     /// Workers waiting; the last to become free is the first to be used, so that few connections stay warm.
@@ -66,8 +66,8 @@ impl Dispatch {
     }
 
     fn take(&mut self, queued: bool) -> Option<Ticket> {
+        let index = self.arrivals.next_index();
         let due = self.arrivals.next()?;
-        let index = self.taken;
         self.taken += 1;
         Some(Ticket { index, due, queued })
     }

@@ -16,7 +16,7 @@ use crate::dispatch::{Dispatch, Next, Placed, Ticket};
 use crate::pacer::{Paced, pace};
 use crate::plan::{Model, Plan, Requests};
 use crate::report::{Report, Second};
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, share};
 use crate::stats::{Answer, Sample, Stats, histogram, micros};
 
 /// The longest body read, in bytes; it is not kept.
@@ -106,7 +106,9 @@ pub async fn run(
         .is_some_and(|s| s.peak_rate() <= ONE_THREAD_RATE);
     let limit = plan.connections;
     let make = move || Shared {
-        stats: Mutex::new(Stats::new(plan.warm_up, requests.names.len())),
+        stats: Mutex::new(
+            Stats::new(plan.warm_up, requests.names.len()).keep_seconds(plan.keep_seconds),
+        ),
         dispatch: schedule
             .as_ref()
             .map(|s| Mutex::new(Dispatch::new(s.arrivals(), limit))),
@@ -258,11 +260,13 @@ impl Shared {
             return None;
         };
         let mut closed = lock(&self.closed);
-        let enough = requests.is_some_and(|n| closed.measured >= n);
+        let (first, step) = share(&self.plan);
+        let enough =
+            requests.is_some_and(|n| closed.measured >= n.saturating_sub(first).div_ceil(step));
         if enough || self.stop.is_cancelled() || now >= self.plan.warm_up + self.plan.duration {
             return None;
         }
-        let index = closed.next;
+        let index = first + closed.next * step;
         closed.next += 1;
         closed.measured += u64::from(now >= self.plan.warm_up);
         Some(Ticket {
@@ -480,9 +484,16 @@ fn report(shared: &Shared, paced: Option<Paced>, ended: Duration, wall: Duration
         late_p99_us = late_p99_us.max(paced.late.value_at_quantile(0.99));
     }
     let names = shared.requests.names.iter().cloned();
+    let mut order: Vec<usize> = (0..shared.requests.names.len()).collect();
+    order.sort_unstable_by_key(|i| &shared.requests.names[*i]);
+    let mut per_second = stats.per_second;
+    for second in per_second.iter_mut().filter(|s| !s.routes.is_empty()) {
+        second.routes = order.iter().map(|i| second.routes[*i]).collect();
+    }
     let mut report = Report {
         run_id: plan.run_id.clone(),
         scenario: plan.scenario.clone(),
+        shard: plan.shard,
         target: plan.target.clone(),
         started_ms: (wall + plan.warm_up).as_millis() as i64,
         duration_s: ended.saturating_sub(plan.warm_up).as_secs_f64(),
@@ -507,7 +518,7 @@ fn report(shared: &Shared, paced: Option<Paced>, ended: Duration, wall: Duration
         stopped,
         valid: true,
         reasons: Vec::new(),
-        per_second: stats.per_second,
+        per_second,
         routes: names.zip(stats.routes).collect(),
     };
     report.judge(plan.connections);

@@ -1,10 +1,13 @@
 //! Owns the report's JSON: Artillery's schema (`aggregate`, `intermediate`) plus the `nines` object.
 //! Only reads a [`Report`].
 
+use std::collections::BTreeMap;
+
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use crate::report::{Quantiles, Report, Second};
+use crate::hdr;
+use crate::report::{Quantiles, Report, RouteSecond, Second};
 
 impl Report {
     /// The report as Artillery's JSON with a `nines` object. Artillery's figures are milliseconds and its
@@ -14,16 +17,7 @@ impl Report {
         let errors = self.error_count();
         add_counts(&mut counters, self.requests, self.responses, errors);
         counters.insert("http.downloaded_bytes".into(), self.bytes.into());
-        for (status, count) in &self.status {
-            counters.insert(format!("http.codes.{status}"), (*count).into());
-        }
-        for (kind, count) in &self.errors {
-            // Two kinds may share a code.
-            let entry = counters
-                .entry(format!("errors.{}", node_code(kind)))
-                .or_insert(Value::from(0_u64));
-            *entry = (entry.as_u64().unwrap_or(0) + count).into();
-        }
+        add_codes(&mut counters, &self.status, &self.errors);
         let mut summaries = Map::new();
         summaries.insert(
             "http.response_time".into(),
@@ -90,6 +84,7 @@ impl Report {
                 let value = json!({
                     "requests": r.requests, "responses": r.responses, "errors": r.errors, "status": r.status,
                     "latency_us": quantiles(&r.latency), "service_time_us": quantiles(&r.service_time),
+                    "hdr": { "latency": hdr::encode(&r.latency), "service_time": hdr::encode(&r.service_time) },
                 });
                 (name.clone(), value)
             })
@@ -97,6 +92,7 @@ impl Report {
         json!({
             "run_id": self.run_id,
             "scenario": self.scenario,
+            "shard": self.shard.map(|(number, of)| [number, of]),
             "target": self.target,
             "started_ms": self.started_ms,
             "duration_s": self.duration_s,
@@ -111,6 +107,7 @@ impl Report {
             "unsent": self.unsent,
             "reconnects": self.reconnects,
             "connections_opened": self.connections_opened,
+            "waited_for_connection": self.waited_for_connection,
             "bytes": self.bytes,
             "latency_us": quantiles(&self.latency),
             "service_time_us": quantiles(&self.service_time),
@@ -120,8 +117,41 @@ impl Report {
             "late_us": { "0.5": self.late_p50_us, "0.99": self.late_p99_us },
             "unsent_wait_us": quantiles(&self.unsent_wait),
             "routes": routes,
+            "per_second": self.per_second.iter().map(plain_second).collect::<Vec<_>>(),
+            "hdr": self.encoded(),
         })
     }
+
+    /// Every histogram without loss.
+    fn encoded(&self) -> Map<String, Value> {
+        let own = [
+            ("latency", &self.latency),
+            ("service_time", &self.service_time),
+            ("failure_time", &self.failure_time),
+            ("unsent_wait", &self.unsent_wait),
+        ];
+        own.into_iter()
+            .chain(self.phases.named())
+            .map(|(name, h)| (name.to_owned(), hdr::encode(h).into()))
+            .collect()
+    }
+}
+
+/// A second in the terms of the `nines` object.
+fn plain_second(s: &Second) -> Value {
+    let mut value = json!({
+        "at_s": s.at_s, "length_s": s.length_s, "warm_up": s.warm_up, "offered": s.offered,
+        "sent": s.sent, "responses": s.responses, "status": s.status, "errors": s.error_kinds,
+        "latency_us": brief(s.latency), "first_byte_us": brief(s.first_byte),
+    });
+    if !s.routes.is_empty() {
+        let row = |r: &RouteSecond| [r.count, r.p50, r.p95, r.p99];
+        value["routes_us"] = json!(s.routes.iter().map(row).collect::<Vec<_>>());
+    }
+    if let Some(hdr) = &s.hdr {
+        value["hdr"] = hdr.as_str().into();
+    }
+    value
 }
 
 /// Artillery counts virtual users; here each request is one.
@@ -134,6 +164,23 @@ fn add_counts(counters: &mut Map<String, Value>, requests: u64, responses: u64, 
         ("http.responses", responses),
     ] {
         counters.insert(name.into(), count.into());
+    }
+}
+
+fn add_codes(
+    counters: &mut Map<String, Value>,
+    status: &BTreeMap<u16, u64>,
+    errors: &BTreeMap<String, u64>,
+) {
+    for (status, count) in status {
+        counters.insert(format!("http.codes.{status}"), (*count).into());
+    }
+    for (kind, count) in errors {
+        // Two kinds may share a code.
+        let entry = counters
+            .entry(format!("errors.{}", node_code(kind)))
+            .or_insert(Value::from(0_u64));
+        *entry = (entry.as_u64().unwrap_or(0) + count).into();
     }
 }
 
@@ -158,6 +205,7 @@ fn part(
 fn second(s: &Second, at_ms: i64) -> Value {
     let mut counters = Map::new();
     add_counts(&mut counters, s.sent, s.responses, s.errors);
+    add_codes(&mut counters, &s.status, &s.error_kinds);
     let mut summaries = Map::new();
     if s.first_byte.count > 0 {
         summaries.insert("http.response_time".into(), summary(s.first_byte));
@@ -187,13 +235,16 @@ fn summary(q: Quantiles) -> Value {
 
 /// An empty histogram has a count and nothing else: absence is not zero.
 fn quantiles(h: &Histogram<u64>) -> Value {
-    if h.is_empty() {
+    brief(Quantiles::of(h))
+}
+
+fn brief(q: Quantiles) -> Value {
+    if q.count == 0 {
         return json!({ "count": 0 });
     }
-    let q = Quantiles::of(h);
     json!({
-        "count": q.count, "min": q.min, "mean": q.mean, "max": q.max,
-        "0.5": q.p50, "0.9": q.p90, "0.95": q.p95, "0.99": q.p99, "0.999": q.p999,
+        "count": q.count, "min": q.min, "mean": q.mean, "max": q.max, "0.5": q.p50, "0.75": q.p75, "0.9": q.p90,
+        "0.95": q.p95, "0.99": q.p99, "0.999": q.p999,
     })
 }
 

@@ -5,18 +5,23 @@ pub mod ab;
 pub mod conn;
 mod dispatch;
 mod engine;
+mod hdr;
 mod json;
+mod merge;
 mod pacer;
 pub mod plan;
 pub mod report;
 pub mod schedule;
 mod stats;
+mod stored;
 mod tls;
 pub mod truth;
 
 pub use engine::{Progress, run};
+pub use merge::merge;
 pub use plan::{Model, Plan, RequestSpec};
-pub use report::{Phases, Quantiles, Report, RouteReport, Second};
+pub use report::{Phases, Quantiles, Report, RouteReport, RouteSecond, Second};
+pub use stored::StoredError;
 
 /// Why a run cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

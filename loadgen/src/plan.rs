@@ -44,6 +44,11 @@ pub struct Plan {
     pub insecure: bool,
     /// The statement that a target elsewhere belongs to the user.
     pub own_target: bool,
+    /// Send only this worker's share: (number from 1, of how many). The workers of one run share plan and seed; each
+    /// request belongs to exactly one of them.
+    pub shard: Option<(u32, u32)>,
+    /// Keep each second's whole latency histogram in the report (about 1 KB a second).
+    pub keep_seconds: bool,
 }
 
 /// One kind of request.
@@ -135,6 +140,8 @@ impl Plan {
             scenario: "default".to_owned(),
             insecure: false,
             own_target: false,
+            shard: None,
+            keep_seconds: false,
         })
     }
 
@@ -183,6 +190,13 @@ impl Plan {
             return bad(format!(
                 "timeout {:?} is not above 0 and at most 10 minutes",
                 self.timeout
+            ));
+        }
+        if let Some((number, of)) = self.shard
+            && !(1..=of).contains(&number)
+        {
+            return bad(format!(
+                "shard {number}/{of} is not one of 1/{of} to {of}/{of}"
             ));
         }
         if self.drain() > Duration::from_secs(3600) {

@@ -15,6 +15,8 @@ pub struct Report {
     pub run_id: String,
     /// Scenario label.
     pub scenario: String,
+    /// This worker's number, from 1, and the number of workers, when the run is one of several.
+    pub shard: Option<(u32, u32)>,
     /// Base URL.
     pub target: String,
     /// Start of the measured part, milliseconds since 1970.
@@ -142,8 +144,35 @@ impl RouteReport {
     }
 }
 
+/// One route in one second, microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RouteSecond {
+    /// Latencies recorded.
+    pub count: u64,
+    /// Median.
+    pub p50: u64,
+    /// 95th percentile.
+    pub p95: u64,
+    /// 99th percentile.
+    pub p99: u64,
+}
+
+impl RouteSecond {
+    pub(crate) fn of(h: &Histogram<u64>) -> RouteSecond {
+        if h.is_empty() {
+            return RouteSecond::default();
+        }
+        RouteSecond {
+            count: h.len(),
+            p50: h.value_at_quantile(0.5),
+            p95: h.value_at_quantile(0.95),
+            p99: h.value_at_quantile(0.99),
+        }
+    }
+}
+
 /// One second of a run.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Second {
     /// Start, seconds since the run began.
     pub at_s: f64,
@@ -159,10 +188,18 @@ pub struct Second {
     pub responses: u64,
     /// Requests failed.
     pub errors: u64,
+    /// Responses by status code.
+    pub status: BTreeMap<u16, u64>,
+    /// Failures by kind.
+    pub error_kinds: BTreeMap<String, u64>,
     /// Latency of what ended in it.
     pub latency: Quantiles,
     /// Time to first byte of what ended in it.
     pub first_byte: Quantiles,
+    /// Latency by route, in the order of [`Report::routes`]; empty with one route or more than 32.
+    pub routes: Vec<RouteSecond>,
+    /// The latency's whole histogram (HDR V2, deflated, base64), when the plan asks to keep it.
+    pub hdr: Option<String>,
 }
 
 /// A histogram's summary, in microseconds.

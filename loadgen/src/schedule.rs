@@ -28,6 +28,15 @@ pub struct Schedule {
     warm_up: f64,
     measured: f64,
     seed: u64,
+    /// This worker's first index and the step to its next.
+    share: (u64, u64),
+}
+
+/// The first index of a worker and the step to its next.
+pub(crate) fn share(plan: &Plan) -> (u64, u64) {
+    plan.shard.map_or((0, 1), |(number, of)| {
+        (u64::from(number.saturating_sub(1)), u64::from(of.max(1)))
+    })
 }
 
 impl Schedule {
@@ -49,6 +58,7 @@ impl Schedule {
             warm_up,
             measured,
             seed: plan.seed,
+            share: share(plan),
         })
     }
 
@@ -68,7 +78,7 @@ impl Schedule {
         if t >= self.measured {
             0.0
         } else {
-            self.from + (self.to - self.from) * t.max(0.0) / self.measured
+            (self.from + (self.to - self.from) * t.max(0.0) / self.measured) / self.share.1 as f64
         }
     }
 
@@ -120,10 +130,16 @@ pub struct Arrivals {
     at: f64,
 }
 
-impl Iterator for Arrivals {
-    type Item = Duration;
+impl Arrivals {
+    /// The index, among all workers' requests, of the arrival that comes next here.
+    pub(crate) fn next_index(&self) -> u64 {
+        let (first, step) = self.schedule.share;
+        // The iterator's own index is where it looks next; its share of it is the next at or after that.
+        self.index + (first + step - self.index % step) % step
+    }
 
-    fn next(&mut self) -> Option<Duration> {
+    /// The next of all workers' arrivals.
+    fn any(&mut self) -> Option<Duration> {
         let s = &self.schedule;
         let at = if s.poisson {
             // 53 random bits as a number in (0, 1].
@@ -138,6 +154,18 @@ impl Iterator for Arrivals {
         self.index += 1;
         self.at = at;
         Some(Duration::from_secs_f64(at))
+    }
+}
+
+impl Iterator for Arrivals {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let mine = self.next_index();
+        while self.index < mine {
+            self.any()?;
+        }
+        self.any()
     }
 }
 
@@ -198,6 +226,58 @@ mod tests {
             ),
             [0.0]
         );
+    }
+
+    #[test]
+    fn shards_split_the_whole_exactly() {
+        for (model, of) in [
+            (
+                Model::Ramp {
+                    from: 3.0,
+                    to: 77.0,
+                },
+                3,
+            ),
+            (
+                Model::Rate {
+                    per_second: 41.0,
+                    poisson: true,
+                },
+                8,
+            ),
+            (
+                Model::Rate {
+                    per_second: 10.0,
+                    poisson: false,
+                },
+                1,
+            ),
+        ] {
+            let whole = Plan {
+                model,
+                ..Plan::new("http://localhost").unwrap()
+            };
+            let collect = |plan: &Plan| {
+                let mut arrivals = Schedule::of(plan).unwrap().arrivals();
+                let mut all = Vec::new();
+                loop {
+                    let index = arrivals.next_index();
+                    let Some(at) = arrivals.next() else { break };
+                    all.push((index, at));
+                }
+                all
+            };
+            let mut joined: Vec<_> = (1..=of)
+                .flat_map(|number| {
+                    collect(&Plan {
+                        shard: Some((number, of)),
+                        ..whole.clone()
+                    })
+                })
+                .collect();
+            joined.sort_unstable();
+            assert_eq!(joined, collect(&whole));
+        }
     }
 
     #[test]

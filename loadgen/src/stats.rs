@@ -8,12 +8,16 @@ use hdrhistogram::Histogram;
 use model::Labels;
 
 use crate::conn::{ErrorKind, Opened, Timings};
-use crate::report::{Phases, Quantiles, RouteReport, Second};
+use crate::hdr;
+use crate::report::{Phases, Quantiles, RouteReport, RouteSecond, Second};
 
 /// Upper bounds of the exported latency buckets, in seconds.
 pub(crate) const BUCKETS: [f64; 15] = [
     0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 ];
+
+/// Beyond so many routes the seconds are not split by route: each costs 170 KB.
+const ROUTES_PER_SECOND: usize = 32;
 
 /// An empty histogram of microseconds: 3 digits, 1 us to 10 minutes, fixed size (about 170 KB).
 pub(crate) fn histogram() -> Histogram<u64> {
@@ -105,6 +109,8 @@ pub(crate) struct Stats {
     pub(crate) phases: Phases,
     pub(crate) routes: Vec<RouteReport>,
     pub(crate) per_second: Vec<Second>,
+    /// Keep each second's whole histogram, encoded.
+    keep_seconds: bool,
     window: Window,
     live: Live,
 }
@@ -113,9 +119,12 @@ pub(crate) struct Stats {
 struct Window {
     sent: u64,
     responses: u64,
-    errors: u64,
+    status: BTreeMap<u16, u64>,
+    errors: BTreeMap<String, u64>,
     latency: Histogram<u64>,
     first_byte: Histogram<u64>,
+    /// Latency by route; empty when there is one route or too many.
+    routes: Vec<Histogram<u64>>,
 }
 
 /// Since the start, warm-up included.
@@ -147,15 +156,28 @@ impl Stats {
             phases: Phases::new(),
             routes: (0..routes).map(|_| RouteReport::new()).collect(),
             per_second: Vec::new(),
+            keep_seconds: false,
             window: Window {
                 sent: 0,
                 responses: 0,
-                errors: 0,
+                status: BTreeMap::new(),
+                errors: BTreeMap::new(),
                 latency: histogram(),
                 first_byte: histogram(),
+                routes: if (2..=ROUTES_PER_SECOND).contains(&routes) {
+                    (0..routes).map(|_| histogram()).collect()
+                } else {
+                    Vec::new()
+                },
             },
             live: Live::default(),
         }
+    }
+
+    /// Keeps each second's whole histogram, or not.
+    pub(crate) fn keep_seconds(mut self, keep: bool) -> Stats {
+        self.keep_seconds = keep;
+        self
     }
 
     /// Counts a request as it starts.
@@ -176,19 +198,24 @@ impl Stats {
         if waited {
             self.live.latency.record(latency);
             self.window.latency.saturating_record(micros(latency));
+            if let Some(route) = self.window.routes.get_mut(s.route) {
+                route.saturating_record(micros(latency));
+            }
         }
         match &s.outcome {
             Ok(answer) => {
                 *self.live.status.entry(answer.status).or_default() += 1;
                 self.live.service_time.record(service);
                 self.window.responses += 1;
+                *self.window.status.entry(answer.status).or_default() += 1;
                 self.window
                     .first_byte
                     .saturating_record(micros(answer.timings.first_byte));
             }
             Err(kind) => {
                 *self.live.errors.entry(kind.as_str()).or_default() += 1;
-                self.window.errors += 1;
+                let kind = kind.as_str().to_owned();
+                *self.window.errors.entry(kind).or_default() += 1;
             }
         }
         if s.due >= self.warm_up {
@@ -263,14 +290,19 @@ impl Stats {
             offered,
             sent: w.sent,
             responses: w.responses,
-            errors: w.errors,
+            errors: w.errors.values().sum(),
+            status: std::mem::take(&mut w.status),
+            error_kinds: std::mem::take(&mut w.errors),
             latency: Quantiles::of(&w.latency),
             first_byte: Quantiles::of(&w.first_byte),
+            routes: w.routes.iter().map(RouteSecond::of).collect(),
+            hdr: self.keep_seconds.then(|| hdr::encode(&w.latency)),
         };
-        (w.sent, w.responses, w.errors) = (0, 0, 0);
+        (w.sent, w.responses) = (0, 0);
         w.latency.reset();
         w.first_byte.reset();
-        self.per_second.push(second);
+        w.routes.iter_mut().for_each(Histogram::reset);
+        self.per_second.push(second.clone());
         second
     }
 

@@ -156,6 +156,54 @@ async fn counts_are_exact_and_requests_carry_their_ids() {
     );
 }
 
+#[tokio::test]
+async fn shards_sent_apart_and_merged_are_the_whole() {
+    let target = app(Router::new().route("/{n}", get(async || "x"))).await;
+    let shard = |shard| {
+        let mut plan = Plan {
+            run_id: "one".into(),
+            shard,
+            keep_seconds: true,
+            ..plan(&target, 150.0, 700 * MS)
+        };
+        plan.requests = ["/a", "/b"].map(RequestSpec::get).into();
+        run(plan)
+    };
+    let (whole, _) = shard(None).await;
+    let mut parts = Vec::new();
+    for number in [3, 1, 2] {
+        let (part, _) = shard(Some((number, 3))).await;
+        assert_eq!((part.planned, part.unsent), (35, 0));
+        // Through a file, as it is done.
+        let text = serde_json::to_string(&part.to_json()).unwrap();
+        let read = Report::from_json(&serde_json::from_str(&text).unwrap()).unwrap();
+        let json = part.to_json();
+        assert_eq!(Report::from_json(&json).unwrap().to_json(), json);
+        assert_eq!(read.to_json()["nines"]["hdr"], json["nines"]["hdr"]);
+        parts.push(read);
+    }
+    let mut sum = hdrhistogram::Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).unwrap();
+    parts.iter().for_each(|p| sum.add(&p.latency).unwrap());
+    assert!(
+        loadgen::merge(parts[1..].to_vec())
+            .unwrap_err()
+            .contains("each shard")
+    );
+    let merged = loadgen::merge(parts).unwrap();
+    assert_eq!((merged.planned, merged.responses), (105, 105));
+    assert_eq!((merged.latency.len(), &merged.latency), (105, &sum));
+    let counts = |r: &Report| r.routes.values().map(|r| r.requests).collect::<Vec<_>>();
+    assert_eq!(
+        counts(&merged),
+        counts(&whole),
+        "each request is sent by one shard"
+    );
+    assert_eq!(
+        merged.per_second[0].latency.count,
+        merged.per_second[0].responses
+    );
+}
+
 fn json_has_both_schemas(report: &Report) {
     let json = report.to_json();
     let counters = &json["aggregate"]["counters"];
