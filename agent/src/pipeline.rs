@@ -12,7 +12,7 @@ use crate::analyse::graph::Graph;
 use crate::analyse::red::Red;
 use crate::clock;
 use crate::config::Config;
-use crate::ingest::{Appended, Ingest};
+use crate::ingest::{Appended, Ingest, Sample, Value};
 use crate::keep::logs::Logs;
 use crate::keep::traces::Traces;
 use crate::receive::metrics::{Translated, Translator};
@@ -43,6 +43,31 @@ pub struct Accepted {
     pub rejected: u64,
     /// Why, in words; empty when nothing was refused.
     pub reason: String,
+}
+
+/// What became of a remote write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Of floats.
+    pub floats: Appended,
+    /// Of native histograms.
+    pub histograms: Appended,
+    /// Exemplars kept.
+    pub exemplars: u64,
+    /// Floats that are kept, those included that were there already.
+    pub floats_taken: u64,
+    /// Native histograms likewise.
+    pub histograms_taken: u64,
+}
+
+impl Written {
+    /// Both kinds.
+    #[must_use]
+    pub fn total(&self) -> Appended {
+        let mut total = self.floats;
+        total.add(&self.histograms);
+        total
+    }
 }
 
 /// A request was refused; nothing of it had an effect.
@@ -177,18 +202,37 @@ impl Pipeline {
     }
 
     /// Takes a remote write. The report says what was refused.
-    pub fn remote_write(&self, write: Write, bytes: usize) -> Result<Appended, Refused> {
-        let appended = self.ingest.append(&write.samples);
-        if appended.failed > 0 {
-            return Err(Refused::Unavailable("the disk refused the write".into()));
+    pub fn remote_write(&self, write: Write, bytes: usize) -> Result<Written, Refused> {
+        let count = write.samples.len() as u64;
+        let is_float = |s: &Sample| matches!(s.value, Value::Float(_));
+        let (floats, histograms): (Vec<Sample>, Vec<Sample>) =
+            write.samples.into_iter().partition(is_float);
+        let mut written = Written::default();
+        for (samples, report, taken) in [
+            (floats, &mut written.floats, &mut written.floats_taken),
+            (
+                histograms,
+                &mut written.histograms,
+                &mut written.histograms_taken,
+            ),
+        ] {
+            if samples.is_empty() {
+                continue;
+            }
+            *report = self.ingest.append(&samples);
+            if report.failed > 0 {
+                return Err(Refused::Unavailable("the disk refused the write".into()));
+            }
+            self.count_refused("samples", report);
+            *taken = samples.len() as u64 - report.refused();
         }
         for (name, metadata) in write.metadata {
             self.ingest.metadata(&name, metadata);
         }
         self.ingest.exemplars(&write.exemplars);
-        self.received("samples", "remote_write", write.samples.len() as u64, bytes);
-        self.count_refused("samples", &appended);
-        Ok(appended)
+        written.exemplars = write.exemplars.len() as u64;
+        self.received("samples", "remote_write", count, bytes);
+        Ok(written)
     }
 
     /// Writes RED and graph series as of now. Every span acknowledged before the call is counted in them.

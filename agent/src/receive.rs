@@ -14,4 +14,5 @@ pub mod names;
 pub mod otlp;
 pub mod otlp_http;
 pub mod remote_write;
+pub mod remote_write_v2;
 pub mod spans;

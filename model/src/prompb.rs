@@ -197,6 +197,21 @@ fn read_span(message: &[u8]) -> Result<Span, WireError> {
     Ok(span)
 }
 
+/// The word for a metric's type, as metadata has it.
+#[must_use]
+pub fn metric_type(number: u64) -> &'static str {
+    match number {
+        1 => "counter",
+        2 => "gauge",
+        3 => "histogram",
+        4 => "gaugehistogram",
+        5 => "summary",
+        6 => "info",
+        7 => "stateset",
+        _ => "unknown",
+    }
+}
+
 /// Reads the `TimeSeries` of a `ReadResponse`'s first result. Points are put in order of time; of two at one instant
 /// the first stays. Stops with `None` when there are more than `max_points`.
 pub fn read_response(

@@ -1,17 +1,25 @@
-//! Remote write in.
+//! Remote write in, 1.0 and 2.0.
 //!
-//! Owns its statuses: 204 when taken, 400 when it can never be, 5xx and 429 when it should come again. Must not know
+//! Owns the choice of the version and its statuses: 204 when taken, 400 when it can never be, 5xx and 429 when it should come again. Must not know
 //! the protobuf.
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::respond::ApiError;
 use super::state::{Api, blocking};
-use crate::pipeline::{Refused, refusal};
+use crate::pipeline::{Refused, Written, refusal};
 use crate::receive::body::{self, BodyError};
-use crate::receive::remote_write::{self, WriteError};
+use crate::receive::remote_write::{self, Write, WriteError};
+use crate::receive::remote_write_v2;
+
+const SAMPLES_WRITTEN: HeaderName =
+    HeaderName::from_static("x-prometheus-remote-write-samples-written");
+const HISTOGRAMS_WRITTEN: HeaderName =
+    HeaderName::from_static("x-prometheus-remote-write-histograms-written");
+const EXEMPLARS_WRITTEN: HeaderName =
+    HeaderName::from_static("x-prometheus-remote-write-exemplars-written");
 
 /// Decompressed bytes for each byte that a body may have: snappy seldom reaches more, and requests are small.
 const EXPANSION: usize = 4;
@@ -19,69 +27,110 @@ const EXPANSION: usize = 4;
 /// Bytes in memory for each byte of a message: small samples grow most.
 const BYTES_PER_BYTE: usize = 4;
 
-/// `POST /api/v1/write`.
-pub(super) async fn remote_write(
-    State(api): State<Api>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let refused = write(&api, request).await;
-    if let Err((error, reason)) = &refused {
-        api.telemetry.reject("samples", reason);
-        return Err(error.clone());
-    }
-    Ok(StatusCode::NO_CONTENT.into_response())
+/// Which message a body holds. The sender opts into 2.0 by its content type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
 }
 
-async fn write(api: &Api, request: Request) -> Result<(), (ApiError, &'static str)> {
-    check_headers(&request)?;
+/// Reads a message.
+type Walk = fn(&[u8]) -> Result<Write, WriteError>;
+
+/// A refusal: what the sender is told, the reason that is counted, and what of the request was kept all the same.
+type Refusal = (ApiError, &'static str, Written);
+
+/// `POST /api/v1/write`.
+pub(super) async fn remote_write(State(api): State<Api>, request: Request) -> Response {
+    let version = version(&request);
+    let (mut response, written) = match write(&api, request, version.clone()).await {
+        Ok(written) => (StatusCode::NO_CONTENT.into_response(), written),
+        Err((error, reason, written)) => {
+            api.telemetry.reject("samples", reason);
+            (error.into_response(), written)
+        }
+    };
+    if version == Ok(Version::V2) {
+        for (name, count) in [
+            (SAMPLES_WRITTEN, written.floats_taken),
+            (HISTOGRAMS_WRITTEN, written.histograms_taken),
+            (EXEMPLARS_WRITTEN, written.exemplars),
+        ] {
+            response
+                .headers_mut()
+                .insert(name, HeaderValue::from(count));
+        }
+    }
+    response
+}
+
+async fn write(
+    api: &Api,
+    request: Request,
+    version: Result<Version, ApiError>,
+) -> Result<Written, Refusal> {
+    let nothing = |error, reason| (error, reason, Written::default());
+    let version = version.map_err(|e| nothing(e, "content_type"))?;
     let read = body::read(request.into_body(), &api.limits)
         .await
-        .map_err(|e| (body_error(&e), e.reason()))?;
+        .map_err(|e| nothing(body_error(&e), e.reason()))?;
     let (pipeline, limit) = (api.pipeline.clone(), api.limits.bytes * EXPANSION);
     let result = blocking(move || {
         let mut lease = read.lease;
         let taken = remote_write::decompress(&read.bytes, limit).and_then(|message| {
-            let room = lease.grow_to(read.bytes.len() + message.len() * BYTES_PER_BYTE);
-            Ok((remote_write::walk(&message)?, message.len(), room))
+            let (growth, walk): (usize, Walk) = match version {
+                Version::V1 => (BYTES_PER_BYTE, remote_write::walk),
+                Version::V2 => (remote_write_v2::EXPANSION, remote_write_v2::walk),
+            };
+            if !lease.grow_to(read.bytes.len() + message.len() * growth) {
+                return Ok(None);
+            }
+            Ok(Some((walk(&message)?, message.len())))
         });
-        Ok(taken.map(|(write, bytes, room)| room.then(|| pipeline.remote_write(write, bytes))))
+        Ok(taken.map(|taken| taken.map(|(write, bytes)| pipeline.remote_write(write, bytes))))
     })
     .await
-    .map_err(|e| (e, "internal"))?;
+    .map_err(|e| nothing(e, "internal"))?;
     match result {
-        Err(error) => Err((write_error(&error), "malformed")),
-        Ok(None) => Err((
+        Err(error) => Err(nothing(write_error(&error), "malformed")),
+        Ok(None) => Err(nothing(
             ApiError::new("overloaded", "too many bytes are in flight"),
             "overloaded",
         )),
-        Ok(Some(Err(Refused::Malformed(text)))) => Err((ApiError::bad_data(text), "malformed")),
+        Ok(Some(Err(Refused::Malformed(text)))) => {
+            Err(nothing(ApiError::bad_data(text), "malformed"))
+        }
         Ok(Some(Err(Refused::Unavailable(text)))) => {
-            Err((ApiError::new("unavailable", text), "unavailable"))
+            Err(nothing(ApiError::new("unavailable", text), "unavailable"))
         }
-        Ok(Some(Ok(appended))) if appended.refused() > 0 => {
-            Err((ApiError::bad_data(refusal(&appended)), "partly_refused"))
+        Ok(Some(Ok(written))) if written.total().refused() > 0 => {
+            let error = ApiError::bad_data(refusal(&written.total()));
+            Err((error, "partly_refused", written))
         }
-        Ok(Some(Ok(_))) => Ok(()),
+        Ok(Some(Ok(written))) => Ok(written),
     }
 }
 
-fn check_headers(request: &Request) -> Result<(), (ApiError, &'static str)> {
+fn version(request: &Request) -> Result<Version, ApiError> {
     let header = |name| {
         let value = request.headers().get(name);
         value.and_then(|v| v.to_str().ok()).unwrap_or("")
     };
-    let refuse = |text: &str| Err((ApiError::new("unsupported", text), "content_type"));
-    let content_type = header(header::CONTENT_TYPE);
-    if content_type.contains("io.prometheus.write.v2") {
-        return refuse("only remote write 1.0 (prometheus.WriteRequest) is supported");
-    }
-    if !content_type.is_empty() && !content_type.starts_with("application/x-protobuf") {
-        return refuse("content-type must be application/x-protobuf");
-    }
+    let refuse = |text: &str| Err(ApiError::new("unsupported", text));
     if !matches!(header(header::CONTENT_ENCODING), "" | "snappy") {
         return refuse("content-encoding must be snappy");
     }
-    Ok(())
+    let mut parts = header(header::CONTENT_TYPE).split(';').map(str::trim);
+    if !matches!(parts.next(), Some("" | "application/x-protobuf")) {
+        return refuse("content-type must be application/x-protobuf");
+    }
+    match parts.find_map(|p| p.strip_prefix("proto=")) {
+        None | Some("prometheus.WriteRequest") => Ok(Version::V1),
+        Some("io.prometheus.write.v2.Request") => Ok(Version::V2),
+        Some(_) => {
+            refuse("proto must be prometheus.WriteRequest or io.prometheus.write.v2.Request")
+        }
+    }
 }
 
 fn body_error(error: &BodyError) -> ApiError {

@@ -116,17 +116,7 @@ fn metadata(message: &[u8]) -> Result<Option<(String, Metadata)>, WriteError> {
     while let Some((n, field)) = reader.next_field()? {
         match n {
             1 => {
-                metadata.kind = match field.number(n)? {
-                    1 => "counter",
-                    2 => "gauge",
-                    3 => "histogram",
-                    4 => "gaugehistogram",
-                    5 => "summary",
-                    6 => "info",
-                    7 => "stateset",
-                    _ => "unknown",
-                }
-                .into();
+                metadata.kind = prompb::metric_type(field.number(n)?).into();
             }
             2 => name = read_text(field.bytes(n)?)?.to_owned(),
             4 => metadata.help = read_text(field.bytes(n)?)?.to_owned(),

@@ -524,3 +524,85 @@ async fn without_retention_samples_of_any_time_are_taken() {
     assert_eq!(range["data"]["result"][0]["values"], wanted, "{range}");
     started.stop().await;
 }
+
+/// A remote write 2.0 of a float and a native histogram of one series each, with metadata.
+fn written_v2(v: f64, t_ms: i64) -> Vec<u8> {
+    use model::protobuf::{put_bytes, put_fixed64, put_number};
+    let t = t_ms.cast_unsigned();
+    let mut message = Vec::new();
+    for symbol in [
+        "",
+        "__name__",
+        "second_total",
+        "second_seconds",
+        "what it is",
+    ] {
+        put_bytes(&mut message, 4, symbol.as_bytes());
+    }
+    let mut sample = Vec::new();
+    put_fixed64(&mut sample, 1, v.to_bits());
+    put_number(&mut sample, 2, t);
+    let mut about = Vec::new();
+    put_number(&mut about, 1, 1);
+    put_number(&mut about, 3, 4);
+    let mut series = Vec::new();
+    put_bytes(&mut series, 1, &[1, 2]);
+    put_bytes(&mut series, 2, &sample);
+    put_bytes(&mut series, 5, &about);
+    put_bytes(&mut message, 5, &series);
+    let mut histogram = Vec::new();
+    put_number(&mut histogram, 1, 4);
+    put_fixed64(&mut histogram, 3, v.to_bits());
+    put_number(&mut histogram, 15, t);
+    let mut series = Vec::new();
+    put_bytes(&mut series, 1, &[1, 3]);
+    put_bytes(&mut series, 3, &histogram);
+    put_bytes(&mut message, 5, &series);
+    snap::raw::Encoder::new().compress_vec(&message).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn remote_write_2_is_taken_when_the_sender_asks_for_it() {
+    let started = start().await;
+    let now = i64::try_from(now_ns() / 1_000_000).unwrap();
+    let send = async |proto: &str, body: Vec<u8>| {
+        let request = started.http.post(started.api("/api/v1/write"));
+        let kind = format!("application/x-protobuf;proto={proto}");
+        let request = request.header("content-type", kind);
+        let request = request.header("content-encoding", "snappy");
+        let response = request.body(body).send().await.unwrap();
+        let written = ["samples", "histograms", "exemplars"].map(|what| {
+            let name = format!("x-prometheus-remote-write-{what}-written");
+            let value = response.headers().get(&name);
+            value.map(|v| v.to_str().unwrap().to_owned())
+        });
+        (response.status().as_u16(), written)
+    };
+    let counts = |n: [&str; 3]| n.map(|n| Some(n.to_owned()));
+    let v2 = "io.prometheus.write.v2.Request";
+    assert_eq!(
+        send(v2, written_v2(7.0, now)).await,
+        (204, counts(["1", "1", "0"]))
+    );
+    assert_eq!(value(&started, "second_total").await, "7");
+    assert_eq!(
+        value(&started, "histogram_count(second_seconds)").await,
+        "4"
+    );
+    let about = started.get("/api/v1/metadata?metric=second_total").await;
+    assert_eq!(about["data"]["second_total"][0]["help"], "what it is");
+    assert_eq!(
+        send(v2, written_v2(8.0, now)).await,
+        (400, counts(["0", "0", "0"])),
+        "other values for the same instant"
+    );
+    assert_eq!(
+        send(v2, b"not snappy".to_vec()).await,
+        (400, counts(["0", "0", "0"]))
+    );
+    let (status, _) = send("io.prometheus.write.v3.Request", Vec::new()).await;
+    assert_eq!(status, 415);
+    let (status, headers) = send("prometheus.WriteRequest", written(1.0, now)).await;
+    assert_eq!((status, headers), (204, [None, None, None]));
+    started.stop().await;
+}
