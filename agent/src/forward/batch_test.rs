@@ -110,6 +110,7 @@ fn histograms_are_left_out_unless_wanted_and_labels_added() {
     let histogram = Sample {
         labels: labels.clone(),
         t_ms: 5,
+        start_ms: 0,
         value: Value::Histogram(Arc::default()),
     };
     let late = Sample::float(labels.clone(), 3, 1.0);
