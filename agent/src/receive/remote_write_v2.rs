@@ -104,14 +104,15 @@ fn series(message: &[u8], symbols: &mut Symbols<'_>, out: &mut Write) -> Result<
     }
     // Every sample holds the same labels; only their first copy costs memory.
     for (n, message) in points {
-        let (t_ms, value) = match n {
+        let (t_ms, value, start_ms) = match n {
             2 => {
                 let (t_ms, value) = read_sample(message)?;
-                (t_ms, Value::Float(value))
+                (t_ms, Value::Float(value), start(message, 3)?)
             }
             3 => {
                 let (t_ms, histogram) = read_histogram(message)?;
-                (t_ms, Value::Histogram(Arc::new(histogram)))
+                let value = Value::Histogram(Arc::new(histogram));
+                (t_ms, value, start(message, 17)?)
             }
             _ => {
                 let exemplar = exemplar(message, symbols)?;
@@ -124,12 +125,24 @@ fn series(message: &[u8], symbols: &mut Symbols<'_>, out: &mut Write) -> Result<
             labels,
             t_ms,
             value,
+            start_ms,
         });
     }
     if let Some(message) = about {
         out.metadata.extend(metadata(message, &labels, symbols)?);
     }
     Ok(())
+}
+
+/// When the counter began, Unix milliseconds: field `number` of a sample or histogram; 0 for unknown.
+fn start(message: &[u8], number: u32) -> Result<i64, WireError> {
+    let (mut reader, mut start_ms) = (Reader::new(message), 0);
+    while let Some((n, field)) = reader.next_field()? {
+        if n == number {
+            start_ms = field.number(n)?.cast_signed();
+        }
+    }
+    Ok(start_ms)
 }
 
 fn exemplar(message: &[u8], symbols: &mut Symbols<'_>) -> Result<Exemplar, WriteError> {
@@ -203,7 +216,6 @@ mod tests {
         let mut out = Vec::new();
         put_fixed64(&mut out, 1, value.to_bits());
         put_number(&mut out, 2, t_ms);
-        // A start timestamp, which is not kept.
         put_number(&mut out, 3, 1);
         out
     }
@@ -250,10 +262,10 @@ mod tests {
         let labels = Labels::from_pairs([("__name__", "x_bucket"), ("le", "1")]);
         assert_eq!(
             write.samples,
-            [
-                Sample::float(labels.clone(), 10, 1.5),
-                Sample::float(labels.clone(), 20, 2.5)
-            ]
+            [(10, 1.5), (20, 2.5)].map(|(t_ms, value)| Sample {
+                start_ms: 1,
+                ..Sample::float(labels.clone(), t_ms, value)
+            })
         );
         let (of, exemplar) = &write.exemplars[0];
         assert_eq!((of, exemplar.t_ms, exemplar.value), (&labels, 15, 0.5));
@@ -284,7 +296,9 @@ mod tests {
         let Value::Histogram(h) = &write.samples[0].value else {
             panic!("not a histogram")
         };
-        assert_eq!((h.count, h.sum, write.samples[0].t_ms), (2.0, 3.0, 10));
+        let sample = &write.samples[0];
+        assert_eq!((h.count, h.sum, sample.t_ms), (2.0, 3.0, 10));
+        assert_eq!(sample.start_ms, 1);
     }
 
     #[test]
