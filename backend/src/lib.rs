@@ -14,6 +14,11 @@ mod inventory;
 pub mod jwt;
 pub mod limiter;
 mod queue;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "wired by real mode")
+)]
+mod rabbit;
 mod record;
 #[cfg_attr(not(test), expect(dead_code, reason = "wired by real mode"))]
 mod redis_cache;

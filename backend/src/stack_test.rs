@@ -41,11 +41,22 @@ impl Stack {
         assert!(done.status.success(), "backend/stack fault {name}: {said}");
     }
 
-    /// Kills one process at once, by the pid that the stack wrote down.
+    /// Kills one part at once: the session of the pid that the stack wrote down (a shell may stand before the server).
     pub(crate) fn kill(&self, name: &str) {
         let file = std::fs::read_to_string(self.dir.path().join("pids").join(name)).unwrap();
-        let pid = file.split_whitespace().next().unwrap();
-        let done = Command::new("kill").args(["-KILL", pid]).status().unwrap();
+        let leader = file.split_whitespace().next().unwrap();
+        let listed = Command::new("ps")
+            .args(["-o", "pid=", "-s", leader])
+            .output()
+            .unwrap();
+        let pids = String::from_utf8(listed.stdout).unwrap();
+        let pids: Vec<&str> = pids.split_whitespace().collect();
+        assert!(pids.contains(&leader), "{name} does not run");
+        let done = Command::new("kill")
+            .arg("-KILL")
+            .args(pids)
+            .status()
+            .unwrap();
         assert!(done.success(), "kill {name}");
     }
 }
