@@ -112,7 +112,6 @@ fn histograms_are_left_out_unless_wanted_and_labels_added() {
         t_ms: 5,
         start_ms: 0,
         value: Value::Histogram(Arc::default()),
-        start_ms: 0,
     };
     let late = Sample::float(labels.clone(), 3, 1.0);
     queue.append(&[histogram, late], 0).unwrap();
