@@ -2,9 +2,12 @@
 //! Must not know the agent, the store or the terminal; never prints.
 
 pub mod ab;
+pub mod compare;
 pub mod conn;
 mod dispatch;
 mod engine;
+pub mod export;
+pub mod gate;
 mod hdr;
 mod json;
 mod merge;

@@ -430,3 +430,67 @@ fn ms(us: u64) -> String {
         format!("{:.2} ms", us as f64 / 1e3)
     }
 }
+
+/// A run of 1,000 requests of 1 to 1,000 ms with 1 % failures and 1 % of status 503, for tests of outputs.
+#[cfg(test)]
+pub(crate) fn sample() -> Report {
+    let mut latency = histogram();
+    let mut service_time = histogram();
+    let mut failure_time = histogram();
+    (1..=1000).for_each(|i| latency.saturating_record(i * 1000));
+    service_time.saturating_record_n(2000, 990);
+    failure_time.saturating_record_n(50, 10);
+    let errors = BTreeMap::from([("refused".to_owned(), 10)]);
+    let status = BTreeMap::from([(200, 980), (503, 10)]);
+    let route = RouteReport {
+        requests: 1000,
+        responses: 990,
+        errors: errors.clone(),
+        status: status.clone(),
+        latency: latency.clone(),
+        service_time: service_time.clone(),
+    };
+    let second = |i: u32| Second {
+        at_s: f64::from(i),
+        length_s: 1.0,
+        offered: 100.0,
+        sent: 100,
+        responses: 99,
+        errors: 1,
+        status: BTreeMap::from([(200, 98), (503, 1)]),
+        error_kinds: BTreeMap::from([("refused".to_owned(), 1)]),
+        latency: Quantiles::of(&latency),
+        ..Second::default()
+    };
+    Report {
+        run_id: "run-1".into(),
+        scenario: "default".into(),
+        shard: None,
+        target: "http://127.0.0.1:8080".into(),
+        started_ms: 1_700_000_000_000,
+        duration_s: 10.0,
+        planned: 1000,
+        requests: 1000,
+        responses: 990,
+        errors,
+        status,
+        bytes: 99_000,
+        reconnects: 0,
+        connections_opened: 4,
+        waited_for_connection: 0,
+        per_second: (0..10).map(second).collect(),
+        latency,
+        failure_time,
+        service_time,
+        phases: Phases::new(),
+        late_p50_us: 20,
+        late_p99_us: 90,
+        timeouts: 0,
+        unsent: 0,
+        unsent_wait: histogram(),
+        stopped: false,
+        valid: true,
+        reasons: Vec::new(),
+        routes: BTreeMap::from([("GET /a<b".to_owned(), route)]),
+    }
+}
