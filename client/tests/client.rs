@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, Uri};
-use client::{Client, ClientError, RemoteSource, TraceSearch};
+use client::{Client, ClientError, NewSilence, RemoteSource, SilenceMatcher, TraceSearch};
 use model::api::path;
 use model::labels::Labels;
 use model::matcher::Matcher;
@@ -43,6 +43,38 @@ fn matrix() -> String {
     json!({"status": "success", "data": {"resultType": "matrix", "result": [
         {"metric": {"__name__": "up", "job": "a"}, "values": [[1, "1"], [2.5, "+Inf"]]}]}})
     .to_string()
+}
+
+#[tokio::test]
+async fn silences_are_made_and_ended_as_alertmanager_wants_it() {
+    let (base, seen) = canned(200, r#"{"silenceID":"a-b"}"#.into()).await;
+    let client = Client::new(base).with_token(Some("secret".into()));
+    let new = NewSilence {
+        matchers: vec![SilenceMatcher::equal("alertname", "A")],
+        starts_ms: 0,
+        ends_ms: 3_600_000,
+        created_by: "kim".into(),
+        comment: "seen".into(),
+    };
+    assert_eq!(client.silence(&new).await.unwrap(), "a-b");
+    client.end_silence("a/b").await.unwrap();
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(seen[0].0, path::AM_SILENCES);
+    let sent: serde_json::Value = serde_json::from_str(&seen[0].1).unwrap();
+    assert_eq!(sent["endsAt"], "1970-01-01T01:00:00.000Z");
+    let matcher = json!({"name": "alertname", "value": "A", "isRegex": false, "isEqual": true});
+    assert_eq!(sent["matchers"][0], matcher);
+    assert_eq!(seen[1].0, "/api/v2/silence/a%2Fb");
+    assert_eq!(seen[1].2.as_deref(), Some("Bearer secret"));
+    let (base, _) = canned(400, r#""the end is before the start""#.into()).await;
+    let error = Client::new(base).silence(&new).await.unwrap_err();
+    assert!(
+        error.to_string().ends_with("the end is before the start"),
+        "{error}"
+    );
+    let (base, _) = canned(404, r#""silence x not found""#.into()).await;
+    let error = Client::new(base).end_silence("x").await.unwrap_err();
+    assert!(error.is_not_found(), "{error}");
 }
 
 #[tokio::test]

@@ -72,6 +72,21 @@ pub struct Pick {
     pub log_trace: Option<TraceId>,
 }
 
+/// What drawing has cost so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Painted {
+    /// Frames.
+    pub frames: u64,
+    /// Microseconds of the last one.
+    pub last_us: u64,
+    /// Microseconds of the slowest one.
+    pub worst_us: u64,
+    /// Bytes of the last one.
+    pub last_bytes: u64,
+    /// Bytes of all.
+    pub bytes: u64,
+}
+
 /// What to fetch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
@@ -91,6 +106,8 @@ pub struct Request {
     pub pick: Pick,
     /// The part of the heat map that is known: its name, its columns' width and its end, milliseconds.
     pub heat: Option<(String, i64, i64)>,
+    /// The lines that are known: their range and their end, milliseconds.
+    pub lines: Option<(i64, i64)>,
 }
 
 /// What happens.
@@ -113,6 +130,8 @@ pub enum Event {
         /// The data, or why there is none.
         result: Result<Box<Data>, String>,
     },
+    /// A frame was drawn: how long that took, microseconds, and the bytes it had.
+    Painted(u64, u64),
     /// A file was written, or a silence made or ended: what is to be said of it, or what went wrong.
     Done(Result<String, String>),
 }
@@ -182,6 +201,8 @@ pub struct App {
     pub help_from: usize,
     /// The screen that the last answer is for.
     pub answered: Option<Screen>,
+    /// What drawing has cost.
+    pub painted: Painted,
     /// Columns of the terminal, for clicks.
     pub width: u16,
     number: u64,
@@ -216,6 +237,7 @@ impl App {
             said: None,
             help_from: 0,
             answered: None,
+            painted: Painted::default(),
             width: 80,
             number: 0,
             in_flight: false,
@@ -280,6 +302,11 @@ impl App {
                 .and_then(|d| d.heat.as_ref())
                 .filter(|h| self.answered == Some(self.screen) && !h.columns.is_empty())
                 .map(|h| (h.name.clone(), h.step_ms, h.end_ms)),
+            lines: self
+                .data
+                .as_ref()
+                .filter(|d| self.answered == Some(self.screen) && d.lines_end_ms > 0)
+                .map(|d| (d.range_ms, d.lines_end_ms)),
         }))]
     }
 
@@ -595,11 +622,13 @@ impl App {
     fn replace(&mut self, mut data: Box<Data>) {
         let same_screen = self.answered == Some(self.screen);
         let selected = view::identity(self, self.row).filter(|_| same_screen && self.row > 0);
-        let old = self.data.take().and_then(|d| d.heat);
-        data.heat = match (old, data.heat.take()) {
-            (Some(old), Some(new)) if same_screen => Some(old.continued(new)),
-            (_, new) => new,
-        };
+        if let Some(mut old) = self.data.take().filter(|_| same_screen) {
+            data.keep_lines(&mut old);
+            data.heat = match (old.heat, data.heat.take()) {
+                (Some(old), Some(new)) => Some(old.continued(new)),
+                (_, new) => new,
+            };
+        }
         self.data = Some(data);
         self.answered = Some(self.screen);
         let rows = view::rows(self);
@@ -667,6 +696,14 @@ pub fn update(app: &mut App, event: Event) -> Vec<Effect> {
             Vec::new()
         }
         Event::Key(code, modifiers) => app.key(code, modifiers),
+        Event::Painted(us, bytes) => {
+            let all = &mut app.painted;
+            all.frames += 1;
+            (all.last_us, all.last_bytes) = (us, bytes);
+            all.worst_us = all.worst_us.max(us);
+            all.bytes += bytes;
+            Vec::new()
+        }
         Event::Done(said) => {
             app.said = Some(said);
             // A silence shows at once.

@@ -152,6 +152,8 @@ pub struct Data {
     pub cpu: Option<f64>,
     /// Memory, 0 to 1.
     pub memory: Option<f64>,
+    /// Where lines end, Unix milliseconds: the end of the last whole step. They are asked for once a step.
+    pub lines_end_ms: i64,
     /// p99 over the range.
     pub p99_line: Line,
     /// Traffic over the range.
@@ -206,4 +208,38 @@ pub struct Data {
     pub board: Option<Board>,
     /// Silences.
     pub silences: Vec<Silence>,
+}
+
+// === impl Data ===
+
+impl Data {
+    /// Takes the lines of older data of the same screen, where they end at the same instant.
+    pub(crate) fn keep_lines(&mut self, old: &mut Data) {
+        if self.lines_end_ms == 0
+            || (self.lines_end_ms, self.range_ms) != (old.lines_end_ms, old.range_ms)
+        {
+            return;
+        }
+        let lines = |d: &mut Data| {
+            [
+                std::mem::take(&mut d.p99_line),
+                std::mem::take(&mut d.traffic_line),
+                std::mem::take(&mut d.error_line),
+                std::mem::take(&mut d.cache_line),
+                std::mem::take(&mut d.pool_line),
+                std::mem::take(&mut d.offered_line),
+                std::mem::take(&mut d.achieved_line),
+            ]
+        };
+        [
+            self.p99_line,
+            self.traffic_line,
+            self.error_line,
+            self.cache_line,
+            self.pool_line,
+            self.offered_line,
+            self.achieved_line,
+        ] = lines(old);
+        self.service_lines = std::mem::take(&mut old.service_lines);
+    }
 }

@@ -70,9 +70,16 @@ pub(crate) async fn fetch(
     };
     judged(&ask, &mut data).await;
     let screen = request.screen;
+    data.lines_end_ms = match screen {
+        Screen::Overview | Screen::Load => ask.lines_end_ms(),
+        _ => 0,
+    };
+    let new_lines = request.lines != Some((ask.range_ms, data.lines_end_ms));
     if screen == Screen::Overview {
         golden(&ask, &mut data).await;
-        lines(&ask, &mut data).await;
+        if new_lines {
+            lines(&ask, &mut data).await;
+        }
     }
     if matches!(screen, Screen::Overview | Screen::Services) {
         data.services = reds(&ask, By::Service).await;
@@ -81,7 +88,7 @@ pub(crate) async fn fetch(
         Screen::Services => data.routes = reds(&ask, By::Route).await,
         Screen::Overview | Screen::Resources => data.resources = uses(&ask).await,
         Screen::Traces => traced(&ask, request, &mut data).await,
-        Screen::Load => loaded(&ask, &mut data).await,
+        Screen::Load => loaded(&ask, new_lines, &mut data).await,
         Screen::Latency => {
             data.routes = reds(&ask, By::Route).await;
             latency::fetch(&ask, request, &mut data).await;
@@ -138,10 +145,20 @@ impl Asker<'_> {
         std::array::from_fn(|_| answers.next().flatten())
     }
 
+    fn step_ms(&self) -> i64 {
+        (self.range_ms / POINTS).max(1)
+    }
+
+    /// The end of the last whole step.
+    fn lines_end_ms(&self) -> i64 {
+        self.t_ms.div_euclid(self.step_ms()) * self.step_ms()
+    }
+
     async fn lines(&self, text: String) -> Vec<(Labels, Line)> {
-        let step_ms = (self.range_ms / POINTS).max(1);
-        let start_ms = self.t_ms - step_ms * (POINTS - 1);
-        let all = self.matrix(&text, start_ms, self.t_ms, step_ms).await;
+        let step_ms = self.step_ms();
+        let end_ms = self.lines_end_ms();
+        let start_ms = end_ms - step_ms * (POINTS - 1);
+        let all = self.matrix(&text, start_ms, end_ms, step_ms).await;
         let series = all.into_iter().map(|s| {
             let mut line: Line = vec![None; POINTS as usize];
             for (t, v) in s.points.t_ms.iter().zip(&s.points.values) {
@@ -415,7 +432,7 @@ async fn logged(ask: &Asker<'_>, request: &Request, data: &mut Data) {
     data.logs = ask.client.logs(&search).await.unwrap_or_default();
 }
 
-async fn loaded(ask: &Asker<'_>, data: &mut Data) {
+async fn loaded(ask: &Asker<'_>, new_lines: bool, data: &mut Data) {
     let w = ask.window;
     let mut texts = vec![load::offered(), load::achieved(), load::in_flight()];
     texts.extend(LOAD_QUANTILES.map(|q| load::latency(q, w)));
@@ -445,12 +462,14 @@ async fn loaded(ask: &Asker<'_>, data: &mut Data) {
         }
     }
     data.loads = found.into_values().collect();
-    let sum = |text: String| format!("sum({text})");
-    (data.offered_line, data.achieved_line) = join(
-        ask.line(sum(load::offered())),
-        ask.line(sum(load::achieved())),
-    )
-    .await;
+    if new_lines {
+        let sum = |text: String| format!("sum({text})");
+        (data.offered_line, data.achieved_line) = join(
+            ask.line(sum(load::offered())),
+            ask.line(sum(load::achieved())),
+        )
+        .await;
+    }
     let texts = [load::by_status(w), load::errors(w), load::late()];
     let (status, errors, late) = join3(
         ask.rows(&texts[0]),

@@ -30,7 +30,7 @@ mod sort;
 mod theme;
 mod view;
 
-pub use app::{App, Effect, Event, Link, Mode, Pick, Request, update};
+pub use app::{App, Effect, Event, Link, Mode, Painted, Pick, Request, update};
 pub use data::{Board, Data, Line, LoadRun, PanelData, Percentile, Red, Sampled, Use};
 pub use dialog::{Accepted, Dialog, Field, Purpose};
 pub use heat::Heat;

@@ -4,6 +4,8 @@
 //! classic codes only. Must not know what is drawn.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Collects what is drawn until it is flushed.
 #[derive(Debug)]
@@ -12,6 +14,7 @@ pub(crate) struct Output<W: Write> {
     /// Whether colours 0 to 15 are written as 30-37 and 90-97 rather than by number.
     classic: bool,
     waiting: Vec<u8>,
+    written: Arc<AtomicU64>,
 }
 
 // === impl Output ===
@@ -22,7 +25,13 @@ impl<W: Write> Output<W> {
             inner,
             classic,
             waiting: Vec::with_capacity(16 << 10),
+            written: Arc::default(),
         }
+    }
+
+    /// Bytes written so far, which can be read while the terminal owns this.
+    pub(crate) fn written(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.written)
     }
 }
 
@@ -33,10 +42,11 @@ impl<W: Write> Write for Output<W> {
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        let written = match self.classic {
-            true => self.inner.write_all(&classic(&self.waiting)),
-            false => self.inner.write_all(&self.waiting),
-        };
+        if self.classic {
+            self.waiting = classic(&self.waiting);
+        }
+        let written = self.inner.write_all(&self.waiting);
+        self.written.fetch_add(self.waiting.len() as u64, Relaxed);
         self.waiting.clear();
         written?;
         self.inner.flush()

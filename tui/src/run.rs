@@ -4,6 +4,7 @@
 //! know what is shown.
 
 use std::io::{IsTerminal, Stdout, Write, stdout};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use client::Client;
@@ -191,6 +192,7 @@ fn ticked(app: &App, before_ms: i64) -> bool {
 
 async fn drive(options: TuiOptions) -> Result<ExitStatus, TuiError> {
     let output = Output::new(stdout(), options.palette == Palette::Classic);
+    let written = output.written();
     let mut terminal = Terminal::new(CrosstermBackend::new(output))?;
     let (answers, mut answered) = mpsc::channel(QUEUE);
     let mut work = Work {
@@ -220,8 +222,11 @@ async fn drive(options: TuiOptions) -> Result<ExitStatus, TuiError> {
             stale |= !tick || ticked(&app, before_ms);
         }
         if stale && drawn.elapsed() >= FRAME {
+            let (begin, before) = (Instant::now(), written.load(Relaxed));
             draw(&mut terminal, &app)?;
             (drawn, stale) = (Instant::now(), false);
+            let us = u64::try_from((drawn - begin).as_micros()).unwrap_or(u64::MAX);
+            update(&mut app, Event::Painted(us, written.load(Relaxed) - before));
         }
         next = tokio::select! {
             _ = clock.tick() => Some(Event::Tick(now_ms())),

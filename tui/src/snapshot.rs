@@ -35,6 +35,7 @@ pub async fn snapshot(options: TuiOptions, screen: Screen) -> Result<Snapshot, T
         trace: None,
         pick: Pick::default(),
         heat: None,
+        lines: None,
     };
     let data = fetch(&client, &request, now).await?;
     Ok(Snapshot::of(options, screen, now, data))

@@ -411,7 +411,7 @@ pub(crate) fn screen(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
         Screen::Logs => logs::draw(pen, app, data, body),
         Screen::Dashboards => boards::draw(pen, app, data, body),
         Screen::Load => load::draw(pen, data, body),
-        Screen::Own => own::draw(pen, data, body),
+        Screen::Own => own::draw(pen, app, data, body),
     }
 }
 

@@ -352,3 +352,35 @@ fn programs_that_lost_one_agent_come_back_apart() {
     assert!(waits.len() > 45, "{waits:?}");
     assert!(waits.iter().all(|w| (2_500..=5_000).contains(w)));
 }
+
+#[test]
+fn lines_are_asked_for_once_a_step_and_kept_in_between() {
+    let mut app = App::new(TuiOptions::default());
+    let number = requested(&update(&mut app, Event::Tick(fixture::NOW_MS))).number;
+    let mut first = fixture::data();
+    first.lines_end_ms = fixture::NOW_MS;
+    answer(&mut app, number, first.clone());
+    let effects = press(&mut app, '.');
+    assert_eq!(
+        requested(&effects).lines,
+        Some((first.range_ms, fixture::NOW_MS))
+    );
+    let bare = Data {
+        range_ms: first.range_ms,
+        lines_end_ms: first.lines_end_ms,
+        ..Data::default()
+    };
+    answer(&mut app, requested(&effects).number, bare.clone());
+    let shown = app.data.as_ref().unwrap();
+    assert_eq!(shown.p99_line, first.p99_line);
+    assert_eq!(shown.service_lines, first.service_lines);
+    let effects = press(&mut app, '.');
+    let newer = Data {
+        lines_end_ms: first.lines_end_ms + 7_500,
+        ..bare
+    };
+    answer(&mut app, requested(&effects).number, newer);
+    assert!(app.data.as_ref().unwrap().p99_line.is_empty());
+    let effects = press(&mut app, '8');
+    assert_eq!(requested(&effects).lines, None, "another screen");
+}

@@ -1,16 +1,20 @@
-//! Screen 0: the agent's own state.
+//! Screen 0: the agent's own state, and what drawing costs.
 //!
 //! Owns this table. Must not know where the numbers come from.
 
 use ratatui::layout::Rect;
 
+use super::stack;
+use crate::app::App;
 use crate::data::Data;
-use crate::format::{age, bytes, number};
+use crate::format::{age, bytes, number, seconds};
 use crate::pen::{Cell, Pen, cell, names, numbers};
 use crate::theme::Role;
 
-pub(super) fn draw(pen: &mut Pen<'_>, data: &Data, body: Rect) {
-    let inner = pen.panel(body, "agent", "");
+pub(super) fn draw(pen: &mut Pen<'_>, app: &App, data: &Data, body: Rect) {
+    let [agent_at, screen_at] = stack(body, [body.height - 6, 6]);
+    painted(pen, app, screen_at);
+    let inner = pen.panel(agent_at, "agent", "");
     let Some(own) = &data.own else {
         pen.put(
             inner,
@@ -47,4 +51,36 @@ pub(super) fn draw(pen: &mut Pen<'_>, data: &Data, body: Rect) {
     });
     rows.extend(lost);
     pen.table(inner, &[names("WHAT"), numbers("VALUE", 0)], &rows, None);
+}
+
+/// What this program itself costs.
+fn painted(pen: &mut Pen<'_>, app: &App, area: Rect) {
+    let inner = pen.panel(area, "this screen", "");
+    let all = app.painted;
+    let count = |v: u64| cell(number(v as f64, 0));
+    let took = |us: u64| cell(seconds(Some(us as f64 / 1e6)));
+    let whole = cell(bytes(all.bytes as f64));
+    let (last, worst) = (took(all.last_us), took(all.worst_us));
+    let rows = [
+        vec![
+            cell("frames"),
+            count(all.frames),
+            cell("bytes in all"),
+            whole,
+        ],
+        vec![
+            cell("bytes of the last"),
+            count(all.last_bytes),
+            cell("it took"),
+            last,
+        ],
+        vec![cell(""), cell(""), cell("the slowest took"), worst],
+    ];
+    let columns = [
+        names("WHAT"),
+        numbers("VALUE", 0),
+        names(""),
+        numbers("", 0),
+    ];
+    pen.table(inner, &columns, &rows, None);
 }
