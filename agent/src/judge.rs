@@ -3,7 +3,8 @@
 //! Owns the loop, the log of alert events and the SLO status. Must not know how rules or SLOs are computed (that is
 //! `alerts`), nor HTTP.
 
-use std::collections::VecDeque;
+mod events;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,13 +23,14 @@ use crate::config::Alerts;
 use crate::error::AgentError;
 use crate::ingest::Sample;
 use crate::own_spans::TARGET;
+use events::EventLog;
 
-/// Events kept; the oldest go first.
-const MAX_EVENTS: usize = 10_000;
 /// The loop looks at least and at most this often.
 const PACE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// By then every rule was evaluated over data that came in since the start, before the time scale.
 const RECONCILE_AFTER_MS: i64 = 120_000;
+/// How long the first evaluation waits for the first scrapes, which begin within a second.
+const FIRST_ROUND: Duration = Duration::from_secs(3);
 /// How long delivery may take at shutdown.
 const DELIVERY_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -36,7 +38,7 @@ const DELIVERY_DEADLINE: Duration = Duration::from_secs(3);
 pub(crate) struct Judge {
     engine: Mutex<RuleEngine>,
     slos: Vec<SloFile>,
-    events: Mutex<VecDeque<AlertEvent>>,
+    events: Mutex<EventLog>,
     /// Delivery; it also keeps silences.
     pub dispatcher: Dispatcher,
     time_scale: f64,
@@ -65,7 +67,7 @@ impl Judge {
         Ok(Judge {
             engine: Mutex::new(engine),
             slos,
-            events: Mutex::default(),
+            events: Mutex::new(EventLog::open(dir)),
             dispatcher,
             time_scale: config.time_scale,
         })
@@ -110,16 +112,7 @@ impl Judge {
     /// The log of transitions and deliveries since `since_ms`, oldest first, the newest `limit` of them.
     pub(crate) fn events(&self, since_ms: i64, limit: usize) -> Vec<AlertEvent> {
         self.note(Vec::new());
-        let events = lock(&self.events);
-        let mut wanted: Vec<AlertEvent> = events
-            .iter()
-            .rev()
-            .filter(|e| e.t_ms >= since_ms)
-            .take(limit)
-            .cloned()
-            .collect();
-        wanted.reverse();
-        wanted
+        lock(&self.events).since(since_ms, limit)
     }
 
     /// Evaluates what is due. Returns when the next group is.
@@ -170,16 +163,37 @@ impl Judge {
 
     /// Adds transitions, and what delivery did meanwhile, to the log.
     fn note(&self, transitions: Vec<AlertEvent>) {
+        let mut new = transitions;
         let mut events = lock(&self.events);
-        events.extend(transitions);
-        events.extend(self.dispatcher.take_events());
-        let too_many = events.len().saturating_sub(MAX_EVENTS);
-        events.drain(..too_many);
+        new.extend(self.dispatcher.take_events());
+        events.add(new);
+    }
+}
+
+/// Waits until every target was scraped or probed once (or has had its time): before that, rules about what is missing
+/// would see nothing but the start.
+async fn first_round(api: &Api, stop: &CancellationToken) {
+    let collect = &api.config.collect;
+    if collect.scrape.is_empty() && collect.probes.is_empty() {
+        return;
+    }
+    let deadline = tokio::time::Instant::now() + FIRST_ROUND;
+    loop {
+        let targets = api.pipeline.ingest.targets();
+        let tried = !targets.is_empty() && targets.iter().all(|t| t.up.is_some());
+        if tried || tokio::time::Instant::now() >= deadline {
+            return;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PACE.0) => {}
+        }
     }
 }
 
 /// Evaluates rules until `stop`, then ends delivery.
 pub(crate) async fn run(judge: Arc<Judge>, api: Api, stop: CancellationToken) {
+    first_round(&api, &stop).await;
     let settled_ms = clock::now_ms() + scaled(RECONCILE_AFTER_MS, judge.time_scale);
     let mut reconciled = false;
     loop {

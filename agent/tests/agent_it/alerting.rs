@@ -7,7 +7,7 @@ use alerts::delivery::ReceiverConfig;
 use prost::Message;
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Started, config, server_span, start_with, traces};
+use crate::harness::{Started, config, server_span, start_in, start_with, traces};
 
 const RULES: &str = r#"
 groups:
@@ -130,7 +130,14 @@ async fn from_spans_to_the_page() {
     })
     .await;
     silences(&started).await;
-    started.stop().await;
+    let again = start_in(started.stop().await, |_| {}).await;
+    let events = again.get("/api/nines/v1/alert-events").await;
+    let fired = |e: &Json| e["kind"] == "firing" && e["alert"] == "Calls";
+    assert!(
+        events["data"].as_array().unwrap().iter().any(fired),
+        "{events}"
+    );
+    again.stop().await;
 }
 
 async fn silences(started: &Started) {
