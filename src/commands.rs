@@ -8,6 +8,7 @@ pub mod backend;
 pub mod dashboards;
 pub mod demo;
 pub mod load;
+mod load_run;
 pub mod logs;
 pub mod query;
 pub mod reach;

@@ -234,7 +234,7 @@ fn summary(q: Quantiles) -> Value {
 }
 
 /// An empty histogram has a count and nothing else: absence is not zero.
-fn quantiles(h: &Histogram<u64>) -> Value {
+pub(crate) fn quantiles(h: &Histogram<u64>) -> Value {
     brief(Quantiles::of(h))
 }
 

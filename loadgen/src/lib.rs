@@ -2,6 +2,7 @@
 //! Must not know the agent, the store or the terminal; never prints.
 
 pub mod ab;
+pub mod artillery;
 pub mod compare;
 pub mod conn;
 mod dispatch;

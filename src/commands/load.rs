@@ -45,6 +45,8 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// An Artillery script: its phases, scenarios, checks and report
+    Run(super::load_run::Args),
     /// ApacheBench's flags, report and exit codes: nines load ab -n 1000 -c 10 URL (-h lists them)
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Ab {
@@ -145,6 +147,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             plan.model = loadgen::Model::Closed { requests };
             drive(plan, common.output, common.agent, shared)
         }
+        Command::Run(args) => super::load_run::run(args, shared),
         Command::Ab {
             i_own_this_target,
             args,

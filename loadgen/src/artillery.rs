@@ -1,0 +1,36 @@
+//! Owns Artillery scripts: reading them with exact places for mistakes, running their virtual users over HTTP,
+//! and reports under Artillery's names. Must not know the terminal, the agent or the store; never prints.
+//!
+//! [`read`] gives a [`Script`]; [`run`] runs one and gives [`Results`].
+
+mod arrivals;
+mod capture;
+mod config;
+mod cookies;
+mod ensure;
+mod exchange;
+mod expect;
+mod expr;
+mod fields;
+mod flow;
+mod metrics;
+mod mistake;
+mod net;
+mod payload;
+mod read;
+#[cfg(test)]
+mod read_tests;
+mod report;
+mod request;
+mod run;
+mod script;
+mod template;
+mod tree;
+mod vu;
+
+pub use ensure::Verdict;
+pub use mistake::Mistake;
+pub use read::{ReadOptions, read};
+pub use report::{Period, Results};
+pub use run::{Event, PhaseShown, RunError, RunOptions, run};
+pub use script::Script;

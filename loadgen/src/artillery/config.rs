@@ -1,0 +1,536 @@
+//! Owns the `config` section: each key, its type, its default, and what is refused. Must not know flows.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::fields::{Fields, Read, list, number, one_or_more, pairs, span, text, truth, whole};
+use super::mistake::Mistake;
+use super::payload::{self, Payload};
+use super::read::{ReadOptions, directory};
+use super::script::{EndpointOptions, ExpectOptions, HttpOptions, Phase, PhaseKind, Script, Step};
+use super::tree::{Kind, Node};
+use super::{ensure, expr};
+use crate::conn::Target;
+
+const KNOWN: [&str; 14] = [
+    "target",
+    "phases",
+    "http",
+    "tls",
+    "payload",
+    "variables",
+    "plugins",
+    "ensure",
+    "defaults",
+    "timeout",
+    "mode",
+    "statsInterval",
+    "engines",
+    "includeFiles",
+];
+
+const REFUSED: [(&str, &str); 5] = [
+    (
+        "processor",
+        "JavaScript does not run here; remove it, or express it with capture, loop and ifTrue",
+    ),
+    ("ws", "the WebSocket engine is not supported; only http is"),
+    (
+        "socketio",
+        "the Socket.IO engine is not supported; only http is",
+    ),
+    (
+        "apdex",
+        "use ensure.thresholds on http.response_time instead",
+    ),
+    ("bundling", "it is for Artillery's cloud only; remove it"),
+];
+
+/// Reads `config`; scenarios are left empty.
+pub(crate) fn read(node: &Node, options: &ReadOptions) -> Read<Script> {
+    let fields = Fields::of(node, "config")?;
+    fields.allow(&KNOWN, &REFUSED)?;
+    let target_node = fields.need("target")?;
+    let target = text(target_node, "target")?
+        .trim_end_matches('/')
+        .to_owned();
+    Target::parse(&target).map_err(|e| Mistake::at(&target_node.place, e.to_string()))?;
+    if let Some(engines) = fields.get("engines") {
+        Fields::of(engines, "config.engines")?.allow(&["http"], &[])?;
+    }
+    let poisson = match fields.get("mode") {
+        Some(mode) => is_poisson(mode)?,
+        None => false,
+    };
+    let mut script = Script {
+        name: options.script.display().to_string(),
+        directory: directory(&options.script),
+        environment: options.environment.clone(),
+        target,
+        phases: phases(&fields, poisson)?,
+        scenarios: Vec::new(),
+        before: None,
+        after: None,
+        variables: variables(&fields)?,
+        payloads: payloads(&fields, options)?,
+        http: http(&fields)?,
+        insecure: options.insecure,
+        checks: Vec::new(),
+        expect: None,
+        endpoints: EndpointOptions {
+            only_names: false,
+            strip_query: true,
+            ignore_unnamed: false,
+            group_dynamic: true,
+            namespace: "plugins.metrics-by-endpoint".to_owned(),
+            show: false,
+        },
+        notes: Vec::new(),
+    };
+    if let Some(tls) = fields.get("tls") {
+        let tls = Fields::of(tls, "config.tls")?;
+        tls.allow(&["rejectUnauthorized"], &[])?;
+        if let Some(reject) = tls.get("rejectUnauthorized") {
+            script.insecure |= !truth(reject, "rejectUnauthorized")?;
+        }
+    }
+    if let Some(plugins) = fields.get("plugins") {
+        read_plugins(plugins, &mut script)?;
+    }
+    if let Some(node) = fields.get("ensure") {
+        script.checks.extend(ensure::read(node)?);
+    }
+    Ok(script)
+}
+
+fn is_poisson(node: &Node) -> Read<bool> {
+    match text(node, "mode")?.as_str() {
+        "uniform" => Ok(false),
+        "poisson" => Ok(true),
+        other => Err(
+            Mistake::at(&node.place, format!("mode {other:?} is not known"))
+                .hint("uniform or poisson"),
+        ),
+    }
+}
+
+fn phases(config: &Fields<'_>, poisson: bool) -> Read<Vec<Phase>> {
+    let Some(node) = config.get("phases") else {
+        // As Artillery does: one user.
+        return Ok(vec![Phase {
+            name: None,
+            length: Duration::from_secs(1),
+            kind: PhaseKind::Count(1),
+            max_vusers: None,
+        }]);
+    };
+    let mut all = Vec::new();
+    for item in list(node, "phases")? {
+        all.push(phase(item, poisson)?);
+    }
+    if all.is_empty() {
+        return Err(Mistake::at(
+            &node.place,
+            "phases is empty: no user would arrive",
+        ));
+    }
+    Ok(all)
+}
+
+fn phase(node: &Node, poisson: bool) -> Read<Phase> {
+    let fields = Fields::of(node, "a phase")?;
+    let known = [
+        "duration",
+        "arrivalRate",
+        "arrivalCount",
+        "rampTo",
+        "pause",
+        "maxVusers",
+        "name",
+        "mode",
+    ];
+    fields.allow(&known, &[])?;
+    let has = |key: &str| fields.get(key).is_some();
+    let kinds = [has("arrivalRate"), has("arrivalCount"), has("pause")];
+    if kinds.iter().filter(|k| **k).count() != 1 {
+        let message = "a phase has exactly one of arrivalRate, arrivalCount and pause";
+        return Err(Mistake::at(&node.place, message).hint(
+            "such as: duration: 60, arrivalRate: 5 (users a second), and rampTo: 50 for a ramp",
+        ));
+    }
+    if has("rampTo") && !has("arrivalRate") {
+        return Err(Mistake::at(
+            &node.place,
+            "rampTo needs arrivalRate, where the ramp begins",
+        ));
+    }
+    let poisson = match fields.get("mode") {
+        Some(mode) => is_poisson(mode)?,
+        None => poisson,
+    };
+    let rate = |key: &str| match fields.get(key) {
+        Some(node) => match number(node, key)? {
+            n if n <= 100_000.0 => Ok(Some(n)),
+            n => Err(Mistake::at(
+                &node.place,
+                format!("{key} {n} is beyond 100000 a second"),
+            )),
+        },
+        None => Ok(None),
+    };
+    let (length, kind) = if let Some(pause) = fields.get("pause") {
+        (span(pause, "pause")?, PhaseKind::Pause)
+    } else {
+        let length = span(fields.need("duration")?, "duration")?;
+        let kind = match (rate("arrivalRate")?, rate("rampTo")?) {
+            (Some(0.0), None) => PhaseKind::Pause,
+            (Some(rate), None) => PhaseKind::Rate { rate, poisson },
+            (Some(from), Some(to)) => PhaseKind::Ramp { from, to },
+            (None, _) => PhaseKind::Count(whole(fields.need("arrivalCount")?, "arrivalCount")?),
+        };
+        (length, kind)
+    };
+    let name = fields.get("name").map(|n| text(n, "name")).transpose()?;
+    let max = fields.get("maxVusers").map(|n| whole(n, "maxVusers"));
+    Ok(Phase {
+        name,
+        length,
+        kind,
+        max_vusers: max.transpose()?,
+    })
+}
+
+fn variables(config: &Fields<'_>) -> Read<Vec<(String, Vec<Value>)>> {
+    let Some(node) = config.get("variables") else {
+        return Ok(Vec::new());
+    };
+    let all = pairs(node, "config.variables")?.into_iter();
+    Ok(all
+        .map(|(name, value)| match value {
+            Value::Array(values) => (name, values),
+            value => (name, vec![value]),
+        })
+        .collect())
+}
+
+fn payloads(config: &Fields<'_>, options: &ReadOptions) -> Read<Vec<Payload>> {
+    let Some(node) = config.get("payload") else {
+        return Ok(Vec::new());
+    };
+    one_or_more(node)
+        .iter()
+        .map(|n| payload(n, options))
+        .collect()
+}
+
+fn payload(node: &Node, options: &ReadOptions) -> Read<Payload> {
+    let fields = Fields::of(node, "config.payload")?;
+    let known = [
+        "path",
+        "fields",
+        "order",
+        "skipHeader",
+        "delimiter",
+        "cast",
+        "skipEmptyLines",
+        "loadAll",
+        "name",
+    ];
+    let csv = "only delimiter, skipHeader, skipEmptyLines and cast are read of the CSV options";
+    fields.allow(&known, &[("quote", csv), ("escape", csv), ("columns", csv)])?;
+    let flag = |key: &str, default| match fields.get(key) {
+        Some(node) => truth(node, key),
+        None => Ok(default),
+    };
+    let delimiter = match fields.get("delimiter") {
+        Some(node) => {
+            let text = text(node, "delimiter")?;
+            let mut chars = text.chars();
+            match (chars.next(), chars.next()) {
+                (Some(c), None) => c,
+                _ => return Err(Mistake::at(&node.place, "delimiter is one character")),
+            }
+        }
+        None => ',',
+    };
+    let order = fields
+        .get("order")
+        .map(|n| Ok((n, text(n, "order")?)))
+        .transpose()?;
+    let sequence = match order {
+        None => false,
+        Some((_, order)) if order == "random" => false,
+        Some((_, order)) if order == "sequence" => true,
+        Some((node, order)) => {
+            return Err(
+                Mistake::at(&node.place, format!("order {order:?} is not known"))
+                    .hint("random or sequence"),
+            );
+        }
+    };
+    let (path, place) = match (fields.get("path"), &options.payload) {
+        (Some(node), _) => {
+            let path = text(node, "path")?;
+            (directory(&options.script).join(path), &node.place)
+        }
+        (None, Some(path)) => (path.clone(), &node.place),
+        (None, None) => {
+            return Err(Mistake::at(&node.place, "the payload names no file")
+                .hint("give it a \"path\", or use --payload"));
+        }
+    };
+    let read = payload::Options {
+        delimiter,
+        skip_header: flag("skipHeader", false)?,
+        skip_empty: flag("skipEmptyLines", true)?,
+        cast: flag("cast", true)?,
+    };
+    let mut names = Vec::new();
+    if let Some(node) = fields.get("fields") {
+        for item in list(node, "fields")? {
+            names.push(text(item, "fields")?);
+        }
+    }
+    let load_all = match (flag("loadAll", false)?, fields.get("name")) {
+        (true, Some(name)) => Some(text(name, "name")?),
+        (true, None) => {
+            return Err(Mistake::at(
+                &node.place,
+                "loadAll needs \"name\", the variable to hold the rows",
+            ));
+        }
+        (false, _) => None,
+    };
+    if names.is_empty() && load_all.is_none() {
+        return Err(Mistake::at(
+            &node.place,
+            "the payload has no \"fields\", the names of its columns",
+        ));
+    }
+    Ok(Payload {
+        fields: names,
+        rows: Arc::new(rows(&path, &read, place)?),
+        sequence,
+        load_all,
+        next: Arc::default(),
+    })
+}
+
+fn rows(
+    path: &Path,
+    options: &payload::Options,
+    place: &super::mistake::Place,
+) -> Read<Vec<Vec<Value>>> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Mistake::at(
+            place,
+            format!("cannot read the payload {}: {e}", path.display()),
+        )
+    })?;
+    payload::parse(&text, options).map_err(|line| {
+        let message = format!(
+            "{}:{line}: a quote opens here and never closes",
+            path.display()
+        );
+        Mistake::at(place, message)
+    })
+}
+
+fn http(config: &Fields<'_>) -> Read<HttpOptions> {
+    let mut http = HttpOptions {
+        timeout: Duration::from_secs(10),
+        pool: None,
+        headers: Vec::new(),
+        cookie: Vec::new(),
+        strict_capture: true,
+        think_jitter: None,
+        extended_metrics: false,
+    };
+    if let Some(node) = config.get("defaults") {
+        defaults(node, &mut http)?;
+    }
+    if let Some(node) = config.get("http") {
+        let fields = Fields::of(node, "config.http")?;
+        let why = "cookies are kept as browsers keep them; there is nothing to set";
+        fields.allow(
+            &[
+                "timeout",
+                "pool",
+                "maxSockets",
+                "extendedMetrics",
+                "defaults",
+                "distributedTracing",
+            ],
+            &[("cookieJarOptions", why)],
+        )?;
+        for key in ["maxSockets", "pool"] {
+            if let Some(node) = fields.get(key) {
+                let pool = whole(node, key)?;
+                if !(1..=65_536).contains(&pool) {
+                    return Err(Mistake::at(
+                        &node.place,
+                        format!("{key} {pool} is not 1 to 65536"),
+                    ));
+                }
+                // Each user has one connection anyhow: only `pool` is shared.
+                http.pool = (key == "pool").then_some(pool as usize).or(http.pool);
+            }
+        }
+        if let Some(node) = fields.get("extendedMetrics") {
+            http.extended_metrics = truth(node, "extendedMetrics")?;
+        }
+        if let Some(node) = fields.get("timeout") {
+            http.timeout = timeout(node)?;
+        }
+        if let Some(node) = fields.get("defaults") {
+            defaults(node, &mut http)?;
+        }
+    }
+    if let Some(node) = config.get("timeout") {
+        http.timeout = timeout(node)?;
+    }
+    Ok(http)
+}
+
+fn timeout(node: &Node) -> Read<Duration> {
+    let timeout = span(node, "timeout")?;
+    if timeout > Duration::from_secs(600) {
+        return Err(Mistake::at(&node.place, "timeout is beyond 10 minutes"));
+    }
+    Ok(timeout)
+}
+
+fn defaults(node: &Node, http: &mut HttpOptions) -> Read<()> {
+    let fields = Fields::of(node, "the http defaults")?;
+    fields.allow(&["headers", "cookie", "strictCapture", "think"], &[])?;
+    if let Some(node) = fields.get("headers") {
+        http.headers = pairs(node, "headers")?;
+    }
+    if let Some(node) = fields.get("cookie") {
+        http.cookie = pairs(node, "cookie")?;
+    }
+    if let Some(node) = fields.get("strictCapture") {
+        http.strict_capture = truth(node, "strictCapture")?;
+    }
+    if let Some(node) = fields.get("think") {
+        let think = Fields::of(node, "think")?;
+        think.allow(&["jitter"], &[])?;
+        http.think_jitter = think.get("jitter").map(|n| text(n, "jitter")).transpose()?;
+    }
+    Ok(())
+}
+
+fn read_plugins(node: &Node, script: &mut Script) -> Read<()> {
+    let fields = Fields::of(node, "config.plugins")?;
+    let known = ["ensure", "expect", "metrics-by-endpoint"];
+    for (key, node) in fields.entries() {
+        let given = matches!(node.kind, Kind::Map(_));
+        match key.text.as_str() {
+            "ensure" if given => script.checks.extend(ensure::read(node)?),
+            "expect" => script.expect = Some(expect_options(node)?),
+            "metrics-by-endpoint" if given => endpoint_options(node, &mut script.endpoints)?,
+            "ensure" | "metrics-by-endpoint" => {}
+            other => {
+                let message = format!("the plugin {other:?} is not supported");
+                let hint = format!("supported plugins: {}", known.join(", "));
+                return Err(Mistake::at(&key.place, message).hint(hint));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn expect_options(node: &Node) -> Read<ExpectOptions> {
+    let mut options = ExpectOptions {
+        failures_are_errors: false,
+        default_200: false,
+        only_names: false,
+    };
+    if !matches!(node.kind, Kind::Map(_)) {
+        return Ok(options);
+    }
+    let fields = Fields::of(node, "plugins.expect")?;
+    let known = [
+        "outputFormat",
+        "formatter",
+        "reportFailuresAsErrors",
+        "expectDefault200",
+        "useOnlyRequestNames",
+    ];
+    fields.allow(&known, &[])?;
+    for (key, slot) in [
+        ("reportFailuresAsErrors", &mut options.failures_are_errors),
+        ("expectDefault200", &mut options.default_200),
+        ("useOnlyRequestNames", &mut options.only_names),
+    ] {
+        if let Some(node) = fields.get(key) {
+            *slot = truth(node, key)?;
+        }
+    }
+    Ok(options)
+}
+
+fn endpoint_options(node: &Node, options: &mut EndpointOptions) -> Read<()> {
+    let fields = Fields::of(node, "plugins.metrics-by-endpoint")?;
+    let known = [
+        "useOnlyRequestNames",
+        "stripQueryString",
+        "ignoreUnnamedRequests",
+        "groupDynamicURLs",
+        "metricsNamespace",
+        "suppressOutput",
+    ];
+    fields.allow(&known, &[])?;
+    (options.show, options.strip_query) = (true, false);
+    let mut hide = false;
+    for (key, slot) in [
+        ("useOnlyRequestNames", &mut options.only_names),
+        ("stripQueryString", &mut options.strip_query),
+        ("ignoreUnnamedRequests", &mut options.ignore_unnamed),
+        ("groupDynamicURLs", &mut options.group_dynamic),
+        ("suppressOutput", &mut hide),
+    ] {
+        if let Some(node) = fields.get(key) {
+            *slot = truth(node, key)?;
+        }
+    }
+    options.show = !hide;
+    if let Some(node) = fields.get("metricsNamespace") {
+        options.namespace = text(node, "metricsNamespace")?;
+    }
+    Ok(())
+}
+
+/// Expectations count only with the plugin: as Artillery, but not silently.
+pub(crate) fn check_expectations(script: &mut Script) {
+    fn has(steps: &[Step]) -> bool {
+        steps.iter().any(|step| match step {
+            Step::Request(r) => !r.expect.is_empty(),
+            Step::Loop(l) => has(&l.steps),
+            Step::Parallel { steps, .. } => has(steps),
+            Step::Think { .. } | Step::Log(_) => false,
+        })
+    }
+    if script.expect.is_none() && script.scenarios.iter().any(|s| has(&s.flow)) {
+        script.notes.push(
+            "expect is not checked: it needs \"plugins: { expect: {} }\" in config, as in Artillery".to_owned(),
+        );
+    }
+}
+
+/// Parses an expression that stands at a node.
+pub(crate) fn expression(node: &Node, key: &str) -> Read<(String, expr::Expr)> {
+    let source = text(node, key)?;
+    let parsed = expr::parse(&source, &[]).map_err(|wrong| {
+        let mut place = node.place.clone();
+        let line = place.source.text.lines().nth(place.line.saturating_sub(1));
+        let first = line.and_then(|l| l.chars().nth(place.column.saturating_sub(1)));
+        place.column += wrong.at + usize::from(matches!(first, Some('"' | '\'')));
+        place.width = 1;
+        Mistake::at(&place, format!("{key}: {}", wrong.why))
+    })?;
+    Ok((source, parsed))
+}

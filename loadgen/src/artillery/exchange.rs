@@ -1,0 +1,420 @@
+//! Owns one request of a virtual user from the script's words to what its response left behind: counted, timed,
+//! redirects followed, cookies kept, values captured, expectations checked. Must not know the order of steps.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::Value;
+use url::Url;
+
+use super::capture::Extractor;
+use super::expect::{self, Seen};
+use super::expr;
+use super::net::{NoExchange, Trip, node_code};
+use super::request::{Ready, decoded, full_url};
+use super::run::Event;
+use super::script::{Expectation, RequestStep};
+use super::template::{self, as_text};
+use super::vu::{Failure, Vu, lock};
+use crate::conn::{ErrorKind, Exchange, Target};
+use crate::stats::{Answer, Sample, micros};
+
+/// The most redirects followed.
+const MAX_REDIRECTS: usize = 10;
+
+impl Vu {
+    pub(crate) async fn request(
+        &self,
+        step: &RequestStep,
+        clock: &mut Duration,
+    ) -> Result<(), Failure> {
+        if !self.wanted(step) {
+            return Ok(());
+        }
+        let script = &self.shared.script;
+        let mut ready = Ready::make(step, script, self)?;
+        self.own_cookies(step, &ready.url);
+        let mut hops = 0;
+        loop {
+            self.allowed(&ready.url)?;
+            let exchange = match self.hop(&ready, clock).await {
+                Ok(exchange) => exchange,
+                Err(code) => {
+                    if let Some(name) = self.endpoint(step, &ready.url) {
+                        let space = &script.endpoints.namespace;
+                        self.count(&format!("{space}.{name}.errors.{code}"));
+                    }
+                    return Err(code);
+                }
+            };
+            if step.follow
+                && let Some(next) = ready.redirected(exchange.status, &exchange.headers)
+            {
+                hops += 1;
+                if hops > MAX_REDIRECTS {
+                    return Err("ERR_TOO_MANY_REDIRECTS".to_owned());
+                }
+                ready = next;
+                continue;
+            }
+            return self.finish(step, &ready.url, &exchange);
+        }
+    }
+
+    fn count(&self, name: &str) {
+        if self.counted {
+            self.shared.count(name, 1);
+        }
+    }
+
+    /// Whether `probability` and `ifTrue` let it be sent. What `ifTrue` cannot compute lets it.
+    fn wanted(&self, step: &RequestStep) -> bool {
+        if step
+            .probability
+            .is_some_and(|p| rand::random_range(0.0..100.0) >= p)
+        {
+            return false;
+        }
+        let find = |name: &str| template::Variables::find(self, &template::path(name));
+        let value = step.if_true.as_ref().map(|e| e.value(&find));
+        value.is_none_or(|v| v.as_ref().map_or(true, expr::truthy))
+    }
+
+    fn own_cookies(&self, step: &RequestStep, url: &Url) {
+        let defaults = &self.shared.script.http.cookie;
+        for (name, value) in defaults.iter().chain(&step.cookie) {
+            let value = as_text(template::fill(value, self).as_ref());
+            lock(&self.jar).set(&format!("{name}={value}"), url, SystemTime::now());
+        }
+    }
+
+    /// A run that is too fast for other people's hosts stays on this machine and at its target.
+    fn allowed(&self, url: &Url) -> Result<(), Failure> {
+        if !self.shared.confined {
+            return Ok(());
+        }
+        let target = Target::parse(url.as_str()).map_err(|e| e.to_string())?;
+        let own = Target::parse(&self.shared.script.target).is_ok_and(|t| t.host == target.host);
+        if own || target.is_loopback() {
+            return Ok(());
+        }
+        Err(format!("{} needs --i-own-this-target", target.host))
+    }
+
+    /// One request and its response, counted and timed.
+    async fn hop(&self, ready: &Ready, clock: &mut Duration) -> Result<Exchange, Failure> {
+        let shared = &self.shared;
+        let mut add = Vec::new();
+        if let Some(cookie) = lock(&self.jar).header(&ready.url, SystemTime::now())
+            && let Ok(value) = HeaderValue::from_str(&cookie)
+        {
+            add.push((header::COOKIE, value));
+        }
+        let parent = format!(
+            "00-{:032x}-{:016x}-01",
+            rand::random::<u128>() | 1,
+            rand::random::<u64>() | 1
+        );
+        for (name, value) in [
+            (
+                header::HeaderName::from_static("traceparent"),
+                parent.as_str(),
+            ),
+            (
+                header::HeaderName::from_static("x-nines-run-id"),
+                shared.run_id.as_str(),
+            ),
+        ] {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                add.push((name, value));
+            }
+        }
+        let due = *clock;
+        if self.counted {
+            let now = shared.now_ms();
+            let mut metrics = lock(&shared.metrics);
+            metrics.count("http.requests", 1, now);
+            metrics.request(now);
+            drop(metrics);
+            lock(&shared.stats).started(due);
+        }
+        let mut trip = Trip::default();
+        let make = || ready.request(&add);
+        let timeout = shared.script.http.timeout;
+        let sent = self.pool.send(&ready.url, &make, timeout, &mut trip).await;
+        *clock = self.now();
+        if self.counted {
+            self.record(due, *clock, &trip, &sent);
+        }
+        let exchange = match sent {
+            Ok(exchange) => exchange,
+            Err(NoExchange::Url(why)) => return Err(why),
+            Err(NoExchange::Conn(error)) => return Err(node_code(error.kind).to_owned()),
+        };
+        for cookie in exchange.headers.get_all(header::SET_COOKIE) {
+            let text = String::from_utf8_lossy(cookie.as_bytes());
+            if !lock(&self.jar).set(&text, &ready.url, SystemTime::now()) {
+                self.count("errors.cookie_parse_error_invalid_cookie");
+            }
+        }
+        Ok(exchange)
+    }
+
+    fn record(
+        &self,
+        due: Duration,
+        ended: Duration,
+        trip: &Trip,
+        sent: &Result<Exchange, NoExchange>,
+    ) {
+        let shared = &self.shared;
+        let offset = |at: Option<Instant>| at.map_or(ended, |at| at.duration_since(shared.start));
+        let outcome = match sent {
+            Ok(exchange) => Ok(Answer {
+                status: exchange.status.as_u16(),
+                bytes: exchange.wire_bytes,
+                timings: exchange.timings,
+            }),
+            Err(NoExchange::Conn(error)) => Err(error.kind),
+            Err(NoExchange::Url(_)) => Err(ErrorKind::Protocol),
+        };
+        lock(&shared.stats).record(&Sample {
+            route: 0,
+            due,
+            picked: offset(trip.picked),
+            sent: offset(trip.sent),
+            ended,
+            queued: trip.queued,
+            opened: trip.opened,
+            reconnected: trip.reconnected,
+            outcome,
+        });
+        let Ok(exchange) = sent else { return };
+        let now = shared.now_ms();
+        let status = exchange.status.as_u16();
+        let first_byte = micros(exchange.timings.first_byte);
+        let mut metrics = lock(&shared.metrics);
+        metrics.count(&format!("http.codes.{status}"), 1, now);
+        metrics.count("http.responses", 1, now);
+        metrics.count("http.downloaded_bytes", exchange.body_len, now);
+        metrics.time("http.response_time", first_byte, now);
+        if (200..600).contains(&status) {
+            let class = format!("http.response_time.{}xx", status / 100);
+            metrics.time(&class, first_byte, now);
+        }
+        if shared.script.http.extended_metrics {
+            let total = first_byte + micros(exchange.timings.transfer);
+            metrics.time("http.total", total, now);
+            if let Some(opened) = trip.opened {
+                metrics.time("http.dns", micros(opened.dns), now);
+                metrics.time("http.tcp", micros(opened.tcp), now);
+                metrics.time("http.tls", micros(opened.tls), now);
+            }
+        }
+    }
+
+    /// What the last response is for: captures, matches, endpoint figures, expectations.
+    fn finish(&self, step: &RequestStep, url: &Url, exchange: &Exchange) -> Result<(), Failure> {
+        let body = decoded(&exchange.headers, &exchange.body);
+        let captured = self.capture(step, &exchange.headers, &body);
+        if self.counted {
+            self.count_endpoint(step, url, exchange);
+            self.expect(step, url, exchange.status, &exchange.headers, &body)?;
+        }
+        match captured {
+            true => Ok(()),
+            false => Err("Failed capture or match".to_owned()),
+        }
+    }
+
+    /// False when a strict capture or match failed; then nothing is captured.
+    fn capture(&self, step: &RequestStep, headers: &HeaderMap, body: &Bytes) -> bool {
+        let fill = |text: &str| template::string(text, self);
+        let mut fine = true;
+        let mut found = Vec::new();
+        for capture in &step.capture {
+            let value = capture.from.take(headers, body, &fill);
+            let missing = value.is_none() || value == Some(Value::from(""));
+            let strict = capture
+                .strict
+                .unwrap_or(self.shared.script.http.strict_capture);
+            fine &= !(missing && strict);
+            let empty = match capture.from {
+                Extractor::Json { .. } => None,
+                Extractor::Regexp { .. } | Extractor::Header(_) => Some(Value::from("")),
+            };
+            found.push((&capture.name, value.or(empty)));
+        }
+        for wanted in &step.matches {
+            let value = wanted.from.take(headers, body, &fill);
+            let expected = template::fill(&wanted.value, self);
+            let same = match (&value, &expected) {
+                (Some(Value::Number(a)), Some(Value::Number(b))) => a.as_f64() == b.as_f64(),
+                (a, b) => a == b,
+            };
+            if !same {
+                tracing::debug!(
+                    from = wanted.from.shown(),
+                    ?value,
+                    ?expected,
+                    "match failed"
+                );
+            }
+            fine &= same || !wanted.strict;
+        }
+        if fine {
+            let mut vars = lock(&self.vars);
+            for (name, value) in found {
+                match value {
+                    Some(value) => vars.insert(name.clone(), value),
+                    None => vars.remove(name),
+                };
+            }
+        }
+        fine
+    }
+
+    /// The name of a request's endpoint; none when its figures are not wanted.
+    fn endpoint(&self, step: &RequestStep, sent: &Url) -> Option<String> {
+        let script = &self.shared.script;
+        let options = &script.endpoints;
+        let name = step.name.as_ref().filter(|n| !n.is_empty());
+        if name.is_none() && options.ignore_unnamed {
+            return None;
+        }
+        if let (Some(name), true) = (name, options.only_names) {
+            return Some(name.clone());
+        }
+        let raw = full_url(&step.url, &script.target);
+        let base = if options.group_dynamic {
+            base_url(&raw, &script.target, options.strip_query)
+        } else {
+            base_url(sent.as_str(), &script.target, options.strip_query)
+        };
+        Some(match name {
+            Some(name) => format!("{base} ({name})"),
+            None => base,
+        })
+    }
+
+    fn count_endpoint(&self, step: &RequestStep, url: &Url, exchange: &Exchange) {
+        let Some(name) = self.endpoint(step, url) else {
+            return;
+        };
+        let space = &self.shared.script.endpoints.namespace;
+        let now = self.shared.now_ms();
+        let status = exchange.status.as_u16();
+        let timing = exchange.headers.get("server-timing");
+        let mut metrics = lock(&self.shared.metrics);
+        if let Some(ms) = timing.and_then(|t| server_total(t.to_str().ok()?)) {
+            let us = (ms * 1e3) as u64;
+            metrics.time(&format!("{space}.server-timing.{name}"), us, now);
+        }
+        metrics.count(&format!("{space}.{name}.codes.{status}"), 1, now);
+        let us = micros(exchange.timings.first_byte);
+        metrics.time(&format!("{space}.response_time.{name}"), us, now);
+    }
+
+    fn expect(
+        &self,
+        step: &RequestStep,
+        url: &Url,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<(), Failure> {
+        let Some(options) = &self.shared.script.expect else {
+            return Ok(());
+        };
+        let default = [Expectation {
+            kind: "statusCode".to_owned(),
+            value: 200.into(),
+        }];
+        let all = match step.expect.as_slice() {
+            [] if options.default_200 => &default[..],
+            given => given,
+        };
+        let seen = Seen {
+            status,
+            headers,
+            body,
+        };
+        let mut failed = false;
+        for expectation in all {
+            let outcome = expect::check(expectation, &seen, self);
+            let word = if outcome.ok { "ok" } else { "failed" };
+            self.count(&format!("plugins.expect.{word}"));
+            self.count(&format!("plugins.expect.{word}.{}", outcome.kind));
+            if !outcome.ok {
+                failed = true;
+                let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
+                self.shared.tell(Event::Log(format!(
+                    "* {} {path}\n  not ok {}\n  expected: {}\n       got: {}",
+                    step.method, outcome.kind, outcome.expected, outcome.got
+                )));
+            }
+        }
+        if !failed {
+            return Ok(());
+        }
+        self.shared
+            .expectation_failed
+            .store(true, Ordering::Relaxed);
+        if !options.failures_are_errors {
+            return Ok(());
+        }
+        let name = step.name.as_ref().filter(|_| options.only_names);
+        let name = name.cloned().unwrap_or_else(|| url.to_string());
+        Err(format!("Failed expectations for request {name}"))
+    }
+}
+
+/// `/path?query`, before it the host and port where they are not the target's.
+fn base_url(url: &str, target: &str, strip_query: bool) -> String {
+    let (Ok(parsed), Ok(target)) = (Url::parse(url), Url::parse(target)) else {
+        return url.to_owned();
+    };
+    let mut out = String::new();
+    if parsed.host_str() != target.host_str() {
+        out.push_str(parsed.host_str().unwrap_or_default());
+    }
+    if let Some(port) = parsed.port().filter(|p| Some(*p) != target.port()) {
+        out.push_str(&format!(":{port}"));
+    }
+    out.push_str(&percent_decoded(parsed.path()));
+    if let (Some(query), false) = (parsed.query(), strip_query) {
+        out.push('?');
+        out.push_str(query);
+    }
+    out
+}
+
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let digits = text.get(at + 1..at + 3).filter(|_| *byte == b'%');
+        match digits.and_then(|d| u8::from_str_radix(d, 16).ok()) {
+            Some(decoded) => {
+                out.push(decoded);
+                at += 3;
+            }
+            None => {
+                out.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The total of a `Server-Timing` header, in milliseconds.
+fn server_total(header: &str) -> Option<f64> {
+    let lower = header.to_ascii_lowercase();
+    let (_, rest) = lower.split_once("total;dur=")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.');
+    rest[..end.unwrap_or(rest.len())].parse().ok()
+}

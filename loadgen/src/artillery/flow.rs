@@ -1,0 +1,424 @@
+//! Owns the flow of a scenario: each kind of step, each key of a request, and what is refused. Must not run any.
+
+use regex::RegexBuilder;
+use serde_json::Value;
+
+use super::capture::{self, Extractor};
+use super::config::expression;
+use super::fields::{Fields, Read, duration, list, number, one_or_more, pairs, text, truth, whole};
+use super::mistake::{Mistake, nearest};
+use super::script::{
+    BodySpec, Capture, Expectation, LoopStep, Match, Part, RequestStep, Step, Turns,
+};
+use super::template;
+use super::tree::{Kind, Node};
+
+const VERBS: [&str; 7] = ["get", "post", "put", "patch", "delete", "head", "options"];
+const STEPS: [&str; 4] = ["think", "log", "loop", "parallel"];
+
+/// The steps of a flow; a list within the list (from a YAML anchor) counts as its items.
+pub(crate) fn steps(node: &Node) -> Read<Vec<Step>> {
+    let mut all = Vec::new();
+    for item in list(node, "flow")? {
+        match &item.kind {
+            Kind::List(_) => all.extend(steps(item)?),
+            _ => all.push(step(item)?),
+        }
+    }
+    Ok(all)
+}
+
+fn step(node: &Node) -> Read<Step> {
+    let fields = Fields::of(node, "a step of the flow")?;
+    if let Some(texts) = first_unknown_call(node) {
+        let message = format!("the template function {:?} does not exist", texts.1);
+        return Err(Mistake::at(&texts.0.place, message)
+            .hint("there are $randomNumber(a, b) and $randomString(n)"));
+    }
+    let keys = || fields.entries().iter().map(|(k, _)| k);
+    let kind = keys().find(|k| STEPS.contains(&k.text.as_str()));
+    let kind = kind.or_else(|| keys().next());
+    let Some(key) = kind else {
+        return Err(Mistake::at(&node.place, "an empty step"));
+    };
+    match key.text.as_str() {
+        "loop" => loop_step(&fields),
+        "parallel" => {
+            fields.allow(&["parallel", "limit", "name"], &[])?;
+            let limit = fields.get("limit").map(|n| whole(n, "limit")).transpose()?;
+            Ok(Step::Parallel {
+                steps: steps(fields.need("parallel")?)?,
+                limit: limit.unwrap_or(100).clamp(1, 10_000) as usize,
+            })
+        }
+        "think" => think(&fields),
+        "log" => {
+            fields.allow(&["log", "name"], &[])?;
+            Ok(Step::Log(fields.need("log")?.value()))
+        }
+        verb if VERBS.contains(&verb) => {
+            let known: Vec<&str> = vec![verb, "name"];
+            if let Some((stray, _)) = fields.entries().iter().find(|(k, _)| k.text == "url") {
+                return Err(Mistake::at(
+                    &stray.place,
+                    format!("\"url\" stands beside {verb:?}, not under it"),
+                )
+                .hint("indent it further"));
+            }
+            fields.allow(&known, &[])?;
+            request(verb, fields.need(verb)?)
+        }
+        "function" => Err(
+            Mistake::at(&key.place, "the step \"function\" is not supported")
+                .hint("JavaScript functions do not run here"),
+        ),
+        other => {
+            let known = || VERBS.into_iter().chain(STEPS);
+            let all: Vec<&str> = known().collect();
+            let hint = match nearest(other, known()) {
+                Some(guess) => format!("did you mean {guess:?}? (known: {})", all.join(", ")),
+                None => format!("known steps: {}", all.join(", ")),
+            };
+            Err(Mistake::at(&key.place, format!("unknown step {other:?}")).hint(hint))
+        }
+    }
+}
+
+/// A text with a call of a function that does not exist, looked for in everything but nested steps.
+fn first_unknown_call(node: &Node) -> Option<(&Node, String)> {
+    match &node.kind {
+        Kind::Scalar(Value::String(s)) => template::unknown_calls(s).map(|name| (node, name)),
+        Kind::Scalar(_) => None,
+        Kind::List(items) => items.iter().find_map(first_unknown_call),
+        Kind::Map(entries) => {
+            let nested = |key: &str| matches!(key, "loop" | "parallel");
+            let own = entries.iter().filter(|(k, _)| !nested(&k.text));
+            own.map(|(_, v)| v).find_map(first_unknown_call)
+        }
+    }
+}
+
+fn think(fields: &Fields<'_>) -> Read<Step> {
+    fields.allow(&["think", "jitter", "name"], &[])?;
+    let node = fields.need("think")?;
+    let time = node.value();
+    let template = time.as_str().is_some_and(|s| s.contains("{{"));
+    if !template && duration(&time).is_none() {
+        return Err(
+            Mistake::at(&node.place, format!("think is {}", node.what()))
+                .hint("expected seconds, a number with a unit such as 500ms, or a template"),
+        );
+    }
+    Ok(Step::Think {
+        time,
+        jitter: fields
+            .get("jitter")
+            .map(|n| text(n, "jitter"))
+            .transpose()?,
+    })
+}
+
+fn loop_step(fields: &Fields<'_>) -> Read<Step> {
+    let refused = [(
+        "whileTrue",
+        "it names a JavaScript function, which does not run here",
+    )];
+    let known = ["loop", "count", "over", "loopValue", "loopElement", "name"];
+    fields.allow(&known, &refused)?;
+    let node = fields.need("loop")?;
+    let turns = match (fields.get("count"), fields.get("over")) {
+        (_, Some(over)) => match &over.kind {
+            Kind::List(items) => Turns::Values(items.iter().map(Node::value).collect()),
+            _ => Turns::Variable(text(over, "over")?),
+        },
+        (Some(count), None) => {
+            let value = count.value();
+            let fine = match &value {
+                Value::Number(n) => n.as_i64().is_some(),
+                Value::String(s) => s.contains("{{") || range(s).is_some(),
+                _ => false,
+            };
+            if !fine {
+                return Err(
+                    Mistake::at(&count.place, format!("count is {}", count.what()))
+                        .hint("expected a whole number, \"a-b\" or a template"),
+                );
+            }
+            Turns::Count(value)
+        }
+        (None, None) => {
+            return Err(
+                Mistake::at(&node.place, "the loop has neither \"count\" nor \"over\"")
+                    .hint("put one beside \"loop\", at the same indent"),
+            );
+        }
+    };
+    let name = |key: &str, default: &str| match fields.get(key) {
+        Some(node) => text(node, key),
+        None => Ok(default.to_owned()),
+    };
+    Ok(Step::Loop(Box::new(LoopStep {
+        steps: steps(node)?,
+        turns,
+        index_name: name("loopValue", "$loopCount")?,
+        element_name: name("loopElement", "$loopElement")?,
+    })))
+}
+
+/// `n` or `a-b`: from, and up to but not including; below 0 is for ever.
+pub(crate) fn range(text: &str) -> Option<(i64, i64)> {
+    let text = text.trim();
+    if let Ok(n) = text.parse() {
+        return Some((0, n));
+    }
+    let (a, b) = text.split_once('-')?;
+    Some((a.trim().parse().ok()?, b.trim().parse().ok()?))
+}
+
+const REQUEST: [&str; 22] = [
+    "url",
+    "uri",
+    "name",
+    "headers",
+    "cookie",
+    "qs",
+    "json",
+    "body",
+    "form",
+    "formData",
+    "gzip",
+    "followRedirect",
+    "auth",
+    "capture",
+    "match",
+    "expect",
+    "ifTrue",
+    "probability",
+    "setContentLengthHeader",
+    "timeout",
+    "username",
+    "password",
+];
+
+fn request(verb: &str, node: &Node) -> Read<Step> {
+    let fields = Fields::of(node, "a request")?;
+    let hook = "it names JavaScript functions, which do not run here";
+    fields.allow(
+        &REQUEST[..19],
+        &[("beforeRequest", hook), ("afterResponse", hook)],
+    )?;
+    let url = match fields.get("uri") {
+        Some(node) => text(node, "uri")?,
+        None => text(fields.need("url")?, "url")?,
+    };
+    let map = |key: &str, what| match fields.get(key) {
+        Some(node) => pairs(node, what),
+        None => Ok(Vec::new()),
+    };
+    let flag = |key: &str| match fields.get(key) {
+        Some(node) => truth(node, key),
+        None => Ok(true),
+    };
+    let auth = match fields.get("auth") {
+        Some(node) => {
+            let auth = Fields::of(node, "auth")?;
+            auth.allow(&["user", "pass", "username", "password"], &[])?;
+            let get = |a: &str, b: &str| auth.get(a).or_else(|| auth.get(b)).map(Node::value);
+            let none = || Value::from("");
+            let user = get("user", "username").unwrap_or_else(none);
+            Some((user, get("pass", "password").unwrap_or_else(none)))
+        }
+        None => None,
+    };
+    let probability = fields.get("probability").map(|n| number(n, "probability"));
+    let if_true = fields.get("ifTrue").map(|n| expression(n, "ifTrue"));
+    let method = http::Method::from_bytes(verb.to_uppercase().as_bytes());
+    Ok(Step::Request(Box::new(RequestStep {
+        method: method.unwrap_or_default(),
+        url,
+        name: fields.get("name").map(|n| text(n, "name")).transpose()?,
+        headers: map("headers", "headers")?,
+        cookie: map("cookie", "cookie")?,
+        qs: map("qs", "qs")?,
+        body: body(&fields)?,
+        gzip: flag("gzip")?,
+        follow: flag("followRedirect")?,
+        auth,
+        capture: captures(fields.get("capture"))?,
+        matches: matches(fields.get("match"))?,
+        expect: expectations(fields.get("expect"))?,
+        if_true: if_true.transpose()?.map(|(_, e)| e),
+        probability: probability.transpose()?,
+    })))
+}
+
+fn body(fields: &Fields<'_>) -> Read<BodySpec> {
+    if let Some(node) = fields.get("formData") {
+        let parts = Fields::of(node, "formData")?;
+        let parts = parts.entries().iter().map(|(k, v)| part(&k.text, v));
+        return Ok(BodySpec::Multipart(parts.collect::<Read<_>>()?));
+    }
+    if let Some(node) = fields.get("form") {
+        return Ok(BodySpec::Form(pairs(node, "form")?));
+    }
+    if let Some(node) = fields.get("json") {
+        return Ok(BodySpec::Json(node.value()));
+    }
+    Ok(match fields.get("body") {
+        Some(node) => BodySpec::Text(node.value()),
+        None => BodySpec::None,
+    })
+}
+
+fn part(name: &str, node: &Node) -> Read<Part> {
+    let mut part = Part {
+        name: name.to_owned(),
+        value: node.value(),
+        from_file: None,
+        content_type: None,
+    };
+    if matches!(node.kind, Kind::Map(_)) {
+        let fields = Fields::of(node, "a part of formData")?;
+        fields.allow(&["fromFile", "contentType", "value"], &[])?;
+        let get = |key| fields.get(key).map(|n| text(n, key)).transpose();
+        part.from_file = get("fromFile")?;
+        part.content_type = get("contentType")?;
+        part.value = fields.get("value").map_or(Value::Null, Node::value);
+    }
+    Ok(part)
+}
+
+const XML: &str = "captures are json, regexp or header";
+
+fn extractor(fields: &Fields<'_>) -> Read<Extractor> {
+    if let Some(node) = fields.get("json") {
+        let path = text(node, "json")?;
+        if !path.contains("{{") {
+            capture::check_path(&path).map_err(|e| {
+                let e = e.lines().next().unwrap_or_default().to_owned();
+                Mistake::at(&node.place, format!("{path:?} is no JSON path: {e}"))
+            })?;
+        }
+        let multiple = fields.get("multiple").map(|n| truth(n, "multiple"));
+        let multiple = multiple.transpose()?.unwrap_or(true);
+        return Ok(Extractor::Json { path, multiple });
+    }
+    if let Some(node) = fields.get("regexp") {
+        let pattern = text(node, "regexp")?;
+        let flags = fields.get("flags").map(|n| text(n, "flags")).transpose()?;
+        let flags = flags.unwrap_or_default();
+        let regex = RegexBuilder::new(&pattern)
+            .case_insensitive(flags.contains('i'))
+            .multi_line(flags.contains('m'))
+            .dot_matches_new_line(flags.contains('s'))
+            .build()
+            .map_err(|e| {
+                let why = e.to_string();
+                let why = why.lines().last().unwrap_or_default().to_owned();
+                Mistake::at(
+                    &node.place,
+                    format!("{pattern:?} is no regular expression: {why}"),
+                )
+            })?;
+        let group = fields.get("group").map(|n| text(n, "group")).transpose()?;
+        let regex = Box::new(regex);
+        return Ok(Extractor::Regexp { regex, group });
+    }
+    if let Some(node) = fields.get("header") {
+        return Ok(Extractor::Header(text(node, "header")?));
+    }
+    Err(Mistake::at(&fields.node.place, "nothing says where the value is").hint(XML))
+}
+
+fn captures(node: Option<&Node>) -> Read<Vec<Capture>> {
+    let mut all = Vec::new();
+    for item in node.map(one_or_more).unwrap_or_default() {
+        let fields = Fields::of(item, "a capture")?;
+        let known = [
+            "json", "regexp", "header", "as", "strict", "group", "flags", "multiple",
+        ];
+        fields.allow(
+            &known,
+            &[
+                ("xpath", XML),
+                ("selector", XML),
+                ("attr", XML),
+                ("transform", XML),
+            ],
+        )?;
+        all.push(Capture {
+            from: extractor(&fields)?,
+            name: text(fields.need("as")?, "as")?,
+            strict: fields
+                .get("strict")
+                .map(|n| truth(n, "strict"))
+                .transpose()?,
+        });
+    }
+    Ok(all)
+}
+
+fn matches(node: Option<&Node>) -> Read<Vec<Match>> {
+    let mut all = Vec::new();
+    for item in node.map(one_or_more).unwrap_or_default() {
+        let fields = Fields::of(item, "a match")?;
+        let known = [
+            "json", "regexp", "header", "value", "strict", "group", "flags", "multiple",
+        ];
+        fields.allow(&known, &[("xpath", XML), ("selector", XML)])?;
+        let strict = fields
+            .get("strict")
+            .map(|n| truth(n, "strict"))
+            .transpose()?;
+        all.push(Match {
+            from: extractor(&fields)?,
+            value: fields.need("value")?.value(),
+            strict: strict.unwrap_or(true),
+        });
+    }
+    Ok(all)
+}
+
+const EXPECTATIONS: [&str; 9] = [
+    "statusCode",
+    "notStatusCode",
+    "contentType",
+    "hasProperty",
+    "notHasProperty",
+    "equals",
+    "hasHeader",
+    "headerEquals",
+    "matchesRegexp",
+];
+
+fn expectations(node: Option<&Node>) -> Read<Vec<Expectation>> {
+    let mut all = Vec::new();
+    for item in node.map(one_or_more).unwrap_or_default() {
+        let fields = Fields::of(item, "an expectation")?;
+        let other = "express it with hasProperty, equals or matchesRegexp";
+        fields.allow(
+            &EXPECTATIONS,
+            &[
+                ("jmespath", other),
+                ("cdnHit", "express it with headerEquals"),
+            ],
+        )?;
+        for (key, value) in fields.entries() {
+            if let ("matchesRegexp", Kind::Scalar(Value::String(s))) =
+                (key.text.as_str(), &value.kind)
+                && let Err(e) = regex::Regex::new(s)
+                && !s.contains("{{")
+            {
+                let why = e.to_string();
+                let why = why.lines().last().unwrap_or_default();
+                return Err(Mistake::at(
+                    &value.place,
+                    format!("{s:?} is no regular expression: {why}"),
+                ));
+            }
+            let (kind, value) = (key.text.clone(), value.value());
+            all.push(Expectation { kind, value });
+        }
+    }
+    Ok(all)
+}

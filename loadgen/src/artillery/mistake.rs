@@ -1,0 +1,121 @@
+//! Owns how a mistake in a script reads: the place, the line with a caret, what was expected, a guess.
+//! Must not know what any key means.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A text that positions point into.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// A place in a source: line and column in characters, both from 1, and the characters to underline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) source: Arc<Source>,
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+    pub(crate) width: usize,
+}
+
+/// A mistake in a script. `Display` gives `file:line:column: message`, the line, a caret, and a hint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    place: Option<Place>,
+    file: String,
+    message: String,
+    hint: Option<String>,
+}
+
+impl std::error::Error for Mistake {}
+
+impl Mistake {
+    pub(crate) fn at(place: &Place, message: impl Into<String>) -> Mistake {
+        Mistake {
+            place: Some(place.clone()),
+            file: place.source.name.clone(),
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// A mistake that has no place, such as a file that cannot be read.
+    pub(crate) fn file(file: &str, message: impl Into<String>) -> Mistake {
+        Mistake {
+            place: None,
+            file: file.to_owned(),
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Mistake {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Line from 1; 0 when the mistake has no place.
+    pub fn line(&self) -> usize {
+        self.place.as_ref().map_or(0, |p| p.line)
+    }
+
+    /// Column in characters from 1; 0 when the mistake has no place.
+    pub fn column(&self) -> usize {
+        self.place.as_ref().map_or(0, |p| p.column)
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            None => write!(f, "{}: {}", self.file, self.message)?,
+            Some(p) => {
+                write!(f, "{}:{}:{}: {}", self.file, p.line, p.column, self.message)?;
+                let line = p.source.text.lines().nth(p.line.saturating_sub(1));
+                let shown = line.unwrap_or_default().replace('\t', " ");
+                let indent = p.column.saturating_sub(1);
+                let room = shown.chars().count().saturating_sub(indent).max(1);
+                let (blank, mark) = (" ".repeat(indent), "^".repeat(p.width.clamp(1, room)));
+                write!(f, "\n  {shown}\n  {blank}{mark}")?;
+            }
+        }
+        match &self.hint {
+            Some(hint) => write!(f, "\n  {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The candidate nearest to `word`, when it is near enough to be a slip.
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > 40 {
+        return None;
+    }
+    let limit = (word.chars().count() / 3).max(1);
+    let word = word.to_ascii_lowercase();
+    known
+        .map(|k| (distance(&word, &k.to_ascii_lowercase()), k))
+        .filter(|(d, _)| *d <= limit)
+        .min()
+        .map(|(_, k)| k)
+}
+
+/// Edits from one word to the other: insert, delete, replace, swap of neighbours.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(rows[i - 2][j - 2] + 1);
+            }
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}

@@ -1,0 +1,268 @@
+//! Owns reading a script as the command line asks: files merged, environment and overrides laid over, templates of
+//! the configuration filled in, then checked section by section. Must not open a connection.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::fields::{Fields, Read, list, text};
+use super::mistake::{Mistake, Place, Source, nearest};
+use super::script::{Scenario, Script};
+use super::template::{self, Segment};
+use super::tree::{self, Kind, Node};
+use super::{config, flow};
+
+/// What to read and what the command line lays over it.
+#[derive(Debug, Clone, Default)]
+pub struct ReadOptions {
+    /// The script.
+    pub script: PathBuf,
+    /// A file whose content is laid under the script's own.
+    pub config: Option<PathBuf>,
+    /// Name of one of `config.environments`.
+    pub environment: Option<String>,
+    /// Replaces `config.target`.
+    pub target: Option<String>,
+    /// JSON laid over the whole script.
+    pub overrides: Option<String>,
+    /// JSON object of variables, laid over `config.variables`.
+    pub variables: Option<String>,
+    /// CSV for a `config.payload` that names no path.
+    pub payload: Option<PathBuf>,
+    /// Trust any certificate.
+    pub insecure: bool,
+    /// Run only this scenario: its name or a regular expression that fits one.
+    pub scenario_name: Option<String>,
+}
+
+/// Reads and checks a script.
+///
+/// # Errors
+/// The first mistake, with its place.
+pub fn read(options: &ReadOptions) -> Result<Script, Mistake> {
+    let mut root = file(&options.script)?;
+    if let Some(path) = &options.config {
+        let mut under = file(path)?;
+        under.merge(root);
+        root = under;
+    }
+    read_tree(root, options)
+}
+
+fn file(path: &Path) -> Read<Node> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Mistake::file(&name, format!("cannot be read: {e}")))?;
+    tree::parse(&name, &text)
+}
+
+/// A value given on the command line as JSON.
+fn argument(flag: &str, text: &str) -> Read<Node> {
+    let node = tree::parse(flag, text)?;
+    match &node.kind {
+        Kind::Map(_) => Ok(node),
+        _ => Err(Mistake::at(
+            &node.place,
+            format!("{} instead of a JSON object", node.what()),
+        )),
+    }
+}
+
+const TOP: [&str; 4] = ["config", "scenarios", "before", "after"];
+
+/// Checks a script that has been parsed.
+pub(crate) fn read_tree(mut root: Node, options: &ReadOptions) -> Result<Script, Mistake> {
+    Fields::of(&root, "the script")?;
+    let mut config = match root.remove("config") {
+        Some(config) => config,
+        None if options.config.is_none() && options.target.is_none() => {
+            return Err(Mistake::at(&root.place, "the script has no \"config\"")
+                .hint("it needs at least config.target"));
+        }
+        None => Node::from_value(&Value::Object(serde_json::Map::new()), &root.place),
+    };
+    // As in Compose files: a place for anchors.
+    if let Kind::Map(entries) = &mut root.kind {
+        entries.retain(|(key, _)| !key.text.starts_with("x-"));
+    }
+    let mut variables = None;
+    if let Some(json) = &options.overrides {
+        let mut over = argument("--overrides", json)?;
+        if let Some(over) = over.remove("config") {
+            config.merge(over);
+        }
+        root.merge(over);
+    }
+    Fields::of(&root, "the script")?.allow(&TOP, &[])?;
+    lay_environment(&mut config, options)?;
+    let on_line = |value: &str, flag: &str| {
+        let place = flag_place(flag, value);
+        Node::from_value(&Value::from(value), &place)
+    };
+    if let Some(target) = &options.target {
+        config.set("target", on_line(target, "--target"));
+    }
+    if let Some(json) = &options.variables {
+        let given = argument("--variables", json)?;
+        variables = Some(given.value());
+        let empty = Node::from_value(&Value::Object(serde_json::Map::new()), &given.place);
+        let mut all = config.remove("variables").unwrap_or(empty);
+        all.merge(given);
+        config.set("variables", all);
+    }
+    fill_config(&mut config, options, variables.as_ref())?;
+    let mut script = config::read(&config, options)?;
+    let fields = Fields::of(&root, "the script")?;
+    script.scenarios = scenarios(&fields, options.scenario_name.as_deref())?;
+    for (key, slot) in [("before", &mut script.before), ("after", &mut script.after)] {
+        if let Some(node) = fields.get(key) {
+            *slot = Some(scenario(node, 0)?);
+        }
+    }
+    config::check_expectations(&mut script);
+    Ok(script)
+}
+
+fn flag_place(flag: &str, value: &str) -> Place {
+    let source = Source {
+        name: flag.to_owned(),
+        text: value.to_owned(),
+    };
+    Place {
+        source: source.into(),
+        line: 1,
+        column: 1,
+        width: value.chars().count(),
+    }
+}
+
+fn lay_environment(config: &mut Node, options: &ReadOptions) -> Read<()> {
+    let environments = config.remove("environments");
+    let Some(wanted) = &options.environment else {
+        return Ok(());
+    };
+    let place = environments.as_ref().unwrap_or(config).place.clone();
+    let mut environments = environments;
+    if let Some(chosen) = environments.as_mut().and_then(|e| e.remove(wanted)) {
+        config.merge(chosen);
+        return Ok(());
+    }
+    let names: Vec<&str> = match environments.as_ref().map(|e| &e.kind) {
+        Some(Kind::Map(entries)) => entries.iter().map(|(k, _)| k.text.as_str()).collect(),
+        _ => Vec::new(),
+    };
+    let message = format!("there is no environment {wanted:?}");
+    let hint = match nearest(wanted, names.iter().copied()) {
+        Some(guess) => format!("did you mean {guess:?}? (known: {})", names.join(", ")),
+        None if names.is_empty() => "config.environments is missing".to_owned(),
+        None => format!("known: {}", names.join(", ")),
+    };
+    Err(Mistake::at(&place, message).hint(hint))
+}
+
+/// What templates of the configuration may name.
+struct ConfigVariables<'a> {
+    options: &'a ReadOptions,
+    given: Option<&'a Value>,
+}
+
+impl template::Variables for ConfigVariables<'_> {
+    fn find(&self, path: &[Segment]) -> Option<Value> {
+        match path.first()?.0.as_str() {
+            "$env" | "$processEnvironment" => std::env::var(&path.get(1)?.0).ok().map(Value::from),
+            "$environment" => self.options.environment.clone().map(Value::from),
+            "$dirname" => Some(directory(&self.options.script).display().to_string().into()),
+            "$scenarioFile" => Some(self.options.script.display().to_string().into()),
+            _ => template::descend(self.given?, path).cloned(),
+        }
+    }
+}
+
+/// The directory of a file, absolute when it can be known.
+pub(crate) fn directory(file: &Path) -> PathBuf {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    absolute.parent().map(Path::to_owned).unwrap_or_default()
+}
+
+fn fill_config(config: &mut Node, options: &ReadOptions, given: Option<&Value>) -> Read<()> {
+    let vars = ConfigVariables { options, given };
+    config.map_texts(&|text, place| {
+        if !text.contains("{{") {
+            return Ok(None);
+        }
+        for name in template::names(text) {
+            let known = template::Variables::find(&vars, &name).is_some();
+            match name.first().map(|s| s.0.as_str()) {
+                _ if known => {}
+                Some("$env" | "$processEnvironment") => {
+                    let variable = name.get(1).map_or("", |s| s.0.as_str());
+                    let message = format!("the environment variable {variable:?} is not set");
+                    return Err(Mistake::at(place, message));
+                }
+                // A variable of the virtual users: filled in for each of them.
+                _ => return Ok(None),
+            }
+        }
+        Ok(template::fill(&Value::from(text), &vars))
+    })
+}
+
+fn scenarios(fields: &Fields<'_>, wanted: Option<&str>) -> Read<Vec<Scenario>> {
+    let node = fields.need("scenarios")?;
+    let items = list(node, "scenarios")?;
+    let mut all = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        all.push(scenario(item, i)?);
+    }
+    if all.is_empty() {
+        return Err(Mistake::at(
+            &node.place,
+            "scenarios is empty: there is nothing to do",
+        ));
+    }
+    if let Some(wanted) = wanted {
+        let regex = regex::Regex::new(wanted).ok();
+        let named =
+            |s: &Scenario| s.name == wanted || regex.as_ref().is_some_and(|r| r.is_match(&s.name));
+        let names: Vec<String> = all.iter().map(|s| s.name.clone()).collect();
+        all.retain(named);
+        if all.len() != 1 {
+            let message = format!("{} scenarios fit {wanted:?}; expected one", all.len());
+            let hint = format!("scenarios: {}", names.join(", "));
+            return Err(Mistake::at(&node.place, message).hint(hint));
+        }
+    }
+    Ok(all)
+}
+
+const HOOKS: &str = "it names JavaScript functions, which do not run here";
+
+fn scenario(node: &Node, index: usize) -> Read<Scenario> {
+    let fields = Fields::of(node, "a scenario")?;
+    let hooks = [
+        "beforeScenario",
+        "afterScenario",
+        "beforeRequest",
+        "afterResponse",
+        "onError",
+    ]
+    .map(|hook| (hook, HOOKS));
+    fields.allow(&["name", "weight", "flow", "engine"], &hooks)?;
+    if let Some(engine) = fields.get("engine") {
+        let name = text(engine, "engine")?;
+        if name != "http" {
+            let message = format!("the engine {name:?} is not supported");
+            return Err(Mistake::at(&engine.place, message).hint("only \"http\" is"));
+        }
+    }
+    let name = match fields.get("name") {
+        Some(name) => text(name, "name")?,
+        None => index.to_string(),
+    };
+    let weight = fields.get("weight").map_or(Value::from(1), Node::value);
+    Ok(Scenario {
+        name,
+        weight,
+        flow: flow::steps(fields.need("flow")?)?,
+    })
+}

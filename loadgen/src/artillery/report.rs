@@ -1,0 +1,289 @@
+//! Owns the results of a run: Artillery's JSON and console layout, our own object beside them, and the exit code.
+//! Sends nothing and reads no clock.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
+
+use super::ensure::Verdict;
+use super::metrics::Figures;
+use super::script::Script;
+use super::vu::Shared;
+use crate::json::quantiles;
+use crate::stats::Stats;
+
+/// The figures of ten seconds, or of the whole run.
+#[derive(Debug, Clone)]
+pub struct Period {
+    /// Its start, milliseconds since 1970.
+    pub start_ms: i64,
+    /// From its first figure to its last, seconds.
+    pub width_s: f64,
+    /// As Artillery writes it.
+    pub json: Value,
+    /// As Artillery prints it, without a heading.
+    pub text: String,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct Results {
+    /// The whole run.
+    pub aggregate: Period,
+    pub(crate) intermediate: Vec<Value>,
+    pub(crate) nines: Value,
+    /// The checks of `ensure`, those that hold first; none when the run was stopped.
+    pub checks: Vec<Verdict>,
+    pub(crate) expectation_failed: bool,
+    /// From the first phase until the last user was done.
+    pub elapsed: Duration,
+    /// True when it was stopped before its end.
+    pub stopped: bool,
+    pub(crate) footer: String,
+}
+
+impl Results {
+    /// Artillery's JSON report with a `nines` object.
+    pub fn to_json(&self) -> Value {
+        json!({ "aggregate": self.aggregate.json, "intermediate": self.intermediate, "nines": self.nines })
+    }
+
+    /// 130 when stopped, 1 when a strict check of `ensure` failed, 21 when an expectation failed, else 0.
+    pub fn exit_code(&self) -> u8 {
+        if self.stopped {
+            130
+        } else if self.checks.iter().any(|c| c.strict && !c.ok) {
+            1
+        } else if self.expectation_failed {
+            21
+        } else {
+            0
+        }
+    }
+
+    /// What Artillery prints at the end, and what it cannot know.
+    pub fn summary(&self) -> String {
+        let mut out = self.aggregate.text.clone();
+        out.push('\n');
+        out.push_str(&self.footer);
+        if !self.checks.is_empty() {
+            out.push_str("\nChecks:\n");
+        }
+        for check in &self.checks {
+            let (word, optional) = match (check.ok, check.strict) {
+                (true, _) => ("ok", ""),
+                (false, true) => ("fail", ""),
+                (false, false) => ("fail", " (optional)"),
+            };
+            let why = check.problem.as_ref().map(|p| format!(" [{p}]"));
+            let why = why.unwrap_or_default();
+            out.push_str(&format!("{word}: {}{optional}{why}\n", check.check));
+        }
+        out
+    }
+}
+
+impl Period {
+    pub(crate) fn of(start_ms: i64, figures: &Figures, script: &Script) -> Period {
+        let all = [figures.counted, figures.timed];
+        let first = all.iter().flatten().map(|(first, _)| *first).min();
+        let last = all.iter().flatten().map(|(_, last)| *last).max();
+        let mut rates = Map::new();
+        if let Some(rate) = figures.request_rate() {
+            rates.insert("http.request_rate".to_owned(), rate.into());
+        }
+        let times = figures.summaries.iter();
+        let summaries: Map<String, Value> =
+            times.map(|(name, h)| (name.clone(), summary(h))).collect();
+        let json = json!({
+            "counters": figures.counters,
+            "rates": rates,
+            "firstCounterAt": figures.counted.map(|r| r.0),
+            "firstHistogramAt": figures.timed.map(|r| r.0),
+            "lastCounterAt": figures.counted.map(|r| r.1),
+            "lastHistogramAt": figures.timed.map(|r| r.1),
+            "firstMetricAt": first,
+            "lastMetricAt": last,
+            "period": start_ms,
+            "summaries": summaries,
+            "histograms": summaries,
+        });
+        let width_ms = last.unwrap_or(0) - first.unwrap_or(0);
+        Period {
+            start_ms,
+            width_s: width_ms as f64 / 1e3,
+            text: text(figures, script),
+            json,
+        }
+    }
+}
+
+/// A histogram's summary in milliseconds.
+fn summary(h: &Histogram<u64>) -> Value {
+    let values: Map<String, Value> = parts(h)
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    Value::Object(values)
+}
+
+fn parts(h: &Histogram<u64>) -> [(&'static str, Value); 11] {
+    let ms = |us: u64| Value::from(us as f64 / 1e3);
+    let at = |q: f64| ms(h.value_at_quantile(q));
+    [
+        ("min", ms(h.min())),
+        ("max", ms(h.max())),
+        ("count", h.len().into()),
+        ("mean", (h.mean().round() / 1e3).into()),
+        ("p50", at(0.5)),
+        ("median", at(0.5)),
+        ("p75", at(0.75)),
+        ("p90", at(0.9)),
+        ("p95", at(0.95)),
+        ("p99", at(0.99)),
+        ("p999", at(0.999)),
+    ]
+}
+
+/// Every figure by name, for `ensure`.
+pub(crate) fn figures(total: &Figures) -> Vec<(String, f64)> {
+    let mut all: Vec<(String, f64)> = total
+        .counters
+        .iter()
+        .map(|(name, n)| (name.clone(), *n as f64))
+        .collect();
+    if let Some(rate) = total.request_rate() {
+        all.push(("http.request_rate".to_owned(), rate as f64));
+    }
+    for (name, h) in &total.summaries {
+        for (part, value) in parts(h) {
+            let value = value.as_f64().unwrap_or(0.0);
+            all.push((format!("{name}.{part}"), value));
+        }
+    }
+    all
+}
+
+/// `name: ....... value`, dots to column 80.
+fn padded(name: &str, value: &str) -> String {
+    const WIDTH: usize = 79;
+    let length = name.chars().count();
+    let name = if length > WIDTH {
+        let kept: String = name.chars().take(WIDTH - 3).collect();
+        format!("{kept}...")
+    } else {
+        name.to_owned()
+    };
+    let dots = ".".repeat(WIDTH - name.chars().count());
+    format!("{name} {dots} {value}\n")
+}
+
+fn shown(value: &Value) -> String {
+    let n = value.as_f64().unwrap_or(0.0);
+    let text = if n < 10.0 {
+        format!("{n:.2}")
+    } else {
+        format!("{n:.1}")
+    };
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    text.to_owned()
+}
+
+fn text(figures: &Figures, script: &Script) -> String {
+    let mut lines: BTreeMap<String, String> = BTreeMap::new();
+    for (name, n) in &figures.counters {
+        lines.insert(name.clone(), padded(&format!("{name}:"), &n.to_string()));
+    }
+    for (name, h) in &figures.summaries {
+        let mut block = format!("{name}:\n");
+        for (part, value) in parts(h) {
+            if matches!(part, "min" | "max" | "mean" | "median" | "p95" | "p99") {
+                block.push_str(&padded(&format!("  {part}:"), &shown(&value)));
+            }
+        }
+        lines.insert(name.clone(), block);
+    }
+    if let Some(rate) = figures.request_rate() {
+        let name = "http.request_rate";
+        lines.insert(
+            name.to_owned(),
+            padded(&format!("{name}:"), &format!("{rate}/sec")),
+        );
+    }
+    let hidden = |name: &str| {
+        !script.endpoints.show && name.starts_with(script.endpoints.namespace.as_str())
+    };
+    let wanted = lines.iter().filter(|(name, _)| !hidden(name));
+    let out: String = wanted.map(|(_, line)| line.as_str()).collect();
+    if out.is_empty() {
+        return "No measurements recorded during this period\n".to_owned();
+    }
+    out
+}
+
+/// The generator is late when 1 % of what it should have sent left later than this, in microseconds.
+const LATE_US: u64 = 10_000;
+
+/// Our own object: what Artillery's figures leave out. Microseconds.
+pub(crate) fn nines(shared: &Shared, stats: &Stats, checks: &[Verdict], stopped: bool) -> Value {
+    let late = |q| stats.phases.generator.value_at_quantile(q);
+    let phases: Map<String, Value> = stats
+        .phases
+        .named()
+        .iter()
+        .map(|(name, h)| ((*name).to_owned(), quantiles(h)))
+        .collect();
+    let verdict = |c: &Verdict| json!({ "check": c.check, "ok": c.ok, "strict": c.strict, "problem": c.problem });
+    let lost = &shared.lost_events;
+    json!({
+        "run_id": shared.run_id,
+        "script": shared.script.name,
+        "target": shared.script.target,
+        "started_ms": shared.wall_ms,
+        "duration_s": shared.start.elapsed().as_secs_f64(),
+        "valid": late(0.99) <= LATE_US,
+        "stopped": stopped,
+        "requests": stats.requests,
+        "responses": stats.responses,
+        "errors": stats.errors,
+        "status": stats.status,
+        "reconnects": stats.reconnects,
+        "connections_opened": stats.connections_opened,
+        "bytes": stats.bytes,
+        "latency_us": quantiles(&stats.latency),
+        "service_time_us": quantiles(&stats.service_time),
+        "phases_us": phases,
+        "late_us": { "0.5": late(0.5), "0.99": late(0.99) },
+        "lost_events": lost.load(std::sync::atomic::Ordering::Relaxed),
+        "checks": checks.iter().map(verdict).collect::<Vec<_>>(),
+    })
+}
+
+/// What stands below Artillery's figures.
+pub(crate) fn footer(stats: &Stats) -> String {
+    let ms = |us: u64| shown(&Value::from(us as f64 / 1e3));
+    let line = |name: &str, h: &Histogram<u64>| {
+        if h.is_empty() {
+            return format!("{name}: nothing measured\n");
+        }
+        let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|q| ms(h.value_at_quantile(q)));
+        format!(
+            "{name}: p50 {p50} ms, p95 {p95} ms, p99 {p99} ms, max {} ms\n",
+            ms(h.max())
+        )
+    };
+    let mut out = line("latency from the intended instant", &stats.latency);
+    out.push_str(&line("from the actual send", &stats.service_time));
+    let late = stats.phases.generator.value_at_quantile(0.99);
+    if late > LATE_US {
+        let _ = writeln!(
+            out,
+            "warning: the generator itself was late by {} ms (p99): this machine could not keep the schedule",
+            ms(late)
+        );
+    }
+    out
+}

@@ -1,0 +1,424 @@
+//! Owns a run of a script: users arrive when the phases say, are counted, and a recorder sums up each second and each
+//! ten seconds. Must not know what a user does.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use model::Labels;
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::arrivals::{self, Due};
+use super::ensure;
+use super::net::Pool;
+use super::report::{self, Period, Results};
+use super::script::{Scenario, Script};
+use super::template::{self, as_text};
+use super::vu::{Shared, Vu, lock, most_requests};
+use crate::LoadError;
+use crate::conn::Target;
+use crate::pacer::Alarm;
+use crate::plan::MAX_RATE_ELSEWHERE;
+use crate::stats::{Stats, micros};
+
+/// The most users at work at once, whatever the script says.
+const MAX_USERS: u64 = 50_000;
+
+/// What the command line adds to a script.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Sent in `x-nines-run-id`, put on every sample, and `$testId` in templates.
+    pub run_id: String,
+    /// Decides Poisson gaps.
+    pub seed: u64,
+    /// The statement that a target elsewhere belongs to the user.
+    pub own_target: bool,
+}
+
+/// What happens during a run.
+#[derive(Debug)]
+pub enum Event {
+    /// A phase begins.
+    PhaseStarted(PhaseShown),
+    /// A phase is over.
+    PhaseCompleted(PhaseShown),
+    /// Ten seconds are over.
+    Period(Box<Period>),
+    /// The script, or an expectation, has something to say.
+    Log(String),
+    /// This moment's samples: labels, and (milliseconds since 1970, value). Once a second.
+    Series(Vec<(Labels, Vec<(i64, f64)>)>),
+}
+
+/// A phase as shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhaseShown {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// From 0.
+    pub index: usize,
+    /// How long it lasts.
+    pub length: Duration,
+}
+
+/// Why a run did not start or did not end well.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// The run may not start.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// `before` failed, so no user was started.
+    #[error("run before: {0}")]
+    Before(String),
+}
+
+/// Runs a script to its end, or until `stop`. Events that nobody takes are dropped and counted.
+///
+/// # Errors
+/// [`RunError`] when no user was started; what goes wrong afterwards is in the results.
+pub async fn run(
+    script: Script,
+    options: RunOptions,
+    events: mpsc::Sender<Event>,
+    stop: CancellationToken,
+) -> Result<Results, RunError> {
+    let confined = check_target(&script, options.own_target)?;
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let pool = script
+        .http
+        .pool
+        .map(|n| Arc::new(Pool::new(n, script.insecure)));
+    let stop = stop.child_token();
+    let _guard = stop.clone().drop_guard();
+    let mut shared = Shared {
+        pool,
+        metrics: Mutex::default(),
+        stats: Mutex::new(Stats::new(Duration::ZERO, 1)),
+        start: Instant::now(),
+        wall_ms: wall.as_millis() as i64,
+        run_id: options.run_id,
+        events,
+        lost_events: AtomicU64::new(0),
+        expectation_failed: AtomicBool::new(false),
+        confined,
+        script,
+    };
+    let mut given = Map::new();
+    if let Some(before) = shared.script.before.clone() {
+        let hook = Arc::new(shared);
+        given = run_hook(&hook, &before, &given)
+            .await
+            .map_err(RunError::Before)?;
+        shared = Arc::into_inner(hook)
+            .ok_or_else(|| RunError::Before("it is still running".to_owned()))?;
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        shared.start = Instant::now();
+        shared.wall_ms = wall.as_millis() as i64;
+    }
+    let shared = Arc::new(shared);
+    let weights = Weights::of(&shared, &given)?;
+    let mut recorder = Recorder::new(&shared);
+    let users = Users {
+        weights,
+        given: given.clone(),
+        tracker: TaskTracker::new(),
+        pending: Arc::default(),
+        stop: stop.clone(),
+        shared: Arc::clone(&shared),
+    };
+    let mut due = start_pacer(&shared, options.seed, &stop);
+    let mut tick = tokio::time::interval_at((shared.start + SECOND).into(), SECOND);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            next = due.recv() => match next {
+                Some((at, due)) => users.due(at, due),
+                None => break,
+            },
+            _ = tick.tick() => recorder.tick(),
+        }
+    }
+    users.tracker.close();
+    let ended = users.tracker.wait();
+    tokio::pin!(ended);
+    loop {
+        tokio::select! {
+            () = &mut ended => break,
+            _ = tick.tick() => recorder.tick(),
+        }
+    }
+    lock(&shared.metrics).end();
+    recorder.tick();
+    let stopped = stop.is_cancelled();
+    if let (Some(after), false) = (&shared.script.after, stopped)
+        && let Err(why) = run_hook(&shared, after, &given).await
+    {
+        shared.tell(Event::Log(format!("after failed: {why}")));
+    }
+    Ok(results(&shared, recorder, stopped))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Whether the run must keep to this machine and its target.
+fn check_target(script: &Script, own_target: bool) -> Result<bool, LoadError> {
+    let most = most_requests(script).filter(|most| *most <= MAX_RATE_ELSEWHERE);
+    if own_target || most.is_some() {
+        return Ok(false);
+    }
+    let target = Target::parse(&script.target)?;
+    if target.is_loopback() {
+        return Ok(true);
+    }
+    let rate = most_requests(script);
+    Err(LoadError::NotYours {
+        host: target.host,
+        rate: rate.map_or_else(
+            || "as many as its loops make".to_owned(),
+            |r| format!("{r}/s"),
+        ),
+    })
+}
+
+/// Runs `before` or `after`; gives the variables it ends with.
+async fn run_hook(
+    shared: &Arc<Shared>,
+    hook: &Scenario,
+    given: &Map<String, Value>,
+) -> Result<Map<String, Value>, String> {
+    let vu = Vu::new(shared, given, false);
+    let mut clock = vu.now();
+    vu.steps(&hook.flow, &mut clock).await?;
+    let vars = lock(&vu.vars).clone();
+    Ok(vars)
+}
+
+/// Which scenario a user gets.
+struct Weights {
+    /// Upper ends of each scenario's share.
+    ends: Vec<u64>,
+}
+
+impl Weights {
+    fn of(shared: &Arc<Shared>, given: &Map<String, Value>) -> Result<Weights, LoadError> {
+        let vu = Vu::new(shared, given, false);
+        let mut total = 0;
+        let mut ends = Vec::new();
+        for scenario in &shared.script.scenarios {
+            let weight = as_text(template::fill(&scenario.weight, &vu).as_ref());
+            total += weight.trim().parse::<f64>().unwrap_or(0.0).clamp(0.0, 1e9) as u64;
+            ends.push(total);
+        }
+        if total == 0 {
+            return Err(LoadError::Plan(
+                "no scenario has a weight above 0".to_owned(),
+            ));
+        }
+        Ok(Weights { ends })
+    }
+
+    fn pick(&self) -> usize {
+        let total = self.ends.last().copied().unwrap_or(1);
+        let draw = rand::random_range(0..total);
+        self.ends.partition_point(|end| *end <= draw)
+    }
+}
+
+/// A task that says what is due when it is due; the receiver ends with the schedule.
+fn start_pacer(
+    shared: &Arc<Shared>,
+    seed: u64,
+    stop: &CancellationToken,
+) -> mpsc::Receiver<(Duration, Due)> {
+    let (tx, rx) = mpsc::channel(1024);
+    let (shared, stop) = (Arc::clone(shared), stop.clone());
+    tokio::spawn(async move {
+        let mut alarm = Alarm::new();
+        for (at, due) in arrivals::schedule(&shared.script.phases, seed) {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = alarm.until(shared.start + at) => {}
+            }
+            if tx.send((at, due)).await.is_err() {
+                return;
+            }
+        }
+    });
+    rx
+}
+
+struct Users {
+    shared: Arc<Shared>,
+    weights: Weights,
+    given: Map<String, Value>,
+    tracker: TaskTracker,
+    pending: Arc<AtomicU64>,
+    stop: CancellationToken,
+}
+
+impl Users {
+    fn due(&self, at: Duration, due: Due) {
+        let shown = |index: usize| {
+            let phase = &self.shared.script.phases[index];
+            PhaseShown {
+                name: phase.name.clone(),
+                index,
+                length: phase.length,
+            }
+        };
+        match due {
+            Due::Begins(i) => self.shared.tell(Event::PhaseStarted(shown(i))),
+            Due::Ends(i) => self.shared.tell(Event::PhaseCompleted(shown(i))),
+            Due::User(i) => self.user(at, i),
+        }
+    }
+
+    fn user(&self, at: Duration, phase: usize) {
+        let shared = &self.shared;
+        let most = shared.script.phases[phase].max_vusers.unwrap_or(MAX_USERS);
+        if self.pending.load(Ordering::Relaxed) >= most.min(MAX_USERS) {
+            shared.count("vusers.skipped", 1);
+            return;
+        }
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        let index = self.weights.pick();
+        let name = &shared.script.scenarios[index].name;
+        shared.count(&format!("vusers.created_by_name.{name}"), 1);
+        shared.count("vusers.created", 1);
+        let vu = Vu::new(shared, &self.given, true);
+        let (pending, stop) = (Arc::clone(&self.pending), self.stop.clone());
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = live(&vu, index, at) => {}
+            }
+            pending.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+/// A user's life, from its arrival.
+async fn live(vu: &Vu, index: usize, arrival: Duration) {
+    let shared = &vu.shared;
+    let began = vu.now();
+    let mut clock = arrival;
+    let outcome = vu
+        .steps(&shared.script.scenarios[index].flow, &mut clock)
+        .await;
+    let now = shared.now_ms();
+    let mut metrics = lock(&shared.metrics);
+    match outcome {
+        Ok(()) => {
+            metrics.count("vusers.failed", 0, now);
+            metrics.count("vusers.completed", 1, now);
+            let length = micros(vu.now().saturating_sub(began));
+            metrics.time("vusers.session_length", length, now);
+        }
+        Err(code) => {
+            metrics.count(&format!("errors.{code}"), 1, now);
+            metrics.count("vusers.failed", 1, now);
+        }
+    }
+}
+
+/// Closes seconds and periods.
+struct Recorder {
+    shared: Arc<Shared>,
+    base: Labels,
+    last: Duration,
+    periods: Vec<Value>,
+}
+
+impl Recorder {
+    fn new(shared: &Arc<Shared>) -> Recorder {
+        let script = &shared.script;
+        let base = Labels::from_pairs([
+            ("run_id", shared.run_id.as_str()),
+            ("scenario", scenario_label(&script.name)),
+            ("target", script.target.as_str()),
+        ]);
+        Recorder {
+            shared: Arc::clone(shared),
+            base,
+            last: Duration::ZERO,
+            periods: Vec::new(),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.shared.start.elapsed();
+        let (from, length) = (self.last, now.saturating_sub(self.last));
+        self.last = now;
+        let now_ms = self.shared.now_ms();
+        for (start_ms, figures) in lock(&self.shared.metrics).take_ended(now_ms) {
+            let period = Period::of(start_ms, &figures, &self.shared.script);
+            self.periods.push(period.json.clone());
+            self.shared.tell(Event::Period(Box::new(period)));
+        }
+        let mut stats = lock(&self.shared.stats);
+        let second = stats.close_second(from, length, 0.0);
+        let (sent, done, failed) = stats.totals();
+        let mut values = stats.series(&self.base);
+        let late = [0.5, 0.99].map(|q| (q, stats.phases.generator.value_at_quantile(q)));
+        drop(stats);
+        let seconds = length.as_secs_f64().max(1e-9);
+        for (name, value) in [
+            ("nines_load_offered_rate", second.sent as f64 / seconds),
+            (
+                "nines_load_achieved_rate",
+                second.responses as f64 / seconds,
+            ),
+            (
+                "nines_load_in_flight",
+                sent.saturating_sub(done + failed) as f64,
+            ),
+        ] {
+            values.push((self.base.with("__name__", name), value));
+        }
+        for (quantile, us) in late {
+            let labels = self.base.with("__name__", "nines_load_late_seconds");
+            values.push((
+                labels.with("quantile", &quantile.to_string()),
+                us as f64 / 1e6,
+            ));
+        }
+        let series = values
+            .into_iter()
+            .map(|(labels, v)| (labels, vec![(now_ms, v)]));
+        self.shared.tell(Event::Series(series.collect()));
+    }
+}
+
+/// The script's file name without directory and extension.
+fn scenario_label(name: &str) -> &str {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    file.rsplit_once('.').map_or(file, |(stem, _)| stem)
+}
+
+fn results(shared: &Shared, recorder: Recorder, stopped: bool) -> Results {
+    let metrics = lock(&shared.metrics);
+    let stats = lock(&shared.stats);
+    let checks = match stopped {
+        true => Vec::new(),
+        false => ensure::judge(&shared.script.checks, &report::figures(&metrics.total)),
+    };
+    Results {
+        aggregate: Period::of(shared.wall_ms, &metrics.total, &shared.script),
+        intermediate: recorder.periods,
+        nines: report::nines(shared, &stats, &checks, stopped),
+        checks,
+        expectation_failed: shared.expectation_failed.load(Ordering::Relaxed),
+        elapsed: shared.start.elapsed(),
+        stopped,
+        footer: report::footer(&stats),
+    }
+}

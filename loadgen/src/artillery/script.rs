@@ -1,0 +1,196 @@
+//! Owns the typed script: what a run needs, checked. Must not know YAML, sockets or clocks.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::capture::Extractor;
+use super::expr::Expr;
+use super::payload::Payload;
+
+/// A script, read and checked. Make one with [`super::read`].
+#[derive(Debug, Clone)]
+pub struct Script {
+    pub(crate) name: String,
+    pub(crate) directory: std::path::PathBuf,
+    pub(crate) environment: Option<String>,
+    pub(crate) target: String,
+    pub(crate) phases: Vec<Phase>,
+    pub(crate) scenarios: Vec<Scenario>,
+    pub(crate) before: Option<Scenario>,
+    pub(crate) after: Option<Scenario>,
+    /// Each with its values; more than one, and each user draws one.
+    pub(crate) variables: Vec<(String, Vec<Value>)>,
+    pub(crate) payloads: Vec<Payload>,
+    pub(crate) http: HttpOptions,
+    pub(crate) insecure: bool,
+    pub(crate) checks: Vec<Check>,
+    pub(crate) expect: Option<ExpectOptions>,
+    pub(crate) endpoints: EndpointOptions,
+    /// What the user should know before the run.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Script {
+    /// What the user should know before the run.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+/// A part of the schedule.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Phase {
+    pub(crate) name: Option<String>,
+    pub(crate) length: Duration,
+    pub(crate) kind: PhaseKind,
+    pub(crate) max_vusers: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum PhaseKind {
+    Pause,
+    /// Users a second.
+    Rate {
+        rate: f64,
+        poisson: bool,
+    },
+    /// Users a second in the first second and in the last.
+    Ramp {
+        from: f64,
+        to: f64,
+    },
+    /// So many users, evenly.
+    Count(u64),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    pub(crate) name: String,
+    /// A number, or a template of one.
+    pub(crate) weight: Value,
+    pub(crate) flow: Vec<Step>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    Request(Box<RequestStep>),
+    Think { time: Value, jitter: Option<String> },
+    Log(Value),
+    Loop(Box<LoopStep>),
+    Parallel { steps: Vec<Step>, limit: usize },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct LoopStep {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) turns: Turns,
+    pub(crate) index_name: String,
+    pub(crate) element_name: String,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Turns {
+    /// A number, "a-b" or a template of either; below 0 is for ever.
+    Count(Value),
+    /// These values.
+    Values(Vec<Value>),
+    /// The list that this variable holds.
+    Variable(String),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct RequestStep {
+    pub(crate) method: http::Method,
+    pub(crate) url: String,
+    pub(crate) name: Option<String>,
+    pub(crate) headers: Vec<(String, Value)>,
+    pub(crate) cookie: Vec<(String, Value)>,
+    pub(crate) qs: Vec<(String, Value)>,
+    pub(crate) body: BodySpec,
+    pub(crate) gzip: bool,
+    pub(crate) follow: bool,
+    pub(crate) auth: Option<(Value, Value)>,
+    pub(crate) capture: Vec<Capture>,
+    pub(crate) matches: Vec<Match>,
+    pub(crate) expect: Vec<Expectation>,
+    pub(crate) if_true: Option<Expr>,
+    pub(crate) probability: Option<f64>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum BodySpec {
+    None,
+    Json(Value),
+    Text(Value),
+    Form(Vec<(String, Value)>),
+    Multipart(Vec<Part>),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) value: Value,
+    pub(crate) from_file: Option<String>,
+    pub(crate) content_type: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Capture {
+    pub(crate) from: Extractor,
+    pub(crate) name: String,
+    pub(crate) strict: Option<bool>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Match {
+    pub(crate) from: Extractor,
+    pub(crate) value: Value,
+    pub(crate) strict: bool,
+}
+
+/// One expectation: its kind as written, and what is expected.
+#[derive(Debug, Clone)]
+pub(crate) struct Expectation {
+    pub(crate) kind: String,
+    pub(crate) value: Value,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct HttpOptions {
+    pub(crate) timeout: Duration,
+    /// Connections shared by all users, per host; none: each user has one of its own.
+    pub(crate) pool: Option<usize>,
+    pub(crate) headers: Vec<(String, Value)>,
+    pub(crate) cookie: Vec<(String, Value)>,
+    pub(crate) strict_capture: bool,
+    pub(crate) think_jitter: Option<String>,
+    pub(crate) extended_metrics: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ExpectOptions {
+    pub(crate) failures_are_errors: bool,
+    pub(crate) default_200: bool,
+    pub(crate) only_names: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct EndpointOptions {
+    pub(crate) only_names: bool,
+    pub(crate) strip_query: bool,
+    pub(crate) ignore_unnamed: bool,
+    pub(crate) group_dynamic: bool,
+    pub(crate) namespace: String,
+    pub(crate) show: bool,
+}
+
+/// Something that must hold of the figures at the end.
+#[derive(Debug, Clone)]
+pub(crate) struct Check {
+    /// As printed.
+    pub(crate) shown: String,
+    pub(crate) expression: String,
+    /// Failing it fails the run.
+    pub(crate) strict: bool,
+}

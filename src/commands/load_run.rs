@@ -1,0 +1,209 @@
+//! `nines load run`: run an Artillery script.
+//!
+//! Owns its flags, what is printed while it runs, and where reports go. Must not know scripts or how load is made.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use loadgen::artillery::{self, Event, PhaseShown, ReadOptions, Results, RunOptions};
+use tokio::sync::mpsc;
+
+use super::reach::json;
+use crate::cli::Shared;
+use crate::console::{CommandResult, Outcome, block_on, note, now_ms, print, stop_token, usage};
+
+/// Flags of `nines load run`: Artillery's names and letters.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The script (YAML or JSON)
+    script: PathBuf,
+
+    /// Target instead of config.target
+    #[arg(short, long, value_name = "URL")]
+    target: Option<String>,
+
+    /// Use this one of config.environments
+    #[arg(short, long, value_name = "NAME")]
+    environment: Option<String>,
+
+    /// Read the configuration from this file; the script's own lies over it
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Write the JSON report here
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Values laid over the script: a JSON object
+    #[arg(long, value_name = "JSON")]
+    overrides: Option<String>,
+
+    /// Variables of the virtual users: a JSON object
+    #[arg(short, long, value_name = "JSON")]
+    variables: Option<String>,
+
+    /// CSV file of a config.payload without a path
+    #[arg(short, long, value_name = "FILE")]
+    payload: Option<PathBuf>,
+
+    /// Run only the scenario of this name
+    #[arg(short = 'n', long, value_name = "NAME")]
+    scenario_name: Option<String>,
+
+    /// Do not check the server's certificate
+    #[arg(short = 'k', long)]
+    insecure: bool,
+
+    /// This target is mine: more than 100 requests a second beyond loopback are fine
+    #[arg(long)]
+    i_own_this_target: bool,
+
+    /// Send the run's own series to this agent
+    #[arg(long, env = "NINES_URL", value_name = "URL")]
+    agent: Option<String>,
+
+    /// Read the script, say what is wrong with it, send nothing
+    #[arg(long)]
+    check: bool,
+}
+
+/// Runs the script. Exit codes are Artillery's: 1 when `ensure` fails, 21 when an expectation does.
+pub fn run(args: Args, shared: Shared) -> CommandResult {
+    let options = ReadOptions {
+        script: args.script,
+        config: args.config,
+        environment: args.environment,
+        target: args.target,
+        overrides: args.overrides,
+        variables: args.variables,
+        payload: args.payload,
+        insecure: args.insecure,
+        scenario_name: args.scenario_name,
+    };
+    let script = artillery::read(&options).map_err(|e| usage(e.to_string()))?;
+    for text in script.notes() {
+        note(&format!("warning: {text}"));
+    }
+    if args.check {
+        print(&format!("{}: fine\n", options.script.display()))?;
+        return Ok(Outcome::Good);
+    }
+    let run = RunOptions {
+        run_id: format!("t{:012x}", now_ms()),
+        seed: now_ms().unsigned_abs(),
+        own_target: args.i_own_this_target,
+    };
+    let show = !shared.quiet;
+    if show {
+        print(&format!("Test run id: {}\n", run.run_id))?;
+    }
+    let results = block_on(async {
+        let (events, seen) = mpsc::channel(1024);
+        let client = args.agent.map(client::Client::new);
+        let printer = tokio::spawn(watch(seen, client, show));
+        let results = artillery::run(script, run, events, stop_token()).await;
+        printer.await??;
+        results.map_err(|e| match e {
+            artillery::RunError::Load(e) => usage(e.to_string()),
+            e @ artillery::RunError::Before(_) => e.into(),
+        })
+    })?;
+    if show {
+        print(&last_words(&results))?;
+    }
+    if let Some(path) = args.output {
+        let name = path.display().to_string();
+        std::fs::write(&path, json(&results.to_json())?)
+            .map_err(|e| anyhow::anyhow!("cannot write {name}: {e}"))?;
+        if show {
+            print(&format!("Log file: {name}\n"))?;
+        }
+    }
+    Ok(match results.exit_code() {
+        0 => Outcome::Good,
+        code => Outcome::Other(code),
+    })
+}
+
+/// Prints what happens and sends samples to the agent, until the run is over.
+async fn watch(
+    mut seen: mpsc::Receiver<Event>,
+    client: Option<client::Client>,
+    show: bool,
+) -> anyhow::Result<()> {
+    let mut told = false;
+    while let Some(event) = seen.recv().await {
+        match event {
+            Event::Series(series) => {
+                if let Some(client) = &client
+                    && let Err(error) = client.remote_write(&series).await
+                    && !std::mem::replace(&mut told, true)
+                {
+                    note(&format!("the run's series do not reach the agent: {error}"));
+                }
+            }
+            Event::Log(text) => print(&format!("{text}\n"))?,
+            _ if !show => {}
+            Event::PhaseStarted(phase) => print(&phase_line("started", &phase))?,
+            Event::PhaseCompleted(phase) => print(&phase_line("completed", &phase))?,
+            Event::Period(period) => {
+                let end = period.start_ms + 10_000;
+                let title = format!("Metrics for period to: {}", clock(end));
+                let line = "-".repeat(title.len());
+                let width = period.width_s;
+                print(&format!(
+                    "{line}\n{title} (width: {width}s)\n{line}\n\n{}\n\n",
+                    period.text
+                ))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn phase_line(word: &str, phase: &PhaseShown) -> String {
+    let name = phase.name.as_deref().unwrap_or("unnamed");
+    let (index, seconds) = (phase.index, phase.length.as_secs_f64());
+    let now = clock(now_ms());
+    format!("Phase {word}: {name} (index: {index}, duration: {seconds}s) {now}\n\n")
+}
+
+/// `hh:mm:ss(+0000)`: the time of day in UTC.
+fn clock(ms: i64) -> String {
+    let day = ms.div_euclid(1_000).rem_euclid(86_400);
+    let (hour, minute, second) = (day / 3_600, day / 60 % 60, day % 60);
+    format!("{hour:02}:{minute:02}:{second:02}(+0000)")
+}
+
+fn last_words(results: &Results) -> String {
+    let total = elapsed(results.elapsed);
+    let title = format!("Summary report @ {}", clock(now_ms()));
+    let line = "-".repeat(title.len());
+    let stopped = if results.stopped {
+        "Stopped before its end.\n"
+    } else {
+        ""
+    };
+    format!(
+        "{stopped}All VUs finished. Total time: {total}\n\n{line}\n{title}\n{line}\n\n{}",
+        results.summary()
+    )
+}
+
+/// `1 minute, 3 seconds`
+fn elapsed(length: Duration) -> String {
+    let seconds = length.as_secs();
+    let mut parts = Vec::new();
+    for (count, word) in [
+        (seconds / 3_600, "hour"),
+        (seconds / 60 % 60, "minute"),
+        (seconds % 60, "second"),
+    ] {
+        if count > 0 || !parts.is_empty() || word == "second" {
+            let s = if count == 1 { "" } else { "s" };
+            parts.push(format!("{count} {word}{s}"));
+        }
+    }
+    parts.join(", ")
+}
