@@ -70,9 +70,13 @@ async fn set_faults(State(app): State<Arc<App>>, body: Bytes) -> Response {
 }
 
 async fn purge(State(app): State<Arc<App>>) -> Response {
-    app.entries.invalidate_all();
-    app.note("WARN", "cache was purged by hand");
-    ok(&json!({"purged": true}))
+    match app.cache.purge().await {
+        Ok(()) => {
+            app.note("WARN", "cache was purged by hand");
+            ok(&json!({"purged": true}))
+        }
+        Err(e) => failed(StatusCode::SERVICE_UNAVAILABLE, &e),
+    }
 }
 
 async fn queues(State(app): State<Arc<App>>) -> Response {

@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::Rng as _;
-use rusqlite::Connection;
 use tonic::transport::Channel;
 
 use crate::breaker::{Breaker, State};
+use crate::cache::Cache;
 use crate::clock;
-use crate::db::{Db, DbError, Tx};
+use crate::data::{Cell, Data, DbError, Row, Tx, Work};
 use crate::faults::{Change, Faults, lognormal};
 use crate::inventory::StockReply;
 use crate::limiter::Limiter;
+use crate::peer::Peers;
+use crate::queue::Queue;
 use crate::record::{Event, Metrics, Truth};
 use crate::settings::Settings;
 use crate::telemetry::{Cx, Kind, Role, Telemetry, attr, fail};
@@ -37,9 +39,11 @@ pub(crate) struct App {
     pub truth: Truth,
     /// Faults in force.
     pub faults: Faults,
-    pub(crate) db: Db,
+    pub(crate) data: Data,
     pub(crate) blobs: std::path::PathBuf,
-    pub(crate) entries: moka::future::Cache<String, Entry>,
+    pub(crate) peers: Peers,
+    pub(crate) cache: Cache,
+    pub(crate) queue: Queue,
     pub(crate) limiter: Mutex<Limiter>,
     pub(crate) inventory: Mutex<Option<Channel>>,
     pub(crate) versions: Mutex<HashMap<i64, i64>>,
@@ -49,11 +53,12 @@ pub(crate) struct App {
     pub(crate) ids: AtomicU64,
 }
 
-/// A cached value and the moment it stops being valid.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub(crate) bytes: Bytes,
-    pub(crate) until_ms: u64,
+/// The parts that are embedded or real.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub data: Data,
+    pub cache: Cache,
+    pub queue: Queue,
 }
 
 /// The cache did not answer.
@@ -185,12 +190,7 @@ impl App {
         role: Role,
         key: &str,
     ) -> Result<Option<Bytes>, CacheDown> {
-        let result = self.cache_call(cx, role, "GET", key, async {
-            let entry = self.entries.get(key).await;
-            entry
-                .filter(|e| e.until_ms > self.now_ms())
-                .map(|e| e.bytes)
-        });
+        let result = self.cache_call(cx, role, "GET", key, self.cache.get(key));
         let result = result.await;
         let label = match &result {
             Ok(Some(_)) => "hit",
@@ -208,13 +208,7 @@ impl App {
 
     /// Stores a value for `ttl_s`; a cache that is down is no error.
     pub(crate) async fn cache_set(&self, cx: &Cx, role: Role, key: &str, bytes: Bytes, ttl_s: u64) {
-        let until_ms = self.now_ms() + ttl_s * 1000;
-        let work = async {
-            self.entries
-                .insert(key.to_owned(), Entry { bytes, until_ms })
-                .await;
-            Some(())
-        };
+        let work = async { self.cache.set(key, bytes, ttl_s).await.map(Some) };
         // Best effort: the next reader loads it again.
         let _ = self.cache_call(cx, role, "SET", key, work).await;
     }
@@ -224,10 +218,7 @@ impl App {
         if self.struck("skip_invalidation", key) || self.struck("cache_stale", key) {
             return;
         }
-        let work = async {
-            self.entries.invalidate(key).await;
-            Some(())
-        };
+        let work = async { self.cache.del(key).await.map(Some) };
         if self.cache_call(cx, role, "DEL", key, work).await.is_err() {
             self.metrics
                 .degraded
@@ -242,13 +233,13 @@ impl App {
         role: Role,
         op: &'static str,
         key: &str,
-        work: impl Future<Output = Option<T>>,
+        work: impl Future<Output = Result<Option<T>, String>>,
     ) -> Result<Option<T>, CacheDown> {
         if self.struck("cache_off", "") || !self.admit("cache") {
             return Err(CacheDown("bypass"));
         }
         let span = self.telemetry.span(cx, role, Kind::Client, op, None);
-        attr(&span, "db.system.name", "moka");
+        attr(&span, "db.system.name", self.cache.system());
         attr(&span, "db.operation.name", op);
         attr(&span, "peer.service", "cache");
         attr(
@@ -267,7 +258,13 @@ impl App {
             )
             .await;
             self.delay("cache").await;
-            Ok(work.await)
+            work.await.map_err(|why| {
+                if why.contains("timed out") {
+                    CacheDown("timeout")
+                } else {
+                    CacheDown("refused")
+                }
+            })
         };
         let result = tokio::time::timeout(limit, call)
             .await
@@ -295,19 +292,16 @@ impl App {
     // --- database ---
 
     /// A query on the replica or the primary, through its pool.
-    pub(crate) async fn read<T: Send + 'static>(
+    pub(crate) async fn read(
         &self,
         cx: &Cx,
         role: Role,
         replica: bool,
         table: &'static str,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, DbError> {
-        let (pool, name) = if replica {
-            (&self.db.replica, "replica")
-        } else {
-            (&self.db.primary, "primary")
-        };
+        sql: &'static str,
+        values: Vec<Cell>,
+    ) -> Result<Vec<Row>, DbError> {
+        let name = if replica { "replica" } else { "primary" };
         let span = self.db_span(cx, role, "SELECT", table, name);
         let hold =
             self.realistic_ms(self.settings.realism.db_ms) + self.knob_ms("slow_query", table);
@@ -316,7 +310,7 @@ impl App {
             if self.struck("error", "db") {
                 return Err(DbError::Injected);
             }
-            pool.read(hold, query).await
+            self.data.rows(replica, hold, sql, values).await
         };
         let result = result.await;
         self.truth.queries.fetch_add(1, Ordering::Relaxed);
@@ -341,7 +335,7 @@ impl App {
         cx: &Cx,
         role: Role,
         table: &'static str,
-        work: impl FnOnce(&mut Tx<'_>) -> Result<T, DbError> + Send + 'static,
+        work: impl for<'a> FnOnce(&'a mut Tx) -> Work<'a, T> + Send + 'static,
     ) -> Result<T, DbError> {
         let span = self.db_span(cx, role, "TRANSACTION", table, "primary");
         let begin = Instant::now();
@@ -351,7 +345,7 @@ impl App {
             if self.struck("error", "db") {
                 return Err(DbError::Injected);
             }
-            self.db.write(self.knob_ms("lock", table), work).await
+            self.data.write(self.knob_ms("lock", table), work).await
         };
         let result = result.await;
         self.truth.queries.fetch_add(1, Ordering::Relaxed);
@@ -381,11 +375,11 @@ impl App {
         let span = self
             .telemetry
             .span(cx, role, Kind::Client, &format!("{op} {table}"), None);
-        attr(&span, "db.system.name", "sqlite");
+        attr(&span, "db.system.name", self.data.system());
         attr(&span, "db.operation.name", op);
         attr(&span, "db.collection.name", table.to_owned());
         attr(&span, "db.namespace", pool);
-        attr(&span, "peer.service", "sqlite");
+        attr(&span, "peer.service", self.data.system());
         span
     }
 
@@ -403,7 +397,10 @@ impl App {
         }
         if reserve {
             let taken = self.write(cx, Role::Product, "inventory", move |tx| {
-                tx.exec("UPDATE inventory SET quantity = quantity - ?2 WHERE product_id = ?1 AND quantity >= ?2 AND ?2 > 0", vec![product_id.into(), quantity.into()])
+                Box::pin(tx.exec(
+                    "UPDATE inventory SET quantity = quantity - ?2 WHERE product_id = ?1 AND quantity >= ?2 AND ?2 > 0",
+                    vec![product_id.into(), quantity.into()],
+                ))
             });
             let taken = taken.await? == 1;
             let now = self.stock_now(cx, product_id).await?;
@@ -420,12 +417,16 @@ impl App {
     }
 
     async fn stock_now(&self, cx: &Cx, product_id: i64) -> Result<StockReply, DbError> {
-        let row = self.read(cx, Role::Product, false, "inventory", move |c| {
-            let mut s = c.prepare_cached("SELECT i.quantity, p.price_cents FROM inventory i JOIN products p ON p.id = i.product_id WHERE i.product_id = ?1")?;
-            let mut rows = s.query([product_id])?;
-            rows.next()?.map(|r| Ok((r.get(0)?, r.get(1)?))).transpose()
-        });
-        let (stock, price_cents) = row.await?.unwrap_or((-1, -1));
+        let rows = self.read(
+            cx,
+            Role::Product,
+            false,
+            "inventory",
+            "SELECT i.quantity, p.price_cents FROM inventory i JOIN products p ON p.id = i.product_id WHERE i.product_id = ?1",
+            vec![product_id.into()],
+        );
+        let rows = rows.await?;
+        let (stock, price_cents) = rows.first().map_or((-1, -1), |r| (r.int(0), r.int(1)));
         Ok(StockReply {
             available: false,
             stock,
@@ -480,24 +481,23 @@ impl App {
         settings: Settings,
         telemetry: Telemetry,
         metrics: Metrics,
-        db: Db,
+        parts: Parts,
         blobs: std::path::PathBuf,
     ) -> Self {
         let l = &settings.limits;
         let limiter = Mutex::new(Limiter::new(l.algorithm, l.window_ms, l.max_keys));
-        let entries = moka::future::Cache::builder()
-            .max_capacity(settings.cache.capacity)
-            .build();
         let app = App {
             limiter,
-            entries,
+            cache: parts.cache,
+            queue: parts.queue,
             settings,
             telemetry,
             metrics,
             truth: Truth::default(),
             faults: Faults::default(),
-            db,
+            data: parts.data,
             blobs,
+            peers: Peers::new(),
             inventory: Mutex::new(None),
             versions: Mutex::default(),
             flights: Mutex::default(),

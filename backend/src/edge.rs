@@ -30,7 +30,7 @@ pub(crate) async fn own(app: &App, req: &Req, headers: &HeaderMap) -> Reply {
         (_, "/health/live") => Reply::json(200, &json!({"status": "alive"})),
         (_, "/version") => Reply::json(
             200,
-            &json!({"service": "gateway", "version": version(app), "mode": "embedded"}),
+            &json!({"service": "gateway", "version": version(app), "mode": app.settings.mode()}),
         ),
         (_, "/static/{file}") => static_file(&req.parameter, headers),
         ("PUT", _) => put_blob(app, &req.parameter, req.body.clone()).await,

@@ -2,7 +2,7 @@
 //! Must not know the services' logic.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -38,12 +38,21 @@ pub(crate) struct Front {
     pub(crate) instances: Vec<Instance>,
 }
 
+/// One way in: our own balancer, or an instance that a balancer in front of us has chosen.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    pub(crate) front: Arc<Front>,
+    pub(crate) instance: Option<usize>,
+}
+
 // === impl Front ===
 
 impl Front {
     /// All instances in service.
     pub(crate) fn new(app: Arc<App>) -> Self {
-        let instances: Vec<Instance> = (0..app.settings.balancer.instances)
+        let real = app.settings.real.as_ref().map(|r| r.fronts.len());
+        let n = real.filter(|n| *n > 0);
+        let instances: Vec<Instance> = (0..n.unwrap_or(app.settings.balancer.instances))
             .map(|_| Instance::default())
             .collect();
         for i in 0..instances.len() {
@@ -124,10 +133,11 @@ fn name(i: usize) -> String {
 
 /// Every request of the front port.
 pub(crate) async fn front(
-    State(front): State<Arc<Front>>,
+    State(door): State<Door>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request<axum::body::Body>,
 ) -> Response<axum::body::Body> {
+    let front = &door.front;
     let app = &front.app;
     let begin = Instant::now();
     let id = app.ids.fetch_add(1, Ordering::Relaxed);
@@ -170,7 +180,7 @@ pub(crate) async fn front(
     attr(&span, "http.route", route);
     attr(&span, "url.path", parts.uri.path().to_owned());
     let mut cx = cx.below(&span);
-    let reply = match front.pick() {
+    let reply = match door.instance.or_else(|| front.pick()) {
         None => Reply::problem(503, "no_backend", "no healthy instance"),
         Some(i) if front.killed(i) => {
             app.metrics.lb.with_label_values(&[&name(i), "502"]).inc();
@@ -210,7 +220,7 @@ impl Drop for Open<'_> {
     }
 }
 
-fn record(
+pub(crate) fn record(
     app: &App,
     cx: &Cx,
     span: &tracing::Span,
@@ -227,7 +237,7 @@ fn record(
     let status = reply.status.to_string();
     app.truth
         .request(route, method, reply.status, clock::unix_ms());
-    let labels = ["gateway", route, method, status.as_str()];
+    let labels = [app.settings.service(), route, method, status.as_str()];
     app.metrics.requests.with_label_values(&labels).inc();
     app.metrics
         .durations
@@ -251,7 +261,7 @@ fn record(
     }
 }
 
-fn finish(reply: Reply, request_id: &str, head: bool) -> Response<axum::body::Body> {
+pub(crate) fn finish(reply: Reply, request_id: &str, head: bool) -> Response<axum::body::Body> {
     let mut builder = Response::builder()
         .status(StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
         .header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")
@@ -268,7 +278,7 @@ fn finish(reply: Reply, request_id: &str, head: bool) -> Response<axum::body::Bo
         .unwrap_or_else(|_| Response::new(axum::body::Body::empty()))
 }
 
-fn header_text(headers: &HeaderMap, key: &str) -> Option<String> {
+pub(crate) fn header_text(headers: &HeaderMap, key: &str) -> Option<String> {
     headers
         .get(key)
         .and_then(|v| v.to_str().ok())
@@ -311,7 +321,7 @@ async fn gateway(
     };
     cx.user_id = claims.as_ref().map(|c| c.sub);
     if !route.template.starts_with("/health")
-        && let Err(reply) = limit(app, claims.as_ref(), peer)
+        && let Err(reply) = limit(app, claims.as_ref(), client(app, &parts.headers, peer))
     {
         return reply;
     }
@@ -334,6 +344,10 @@ async fn gateway(
             Ok(fault) => fault,
             Err(e) => return Reply::problem(400, "validation", &e),
         },
+        forward: ["authorization", "x-fault"]
+            .into_iter()
+            .filter_map(|k| header_text(&parts.headers, k).map(|v| (k, v)))
+            .collect(),
     };
     app.delay("gateway").await;
     if req.fault.as_ref().is_some_and(|f| f.target == "gateway")
@@ -348,7 +362,7 @@ async fn gateway(
 }
 
 /// The fault in `x-fault`, when the setting allows it.
-fn own_fault(app: &App, headers: &HeaderMap) -> Result<Option<Fault>, String> {
+pub(crate) fn own_fault(app: &App, headers: &HeaderMap) -> Result<Option<Fault>, String> {
     if !app.settings.fault_header {
         return Ok(None);
     }
@@ -381,7 +395,15 @@ async fn hop(app: &Arc<App>, cx: &Cx, route: &'static Route, mut req: Req) -> Re
         req.traceparent = below.traceparent();
     }
     let limit = Duration::from_millis(app.settings.timeouts.gateway_ms);
-    let answer = tokio::time::timeout(limit, services::serve(app, &below, route.role, req)).await;
+    let split = app.settings.split.as_ref();
+    let peer = split.filter(|s| !s.has(route.role));
+    let work = async {
+        match peer.and_then(|s| s.peers.get(&route.role)) {
+            Some(base) => app.peers.call(base, &below, route.role, &req).await,
+            None => services::serve(app, &below, route.role, req).await,
+        }
+    };
+    let answer = tokio::time::timeout(limit, work).await;
     let reply = answer.unwrap_or_else(|_| Reply::problem(504, "timeout", "gateway deadline"));
     attr(&span, "http.response.status_code", i64::from(reply.status));
     if reply.status >= 400 {
@@ -427,7 +449,11 @@ fn suspicious(query: &str, body: &[u8], route: &Route) -> bool {
         || (!route.template.starts_with("/blobs") && bad(&String::from_utf8_lossy(body)))
 }
 
-fn claims(app: &App, headers: &HeaderMap, route: &Route) -> Result<Option<Claims>, Reply> {
+pub(crate) fn claims(
+    app: &App,
+    headers: &HeaderMap,
+    route: &Route,
+) -> Result<Option<Claims>, Reply> {
     let token = header_text(headers, "authorization")
         .and_then(|v| v.strip_prefix("Bearer ").map(str::to_owned));
     let refuse = |reason: &str| {
@@ -453,7 +479,18 @@ fn claims(app: &App, headers: &HeaderMap, route: &Route) -> Result<Option<Claims
     Ok(Some(claims))
 }
 
-fn limit(app: &App, claims: Option<&Claims>, peer: SocketAddr) -> Result<(), Reply> {
+/// Whose request it is: behind a real balancer the address that this one saw, which is the last that it forwards.
+fn client(app: &App, headers: &HeaderMap, peer: SocketAddr) -> IpAddr {
+    if app.settings.real.is_none() {
+        return peer.ip();
+    }
+    let forwarded = header_text(headers, "x-forwarded-for");
+    let last = forwarded.as_deref().and_then(|f| f.rsplit(',').next());
+    last.and_then(|ip| ip.trim().parse().ok())
+        .unwrap_or(peer.ip())
+}
+
+fn limit(app: &App, claims: Option<&Claims>, client: IpAddr) -> Result<(), Reply> {
     let l = &app.settings.limits;
     if !l.enabled || app.struck("limiter_off", "") {
         return Ok(());
@@ -467,7 +504,7 @@ fn limit(app: &App, claims: Option<&Claims>, peer: SocketAddr) -> Result<(), Rep
     };
     let checks = [
         ("user", claims.map(|c| format!("u{}", c.sub)), per_user),
-        ("ip", Some(format!("i{}", peer.ip())), l.per_ip),
+        ("ip", Some(format!("i{client}")), l.per_ip),
     ];
     for (scope, key, allowed) in checks {
         let Some(key) = key else { continue };
@@ -507,7 +544,7 @@ fn burn(ms: f64) {
     }
 }
 
-fn parse_query(query: &str) -> HashMap<String, String> {
+pub(crate) fn parse_query(query: &str) -> HashMap<String, String> {
     query
         .split('&')
         .filter_map(|kv| kv.split_once('='))

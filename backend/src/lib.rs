@@ -5,28 +5,26 @@ mod admin;
 mod app;
 pub mod backoff;
 pub mod breaker;
+mod cache;
 mod clock;
-mod db;
+mod data;
 mod edge;
 pub mod faults;
 mod gateway;
 mod inventory;
 pub mod jwt;
 pub mod limiter;
+mod peer;
 mod queue;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "wired by real mode")
-)]
 mod rabbit;
 mod record;
-#[cfg_attr(not(test), expect(dead_code, reason = "wired by real mode"))]
 mod redis_cache;
 mod routes;
 mod schema;
 mod services;
 pub mod settings;
 #[cfg(test)]
+#[allow(dead_code, reason = "the test of real mode uses the rest of it")]
 mod stack_test;
 mod start;
 mod tasks;

@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusqlite::{OptionalExtension as _, params};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::cache::Cache;
 use crate::clock;
-use crate::db::DbError;
+use crate::data::DbError;
 use crate::faults::Fault;
 use crate::inventory::{self, StockReply};
 use crate::jwt::{self, Claims};
@@ -38,6 +38,8 @@ pub(crate) struct Req {
     pub traceparent: Option<String>,
     /// Fault that this request brought for its service.
     pub fault: Option<Fault>,
+    /// Headers that go on to a service in another process.
+    pub forward: Vec<(&'static str, String)>,
 }
 
 /// An answer inside the backend.
@@ -227,15 +229,11 @@ async fn register(app: &App, cx: &Cx, req: &Req) -> Answer {
     }
     let (email, digest, t) = (email.to_owned(), jwt::digest(email, password), tier.clone());
     let id = app.write(cx, Role::User, "users", move |tx| {
-        let n = tx.exec(
-            "INSERT OR IGNORE INTO users(email, password, role, tier) VALUES(?1, ?2, 'user', ?3)",
-            vec![email.into(), digest.into(), t.into()],
-        )?;
-        if n == 0 {
-            Err(DbError::Refused("email is taken"))
-        } else {
-            Ok(tx.last_id())
-        }
+        Box::pin(async move {
+            let sql = "INSERT INTO users(email, password, role, tier) VALUES(?1, ?2, 'user', ?3) ON CONFLICT DO NOTHING RETURNING id";
+            let id = tx.insert(sql, vec![email.into(), digest.into(), t.into()]);
+            id.await?.ok_or(DbError::Refused("email is taken"))
+        })
     });
     let id = id.await?;
     Ok(Reply::json(
@@ -248,19 +246,12 @@ async fn login(app: &App, cx: &Cx, req: &Req) -> Answer {
     let v = object(&req.body)?;
     let email = v["email"].as_str().unwrap_or("").to_owned();
     let digest = jwt::digest(&email, v["password"].as_str().unwrap_or(""));
-    let row = app.read(cx, Role::User, false, "users", move |c| {
-        let sql = "SELECT id, role, tier FROM users WHERE email = ?1 AND password = ?2";
-        c.prepare_cached(sql)?
-            .query_row(params![email, digest], |r| {
-                Ok((
-                    r.get::<_, i64>(0)?,
-                    r.get::<_, String>(1)?,
-                    r.get::<_, String>(2)?,
-                ))
-            })
-            .optional()
-    });
-    let Some((id, role, tier)) = row.await? else {
+    let sql = "SELECT id, role, tier FROM users WHERE email = ?1 AND password = ?2";
+    let values = vec![email.into(), digest.into()];
+    let rows = app
+        .read(cx, Role::User, false, "users", sql, values)
+        .await?;
+    let Some(row) = rows.first() else {
         app.metrics
             .auth_failures
             .with_label_values(&["password"])
@@ -273,7 +264,7 @@ async fn login(app: &App, cx: &Cx, req: &Req) -> Answer {
     };
     Ok(Reply::json(
         200,
-        &json!({"id": id, "token": token(app, id, &role, &tier)}),
+        &json!({"id": row.int(0), "token": token(app, row.int(0), row.text(1).unwrap_or(""), row.text(2).unwrap_or(""))}),
     ))
 }
 
@@ -290,13 +281,11 @@ fn token(app: &App, id: i64, role: &str, tier: &str) -> String {
 }
 
 async fn user(app: &App, cx: &Cx, id: i64) -> Answer {
-    let row = app.read(cx, Role::User, true, "users", move |c| {
-        let sql = "SELECT email, role, tier FROM users WHERE id = ?1";
-        c.prepare_cached(sql)?
-            .query_row([id], |r| Ok(json!({"id": id, "email": r.get::<_, String>(0)?, "role": r.get::<_, String>(1)?, "tier": r.get::<_, String>(2)?})))
-            .optional()
-    });
-    row.await?
+    let sql = "SELECT email, role, tier FROM users WHERE id = ?1";
+    let rows = app.read(cx, Role::User, true, "users", sql, vec![id.into()]);
+    rows.await?
+        .first()
+        .map(|r| json!({"id": id, "email": r.text(0), "role": r.text(1), "tier": r.text(2)}))
         .map(|v| Reply::json(200, &v))
         .ok_or_else(|| Reply::problem(404, "not_found", "no such user"))
 }
@@ -334,15 +323,21 @@ async fn product(app: &App, cx: &Cx, id: i64) -> Answer {
         let mut flights = app.flights.lock().unwrap_or_else(|e| e.into_inner());
         Arc::clone(flights.entry(key.clone()).or_default())
     };
-    let guard = flight.lock().await;
-    let waited = app
-        .entries
-        .get(&key)
-        .await
-        .filter(|e| e.until_ms > app.now_ms());
-    let loaded = match waited {
-        Some(entry) => Ok(entry.bytes),
-        None => match load_product(app, cx, id).await {
+    let (guard, waited) = match flight.try_lock() {
+        Ok(guard) => (guard, false),
+        Err(_) => (flight.lock().await, true),
+    };
+    // Whoever loaded it while this one waited has left it in the cache; should it not answer, this one loads it too.
+    // A second look costs a server a round trip and a miss, so it is for those who waited.
+    let look = waited || matches!(app.cache, Cache::Memory(_));
+    let left = if look {
+        app.cache.get(&key).await
+    } else {
+        Ok(None)
+    };
+    let loaded = match left {
+        Ok(Some(bytes)) => Ok(bytes),
+        _ => match load_product(app, cx, id).await {
             Ok(bytes) => {
                 app.cache_set(
                     cx,
@@ -366,13 +361,11 @@ async fn product(app: &App, cx: &Cx, id: i64) -> Answer {
 }
 
 async fn load_product(app: &App, cx: &Cx, id: i64) -> Result<Bytes, Reply> {
-    let row = app.read(cx, Role::Product, true, "products", move |c| {
-        c.prepare_cached(schema::PRODUCT)?
-            .query_row([id], schema::product_json)
-            .optional()
-    });
-    row.await?
-        .map(|v| Bytes::from(v.to_string()))
+    let (sql, values) = (schema::PRODUCT, vec![id.into()]);
+    let rows = app.read(cx, Role::Product, true, "products", sql, values);
+    rows.await?
+        .first()
+        .map(|r| Bytes::from(schema::product_json(r).to_string()))
         .ok_or_else(|| Reply::problem(404, "not_found", "no such product"))
 }
 
@@ -415,14 +408,15 @@ pub(crate) fn page(req: &Req) -> (i64, i64) {
 
 async fn products(app: &App, cx: &Cx, req: &Req) -> Answer {
     let (page, limit) = page(req);
-    let rows = app.read(cx, Role::Product, true, "products", move |c| {
-        let mut s = c.prepare_cached(schema::PRODUCTS)?;
-        s.query_map(params![limit, (page - 1) * limit], schema::product_json)?
-            .collect::<Result<Vec<_>, _>>()
-    });
+    let (sql, values) = (
+        schema::PRODUCTS,
+        vec![limit.into(), ((page - 1) * limit).into()],
+    );
+    let rows = app.read(cx, Role::Product, true, "products", sql, values);
+    let items: Vec<Value> = rows.await?.iter().map(schema::product_json).collect();
     Ok(Reply::json(
         200,
-        &json!({"page": page, "limit": limit, "items": rows.await?}),
+        &json!({"page": page, "limit": limit, "items": items}),
     ))
 }
 
@@ -436,12 +430,10 @@ async fn search(app: &App, cx: &Cx, req: &Req) -> Answer {
         ));
     }
     let like = format!("%{}%", q.replace(['%', '_'], ""));
-    let rows = app.read(cx, Role::Product, true, "search", move |c| {
-        c.prepare_cached(schema::SEARCH)?
-            .query_map([like], schema::product_json)?
-            .collect::<Result<Vec<_>, _>>()
-    });
-    Ok(Reply::json(200, &json!({"q": q, "items": rows.await?})))
+    let (sql, values) = (schema::SEARCH, vec![like.into()]);
+    let rows = app.read(cx, Role::Product, true, "search", sql, values);
+    let items: Vec<Value> = rows.await?.iter().map(schema::product_json).collect();
+    Ok(Reply::json(200, &json!({"q": q, "items": items})))
 }
 
 // --- order ---
@@ -485,17 +477,10 @@ async fn create_order(app: &Arc<App>, cx: &Cx, req: &Req) -> Answer {
     let (work, headers) = (priced.clone(), cx.traceparent());
     let items_value = Value::Array(items);
     let written = app.write(cx, Role::Order, "orders", move |tx| {
-        schema::insert_order(
-            tx,
-            user,
-            amount,
-            &items_value,
-            &work
-                .iter()
-                .map(|l| (l.product, l.quantity))
-                .collect::<Vec<_>>(),
-            headers,
-        )
+        Box::pin(async move {
+            let lines: Vec<_> = work.iter().map(|l| (l.product, l.quantity)).collect();
+            schema::insert_order(tx, user, amount, &items_value, &lines, headers).await
+        })
     });
     let (id, versions) = match written.await {
         Ok(done) => done,
@@ -599,13 +584,12 @@ async fn check_inventory(app: &Arc<App>, cx: &Cx, line: Line) -> Result<StockRep
 
 async fn order(app: &App, cx: &Cx, req: &Req) -> Answer {
     let id = number(&req.parameter)?;
-    let row = app.read(cx, Role::Order, false, "orders", move |c| {
-        c.prepare_cached(schema::ORDER)?
-            .query_row([id], schema::order_json)
-            .optional()
-    });
-    let value = row
-        .await?
+    let (sql, values) = (schema::ORDER, vec![id.into()]);
+    let rows = app.read(cx, Role::Order, false, "orders", sql, values);
+    let rows = rows.await?;
+    let value = rows
+        .first()
+        .map(schema::order_json)
         .ok_or_else(|| Reply::problem(404, "not_found", "no such order"))?;
     match &req.claims {
         Some(c) if c.role == "admin" || value["userId"].as_i64() == Some(c.sub) => {
@@ -628,12 +612,10 @@ async fn user_orders(app: &App, cx: &Cx, user: i64) -> Answer {
             ],
         });
     }
-    let rows = app.read(cx, Role::Order, false, "orders", move |c| {
-        c.prepare_cached(schema::USER_ORDERS)?
-            .query_map([user], schema::order_json)?
-            .collect::<Result<Vec<_>, _>>()
-    });
-    let reply = Reply::json(200, &json!({"userId": user, "items": rows.await?}));
+    let (sql, values) = (schema::USER_ORDERS, vec![user.into()]);
+    let rows = app.read(cx, Role::Order, false, "orders", sql, values);
+    let items: Vec<Value> = rows.await?.iter().map(schema::order_json).collect();
+    let reply = Reply::json(200, &json!({"userId": user, "items": items}));
     if cached.is_ok() {
         app.cache_set(
             cx,
@@ -671,7 +653,7 @@ pub(crate) async fn pay(app: &App, cx: &Cx, order: i64, amount: i64) -> Result<(
     drop(span);
     let trace = cx.traceparent();
     let done = app.write(cx, Role::Payment, "payments", move |tx| {
-        schema::insert_payment(tx, order, amount, trace)
+        Box::pin(schema::insert_payment(tx, order, amount, trace))
     });
     done.await.map_err(|e| e.to_string())
 }

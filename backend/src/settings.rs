@@ -3,7 +3,14 @@
 
 use std::path::PathBuf;
 
+mod real;
+mod split;
+
 use serde::{Deserialize, Serialize};
+
+pub use crate::telemetry::Role;
+pub use real::Real;
+pub use split::Split;
 
 use crate::limiter::Algorithm;
 
@@ -35,6 +42,10 @@ pub struct Settings {
     pub faults_file: Option<PathBuf>,
     /// Let a request bring a fault for itself in the header `x-fault`.
     pub fault_header: bool,
+    /// Real servers in the place of the embedded parts.
+    pub real: Option<Real>,
+    /// One process of several: its roles and its peers. `None`: all roles are here.
+    pub split: Option<Split>,
     /// Balancer and its health checks.
     pub balancer: Balancer,
     /// Request limits.
@@ -219,6 +230,8 @@ impl Default for Settings {
             otlp_logs: true,
             faults_file: None,
             fault_header: false,
+            real: None,
+            split: None,
             log: "off".into(),
             access_log: true,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -266,6 +279,30 @@ impl Settings {
         }
     }
 
+    /// Whether this process has a role.
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.split.as_ref().is_none_or(|s| s.has(role))
+    }
+
+    /// `service` of this process' own request metrics: the gateway, or the first of its roles.
+    pub(crate) fn service(&self) -> &'static str {
+        let first = self.split.as_ref().and_then(|s| s.roles.first());
+        if self.has(Role::Gateway) {
+            Role::Gateway.name()
+        } else {
+            first.map_or("gateway", |r| r.name())
+        }
+    }
+
+    /// `embedded` or `real`.
+    pub fn mode(&self) -> &'static str {
+        if self.real.is_some() {
+            "real"
+        } else {
+            "embedded"
+        }
+    }
+
     /// Rejects values that contradict each other; the text names the key and the rule.
     pub fn check(&self) -> Result<(), String> {
         let t = &self.timeouts;
@@ -277,6 +314,12 @@ impl Settings {
                 "timeouts: client_ms {} > gateway_ms {} > service_a_ms {} > service_b_ms {} must hold: a parent that gives up first hides its child's error",
                 t.client_ms, t.gateway_ms, t.service_a_ms, t.service_b_ms
             ));
+        }
+        if let Some(split) = &self.split {
+            split.check()?;
+            if self.real.is_none() {
+                return Err("split: needs real mode; an embedded database, cache and queue belong to one process".into());
+            }
         }
         if self.balancer.instances == 0 || self.balancer.instances > 64 {
             return Err(format!(

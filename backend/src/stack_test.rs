@@ -1,4 +1,4 @@
-//! Tests only: real servers of `backend/stack` in a private directory on free ports, taken down when dropped.
+//! Tests only (included by two binaries, each of which uses a part): real servers of `backend/stack` in a private directory on free ports, taken down when dropped.
 
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -29,6 +29,11 @@ impl Stack {
             .map(|(n, v)| (n.to_owned(), v.to_owned()))
             .collect();
         Self { dir, env }
+    }
+
+    /// A variable of the stack's file `env`.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        self.env.get(name).cloned()
     }
 
     pub(crate) fn env(&self, name: &str) -> &str {

@@ -1,7 +1,7 @@
 //! Starts and stops everything: files, sockets, tasks. Must not know what a request does.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,15 +10,20 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::app::App;
+use crate::app::{App, Parts};
+use crate::cache::Cache;
 use crate::clock;
-use crate::db::{Db, DbError};
+use crate::data::{Data, DbError, postgres, sqlite};
 use crate::faults::{Change, FaultList};
-use crate::gateway::{Front, front, version};
+use crate::gateway::{Door, Front, front, version};
 use crate::inventory::Inventory;
+use crate::peer::service_front;
+use crate::queue::Queue;
+use crate::queue::broker::Broker;
 use crate::record::Metrics;
+use crate::redis_cache::RedisCache;
 use crate::settings::Settings;
-use crate::telemetry::{ROLES, Telemetry};
+use crate::telemetry::{ROLES, Role, Telemetry};
 use crate::{admin, queue, schema};
 
 /// Why the backend did not start.
@@ -46,6 +51,9 @@ pub enum Error {
     /// The database.
     #[error("open database: {0}")]
     Database(#[from] DbError),
+    /// A real server does not answer.
+    #[error("{0}")]
+    Server(String),
     /// Metrics or exporters.
     #[error("prepare telemetry: {0}")]
     Telemetry(String),
@@ -61,6 +69,8 @@ pub struct Backend {
     pub front_addr: SocketAddr,
     /// Faults and truth.
     pub admin_addr: SocketAddr,
+    /// Where gRPC (`Inventory`) is answered.
+    pub inventory_addr: SocketAddr,
     app: Arc<App>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -70,32 +80,39 @@ pub struct Backend {
 /// Starts all roles in this process; every socket is bound when it returns.
 pub async fn start(settings: Settings) -> Result<Backend> {
     settings.check().map_err(Error::Settings)?;
-    let front_listener = listen(&settings.listen).await?;
+    let mut fronts = Vec::new();
+    let real = settings.real.as_ref();
+    for addr in real.map_or(&[][..], |r| &r.fronts[..]) {
+        fronts.push(listen(addr).await?);
+    }
+    // An external balancer finds each instance at an address of its own; else one balancer of ours is the front.
+    let own_balancer = fronts.is_empty();
+    if own_balancer {
+        fronts.push(listen(&settings.listen).await?);
+    }
     let admin_listener = listen(&settings.admin).await?;
-    let grpc_listener = listen("127.0.0.1:0").await?;
+    let split = settings.split.as_ref();
+    let inventory = split.map_or("", |s| s.inventory_listen.as_str());
+    let inventory = if inventory.is_empty() {
+        "127.0.0.1:0"
+    } else {
+        inventory
+    };
+    let grpc_listener = listen(inventory).await?;
     let (dir, private) = directory(&settings)?;
-    let d = &settings.database;
-    let db = Db::open(
-        &dir,
-        schema::SCHEMA,
-        d.pool_max,
-        d.pool_wait_ms,
-        d.replica_lag_ms,
-    )?;
-    schema::seed(&db, settings.seed_data).await?;
-    let telemetry = Telemetry::new(
-        settings.otlp_endpoint.as_deref(),
-        settings.otlp_logs,
-        &settings.log,
-        &settings.version,
-    )
-    .map_err(Error::Telemetry)?;
+    let parts = Parts::open(&settings, &dir).await?;
+    schema::seed(&parts.data, settings.seed_data).await?;
+    if let Data::Postgres(db) = &parts.data {
+        // A replica that stays behind is a state to be observed, no reason not to start.
+        let _follows = db.replica_follows().await?;
+    }
+    let telemetry = Telemetry::new(&settings).map_err(Error::Telemetry)?;
     let metrics = Metrics::new().map_err(|e| Error::Telemetry(e.to_string()))?;
     let app = Arc::new(App::new(
         settings,
         telemetry,
         metrics,
-        db,
+        parts,
         dir.join("blobs"),
     ));
     if let Some(file) = app.settings.faults_file.clone() {
@@ -110,18 +127,26 @@ pub async fn start(settings: Settings) -> Result<Backend> {
         })
     };
     let (front_addr, admin_addr, grpc_addr) = (
-        address(&front_listener)?,
+        address(&fronts[0])?,
         address(&admin_listener)?,
         address(&grpc_listener)?,
     );
     let balancer = Arc::new(Front::new(Arc::clone(&app)));
-    let mut tasks = servers(
-        &app,
-        &balancer,
-        [front_listener, admin_listener, grpc_listener],
-        &stopped,
-    );
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{grpc_addr}"))
+    let mut tasks = Vec::new();
+    for (i, listener) in fronts.into_iter().enumerate() {
+        let instance = (!own_balancer).then_some(i);
+        let door = Door {
+            front: Arc::clone(&balancer),
+            instance,
+        };
+        tasks.push(serve_front(door, listener, &stopped));
+    }
+    tasks.extend(servers(&app, admin_listener, grpc_listener, &stopped));
+    let split = app.settings.split.as_ref();
+    let elsewhere = split.filter(|s| !s.has(Role::Product));
+    let inventory = elsewhere.and_then(|s| s.inventory_url.clone());
+    let inventory = inventory.unwrap_or_else(|| format!("http://{grpc_addr}"));
+    let endpoint = tonic::transport::Endpoint::from_shared(inventory)
         .map_err(|e| Error::Telemetry(e.to_string()))?;
     *app.inventory.lock().unwrap_or_else(|e| e.into_inner()) = Some(endpoint.connect_lazy());
     tasks.extend(workers(&app, &stopped));
@@ -130,15 +155,18 @@ pub async fn start(settings: Settings) -> Result<Backend> {
         housekeeping(Arc::clone(&app)),
     )));
     let interval = Duration::from_millis(app.settings.balancer.check_interval_ms);
-    tasks.push(tokio::spawn(until(stopped, async move {
-        loop {
-            tokio::time::sleep(interval).await;
-            balancer.check();
-        }
-    })));
+    if own_balancer {
+        tasks.push(tokio::spawn(until(stopped, async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                balancer.check();
+            }
+        })));
+    }
     Ok(Backend {
         front_addr,
         admin_addr,
+        inventory_addr: grpc_addr,
         app,
         stop,
         tasks,
@@ -168,6 +196,42 @@ async fn listen(addr: &str) -> Result<TcpListener> {
             addr: addr.to_owned(),
             source,
         })
+}
+
+// === impl Parts ===
+
+impl Parts {
+    /// Opens what the settings ask for; in real mode every server must answer.
+    async fn open(settings: &Settings, dir: &Path) -> Result<Self> {
+        let d = &settings.database;
+        let Some(real) = &settings.real else {
+            let (max, wait, lag) = (d.pool_max, d.pool_wait_ms, d.replica_lag_ms);
+            return Ok(Parts {
+                data: Data::Sqlite(sqlite::Db::open(dir, schema::SCHEMA, max, wait, lag)?),
+                cache: Cache::memory(settings.cache.capacity),
+                queue: Queue::Table,
+            });
+        };
+        let options = postgres::Options {
+            primary: real.pg_primary.clone(),
+            replica: real.pg_replica.clone(),
+            pool_max: d.pool_max,
+            wait_ms: d.pool_wait_ms,
+        };
+        let data = Data::Postgres(postgres::Db::open(&options, schema::SCHEMA).await?);
+        let replica = real.redis_replica_url.as_deref();
+        let replica = replica.filter(|_| real.redis_read_replica);
+        let limit = settings.cache.timeout_ms;
+        let redis = RedisCache::connect(&real.redis_url, replica, limit).await;
+        let mut redis = redis.map_err(Error::Server)?;
+        redis.read_replica = real.redis_read_replica;
+        let broker = Broker::connect(&real.amqp_url, settings.queue.max_retries).await;
+        Ok(Parts {
+            data,
+            cache: Cache::Redis(redis),
+            queue: Queue::Broker(Box::new(broker.map_err(Error::Server)?)),
+        })
+    }
 }
 
 /// The data directory, and whether it is ours to remove.
@@ -201,33 +265,44 @@ async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()
     }
 }
 
-fn servers(
-    app: &Arc<App>,
-    balancer: &Arc<Front>,
-    listeners: [TcpListener; 3],
+async fn ended(mut stopped: watch::Receiver<bool>) {
+    // The sender is gone only when the backend is.
+    let _ = stopped.wait_for(|s| *s).await;
+}
+
+fn serve_front(
+    door: Door,
+    listener: TcpListener,
     stopped: &watch::Receiver<bool>,
-) -> Vec<JoinHandle<()>> {
-    let [front_listener, admin_listener, grpc_listener] = listeners;
-    let router = axum::Router::new()
-        .fallback(front)
-        .with_state(Arc::clone(balancer));
-    let signal = |mut s: watch::Receiver<bool>| async move {
-        // The sender is gone only when the backend is.
-        let _ = s.wait_for(|s| *s).await;
+) -> JoinHandle<()> {
+    let app = &door.front.app;
+    let router = if app.settings.has(Role::Gateway) {
+        axum::Router::new().fallback(front).with_state(door)
+    } else {
+        let app = Arc::clone(app);
+        axum::Router::new().fallback(service_front).with_state(app)
     };
     let serve = axum::serve(
-        front_listener,
+        listener,
         router.into_make_service_with_connect_info::<SocketAddr>(),
     )
-    .with_graceful_shutdown(signal(stopped.clone()));
+    .with_graceful_shutdown(ended(stopped.clone()));
+    tokio::spawn(async move { drop(serve.await) })
+}
+
+fn servers(
+    app: &Arc<App>,
+    admin_listener: TcpListener,
+    grpc_listener: TcpListener,
+    stopped: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
     let admin = axum::serve(admin_listener, admin::router(Arc::clone(app)))
-        .with_graceful_shutdown(signal(stopped.clone()));
+        .with_graceful_shutdown(ended(stopped.clone()));
     let incoming = tonic::transport::server::TcpIncoming::from(grpc_listener);
     let grpc = tonic::transport::Server::builder()
         .add_service(Inventory(Arc::clone(app)))
-        .serve_with_incoming_shutdown(incoming, signal(stopped.clone()));
+        .serve_with_incoming_shutdown(incoming, ended(stopped.clone()));
     vec![
-        tokio::spawn(async move { drop(serve.await) }),
         tokio::spawn(async move { drop(admin.await) }),
         tokio::spawn(async move { drop(grpc.await) }),
     ]
@@ -236,23 +311,21 @@ fn servers(
 fn workers(app: &Arc<App>, stopped: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
     let poll = app.settings.queue.poll_ms as f64;
     let relay = Arc::clone(app);
-    let mut tasks = vec![tokio::spawn(until(stopped.clone(), async move {
-        loop {
-            // A failure is tried again at the next look; the event is still in the outbox.
-            if !matches!(queue::relay(&relay).await, Ok(n) if n > 0) {
-                clock::wait_ms(poll).await;
-            }
-        }
-    }))];
-    for (name, _, role) in queue::QUEUES {
-        let app = Arc::clone(app);
+    let mut tasks = Vec::new();
+    if app.settings.has(Role::Worker) {
         tasks.push(tokio::spawn(until(stopped.clone(), async move {
             loop {
-                if !matches!(queue::work(&app, name, role).await, Ok(true)) {
+                // A failure is tried again at the next look; the event is still in the outbox.
+                if !matches!(queue::relay(&relay).await, Ok(n) if n > 0) {
                     clock::wait_ms(poll).await;
                 }
             }
         })));
+    }
+    let mine = |role: &Role| app.settings.has(*role);
+    for (name, _, role) in queue::QUEUES.into_iter().filter(|(.., r)| mine(r)) {
+        let consumer = queue::consume(Arc::clone(app), name, role);
+        tasks.push(tokio::spawn(until(stopped.clone(), consumer)));
     }
     tasks
 }
@@ -271,9 +344,8 @@ async fn housekeeping(app: Arc<App>) {
             .faults
             .hit("pool_size", "", now)
             .map(|h| h.fault.value as usize);
-        for (name, pool) in [("primary", &app.db.primary), ("replica", &app.db.replica)] {
-            pool.resize(size);
-            let [in_use, idle, max, waiters] = pool.numbers();
+        app.data.resize(size);
+        for (name, [in_use, idle, max, waiters]) in app.data.pools() {
             app.metrics
                 .pool_in_use
                 .with_label_values(&[name])
@@ -285,17 +357,7 @@ async fn housekeeping(app: Arc<App>) {
                 .with_label_values(&[name])
                 .set(waiters);
         }
-        let lag = app
-            .faults
-            .hit("replica_lag", "", now)
-            .map_or(app.settings.database.replica_lag_ms, |h| h.fault.ms as u64);
-        app.db.lag_ms.store(lag, Ordering::Relaxed);
-        let oldest = app.db.oldest_pending_ms.load(Ordering::Relaxed);
-        let behind = if oldest == 0 {
-            0.0
-        } else {
-            now.saturating_sub(oldest) as f64 / 1000.0
-        };
+        let behind = replica_behind(&app, now).await;
         app.metrics
             .replica_lag
             .with_label_values(&["replica"])
@@ -311,7 +373,7 @@ async fn housekeeping(app: Arc<App>) {
         let label = version(&app);
         if label != shown {
             app.metrics.build.reset();
-            for role in ROLES {
+            for role in ROLES.into_iter().filter(|r| app.settings.has(*r)) {
                 app.metrics
                     .build
                     .with_label_values(&[&label, role.name()])
@@ -320,8 +382,30 @@ async fn housekeeping(app: Arc<App>) {
             app.note("INFO", &format!("version {label} is deployed"));
             shown = label;
         }
-        queue_gauges(&app).await;
+        if app.settings.has(Role::Worker) {
+            queue_gauges(&app).await;
+        }
         clock::wait_ms(100.0).await;
+    }
+}
+
+/// Seconds that the replica is behind; the embedded one is told how much it shall be.
+async fn replica_behind(app: &App, now: u64) -> f64 {
+    match &app.data {
+        Data::Sqlite(db) => {
+            let lag = app
+                .faults
+                .hit("replica_lag", "", now)
+                .map_or(app.settings.database.replica_lag_ms, |h| h.fault.ms as u64);
+            db.lag_ms.store(lag, Ordering::Relaxed);
+            let oldest = db.oldest_pending_ms.load(Ordering::Relaxed);
+            if oldest == 0 {
+                0.0
+            } else {
+                now.saturating_sub(oldest) as f64 / 1000.0
+            }
+        }
+        Data::Postgres(db) => db.look_at_lag().await.unwrap_or(f64::NAN),
     }
 }
 

@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension as _, Row, params};
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::clock;
-use crate::db::DbError;
+use crate::data::{Cell, Row};
 use crate::schema;
 use crate::services::{Reply, Req, number, object, page};
 use crate::telemetry::{Cx, Role};
@@ -25,10 +24,8 @@ pub(crate) async fn route(app: &Arc<App>, cx: &Cx, req: &Req) -> Result<Reply, R
     }
 }
 
-fn row(r: &Row<'_>) -> rusqlite::Result<Value> {
-    Ok(
-        json!({"id": r.get::<_, i64>(0)?, "title": r.get::<_, String>(1)?, "status": r.get::<_, String>(2)?, "priority": r.get::<_, i64>(3)?, "createdBy": r.get::<_, i64>(4)?, "createdMs": r.get::<_, i64>(5)?}),
-    )
+fn row(r: &Row) -> Value {
+    json!({"id": r.int(0), "title": r.text(1), "status": r.text(2), "priority": r.int(3), "createdBy": r.int(4), "createdMs": r.int(5)})
 }
 
 const COLUMNS_DESC: &str = "SELECT id, title, status, priority, created_by, created_ms FROM tasks ORDER BY created_ms DESC, id DESC LIMIT ?1 OFFSET ?2";
@@ -43,21 +40,15 @@ async fn list(app: &App, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
     } else {
         COLUMNS_DESC
     };
-    let rows = app.read(cx, Role::Task, false, "tasks", move |c| {
-        c.prepare_cached(sql)?
-            .query_map(params![limit, (page - 1) * limit], row)?
-            .collect::<Result<Vec<_>, _>>()
-    });
-    let mut items = rows.await?;
+    let values = vec![limit.into(), ((page - 1) * limit).into()];
+    let rows = app.read(cx, Role::Task, false, "tasks", sql, values);
+    let mut items: Vec<Value> = rows.await?.iter().map(row).collect();
     if req.query.get("naive").is_some_and(|n| n == "1") {
         for item in &mut items {
             let user = item["createdBy"].as_i64().unwrap_or(0);
-            let email = app.read(cx, Role::Task, false, "users", move |c| {
-                c.prepare_cached("SELECT email FROM users WHERE id = ?1")?
-                    .query_row([user], |r| r.get::<_, String>(0))
-                    .optional()
-            });
-            item["createdByEmail"] = json!(email.await?);
+            let sql = "SELECT email FROM users WHERE id = ?1";
+            let email = app.read(cx, Role::Task, false, "users", sql, vec![user.into()]);
+            item["createdByEmail"] = json!(email.await?.first().and_then(|r| r.text(0)));
         }
     }
     Ok(Reply::json(
@@ -67,12 +58,11 @@ async fn list(app: &App, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
 }
 
 async fn one(app: &App, cx: &Cx, id: i64) -> Result<Reply, Reply> {
-    let found = app.read(cx, Role::Task, false, "tasks", move |c| {
-        c.prepare_cached(ONE)?.query_row([id], row).optional()
-    });
+    let found = app.read(cx, Role::Task, false, "tasks", ONE, vec![id.into()]);
     found
         .await?
-        .map(|v| Reply::json(200, &v))
+        .first()
+        .map(|r| Reply::json(200, &row(r)))
         .ok_or_else(|| Reply::problem(404, "not_found", "no such task"))
 }
 
@@ -90,11 +80,14 @@ async fn create(app: &App, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
     let user = req.claims.as_ref().map_or(0, |c| c.sub);
     let (t, trace) = (title.clone(), cx.traceparent());
     let id = app.write(cx, Role::Task, "tasks", move |tx| {
-        let values = vec![t.clone().into(), priority.into(), user.into(), (clock::unix_ms() as i64).into()];
-        tx.exec("INSERT INTO tasks(title, status, priority, created_by, created_ms) VALUES(?1, 'open', ?2, ?3, ?4)", values)?;
-        let id = tx.last_id();
-        schema::outbox(tx, "task.created", &json!({"taskId": id, "title": t, "userId": user}), trace)?;
-        Ok(id)
+        Box::pin(async move {
+            let values = vec![t.as_str().into(), priority.into(), user.into(), (clock::unix_ms() as i64).into()];
+            let sql = "INSERT INTO tasks(title, status, priority, created_by, created_ms) VALUES(?1, 'open', ?2, ?3, ?4) RETURNING id";
+            let id = tx.insert(sql, values).await?.unwrap_or(0);
+            let event = json!({"taskId": id, "title": t, "userId": user});
+            schema::outbox(tx, "task.created", &event, trace).await?;
+            Ok(id)
+        })
     });
     Ok(Reply::json(
         201,
@@ -105,17 +98,16 @@ async fn create(app: &App, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
 async fn update(app: &App, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
     let id = number(&req.parameter)?;
     let v = object(&req.body)?;
-    let text = |k: &str| {
-        v[k].as_str()
-            .map_or(rusqlite::types::Value::Null, |t| t.to_owned().into())
-    };
+    let text = |k: &str| Cell::from(v[k].as_str().map(str::to_owned));
     let (title, status) = (text("title"), text("status"));
     let done = app.write(cx, Role::Task, "tasks", move |tx| {
-        let sql = "UPDATE tasks SET title = coalesce(?2, title), status = coalesce(?3, status) WHERE id = ?1";
-        match tx.exec(sql, vec![id.into(), title, status])? {
-            0 => Ok(None),
-            _ => Ok(tx.conn().query_row(ONE, [id], row).optional()?),
-        }
+        Box::pin(async move {
+            let sql = "UPDATE tasks SET title = coalesce(?2, title), status = coalesce(?3, status) WHERE id = ?1";
+            if tx.exec(sql, vec![id.into(), title, status]).await? == 0 {
+                return Ok(None);
+            }
+            Ok(tx.rows(ONE, vec![id.into()]).await?.first().map(row))
+        })
     });
     done.await?
         .map(|v| Reply::json(200, &v))
@@ -123,14 +115,9 @@ async fn update(app: &App, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
 }
 
 async fn delete(app: &App, cx: &Cx, id: i64) -> Result<Reply, Reply> {
-    let done = app.write(
-        cx,
-        Role::Task,
-        "tasks",
-        move |tx| -> Result<usize, DbError> {
-            tx.exec("DELETE FROM tasks WHERE id = ?1", vec![id.into()])
-        },
-    );
+    let done = app.write(cx, Role::Task, "tasks", move |tx| {
+        Box::pin(tx.exec("DELETE FROM tasks WHERE id = ?1", vec![id.into()]))
+    });
     match done.await? {
         0 => Err(Reply::problem(404, "not_found", "no such task")),
         _ => Ok(Reply {

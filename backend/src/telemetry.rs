@@ -14,24 +14,35 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter,
 };
+use serde::{Deserialize, Serialize};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 mod logs;
 
+use crate::settings::Settings;
 use logs::{Line, OtlpLogs};
 
 /// Parts of the backend, each with its own `service.name`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Role {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Token, limits, deadline; calls the services.
     Gateway,
+    /// Accounts and tokens.
     User,
+    /// Catalogue and inventory.
     Product,
+    /// Orders.
     Order,
+    /// Payments.
     Payment,
+    /// Messages to people.
     Notification,
+    /// Tasks.
     Task,
+    /// Background jobs.
     Worker,
 }
 
@@ -96,7 +107,7 @@ struct Counts {
 
 impl Role {
     /// `service.name`.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Role::Gateway => "gateway",
             Role::User => "user",
@@ -113,14 +124,10 @@ impl Role {
 // === impl Telemetry ===
 
 impl Telemetry {
-    /// Connects lazily to `endpoint`; without one no span is made. `log` is `off`, `stderr` or a path.
-    /// `otlp_logs` sends the same lines to `endpoint` too.
-    pub(crate) fn new(
-        endpoint: Option<&str>,
-        otlp_logs: bool,
-        log: &str,
-        version: &str,
-    ) -> Result<Self, String> {
+    /// Connects lazily to the setting's endpoint; without one no span is made.
+    pub(crate) fn new(settings: &Settings) -> Result<Self, String> {
+        let (endpoint, log) = (settings.otlp_endpoint.as_deref(), settings.log.as_str());
+        let (version, mode, otlp_logs) = (&settings.version, settings.mode(), settings.otlp_logs);
         let counts = Arc::new(Counts::default());
         let sink = match log {
             "off" | "" => None,
@@ -144,15 +151,16 @@ impl Telemetry {
             skew_ms: AtomicI64::new(0),
         };
         if let Some(endpoint) = endpoint {
-            telemetry.connect(endpoint, version)?;
+            telemetry.connect(endpoint, version, mode)?;
             if otlp_logs {
-                telemetry.otlp_logs = Some(OtlpLogs::new(endpoint, |r| resource(r, version))?);
+                telemetry.otlp_logs =
+                    Some(OtlpLogs::new(endpoint, |r| resource(r, version, mode))?);
             }
         }
         Ok(telemetry)
     }
 
-    fn connect(&mut self, endpoint: &str, version: &str) -> Result<(), String> {
+    fn connect(&mut self, endpoint: &str, version: &str, mode: &'static str) -> Result<(), String> {
         let mut by_role = HashMap::new();
         for role in ROLES {
             let mut exporter = opentelemetry_otlp::SpanExporter::builder()
@@ -160,7 +168,7 @@ impl Telemetry {
                 .with_endpoint(endpoint)
                 .build()
                 .map_err(|e| format!("build OTLP exporter for {endpoint}: {e}"))?;
-            exporter.set_resource(&resource(role, version));
+            exporter.set_resource(&resource(role, version, mode));
             by_role.insert(role.name(), exporter);
         }
         let exporter = ByRole {
@@ -312,12 +320,12 @@ impl Telemetry {
 }
 
 /// What a role says of itself.
-fn resource(role: Role, version: &str) -> Resource {
+fn resource(role: Role, version: &str, mode: &'static str) -> Resource {
     Resource::builder()
         .with_service_name(role.name())
         .with_attribute(KeyValue::new("service.version", version.to_owned()))
         .with_attribute(KeyValue::new("deployment.environment.name", "reference"))
-        .with_attribute(KeyValue::new("mode", "embedded"))
+        .with_attribute(KeyValue::new("mode", mode))
         .build()
 }
 

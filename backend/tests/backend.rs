@@ -5,6 +5,9 @@
     reason = "a test helper that fails should fail its test"
 )]
 
+#[path = "backend/real.rs"]
+mod real;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -577,16 +580,22 @@ impl TraceService for Receiver {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_trace_crosses_every_hop_and_no_span_is_lost() {
-    let receiver = Receiver::default();
+/// Serves OTLP into `receiver`; its endpoint.
+async fn receive(receiver: Receiver) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let server = tonic::transport::Server::builder()
         .add_service(TraceServiceServer::new(receiver.clone()))
-        .add_service(LogsServiceServer::new(receiver.clone()))
+        .add_service(LogsServiceServer::new(receiver))
         .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener));
     tokio::spawn(server);
+    endpoint
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_crosses_every_hop_and_no_span_is_lost() {
+    let receiver = Receiver::default();
+    let endpoint = receive(receiver.clone()).await;
     let b = backend::start(Settings {
         otlp_endpoint: Some(endpoint),
         ..settings()

@@ -8,34 +8,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use futures_util::FutureExt as _;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ToSql, params_from_iter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::{Cell, DbError, Row, Work};
 use crate::clock;
 
-/// Why a database call failed.
-#[derive(Debug, thiserror::Error)]
-pub enum DbError {
-    /// No connection became free in time.
-    #[error("no database connection within {0} ms")]
-    PoolTimeout(u64),
-    /// The writer or a reader is gone.
-    #[error("database is closed")]
-    Closed,
-    /// SQLite refused.
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    /// The caller's own rule refused; the transaction was rolled back.
-    #[error("{0}")]
-    Refused(&'static str),
-    /// Injected.
-    #[error("injected database error")]
-    Injected,
-}
-
-type Statements = Vec<(&'static str, Vec<Value>)>;
-type Job = Box<dyn FnOnce(&mut Connection, &mut Feed) + Send>;
+type Statements = Vec<(&'static str, Vec<Cell>)>;
+/// A job takes the writer's connection out of its slot and puts it back: a transaction owns it meanwhile.
+type Job = Box<dyn FnOnce(&mut Option<Connection>, &mut Feed) + Send>;
 
 /// Primary and replica.
 #[derive(Debug)]
@@ -64,8 +47,8 @@ pub(crate) struct Pool {
 }
 
 /// Open transaction; what goes through `exec` reaches the replica too.
-pub(crate) struct Tx<'a> {
-    conn: &'a Connection,
+pub(crate) struct Tx {
+    conn: Connection,
     statements: Statements,
 }
 
@@ -88,7 +71,7 @@ impl Db {
         lag_ms: u64,
     ) -> Result<Self, DbError> {
         let (main, copy) = (dir.join("primary.db"), dir.join("replica.db"));
-        let mut conn = connect(&main)?;
+        let conn = connect(&main)?;
         conn.execute_batch(schema)?;
         let lag_ms = Arc::new(AtomicU64::new(lag_ms));
         let oldest = Arc::new(AtomicU64::new(0));
@@ -108,7 +91,7 @@ impl Db {
         let (writer, jobs) = sync_channel::<Job>(1024);
         std::thread::Builder::new()
             .name("sqlite-writer".into())
-            .spawn(move || run_writer(&jobs, &mut conn, &mut feed))
+            .spawn(move || run_writer(&jobs, &mut Some(conn), &mut feed))
             .map_err(|_| DbError::Closed)?;
         let primary = Pool::new(main, pool_max, wait_ms);
         let replica = Pool::new(copy, pool_max, wait_ms);
@@ -125,7 +108,7 @@ impl Db {
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         hold_ms: f64,
-        work: impl FnOnce(&mut Tx<'_>) -> Result<T, DbError> + Send + 'static,
+        work: impl for<'a> FnOnce(&'a mut super::Tx) -> Work<'a, T> + Send + 'static,
     ) -> Result<T, DbError> {
         let (done, result) = oneshot::channel();
         let job: Job = Box::new(move |conn, feed| {
@@ -149,27 +132,82 @@ impl Db {
 }
 
 fn transact<T>(
-    conn: &mut Connection,
+    slot: &mut Option<Connection>,
     feed: &mut Feed,
     hold_ms: f64,
-    work: impl FnOnce(&mut Tx<'_>) -> Result<T, DbError>,
+    work: impl for<'a> FnOnce(&'a mut super::Tx) -> Work<'a, T>,
 ) -> Result<T, DbError> {
-    let tx = conn.transaction()?;
-    let mut open = Tx {
-        conn: &tx,
+    let conn = slot.take().ok_or(DbError::Closed)?;
+    if let Err(e) = conn.execute_batch("BEGIN IMMEDIATE") {
+        *slot = Some(conn);
+        return Err(e.into());
+    }
+    let mut open = super::Tx::Sqlite(Tx {
+        conn,
         statements: Vec::new(),
+    });
+    // Every statement of this engine is done when it returns, so the work never has to wait.
+    let value = work(&mut open)
+        .now_or_never()
+        .unwrap_or(Err(DbError::Refused("a transaction waited for something")));
+    let super::Tx::Sqlite(Tx { conn, statements }) = open else {
+        return Err(DbError::Closed);
     };
-    let value = work(&mut open)?;
-    let statements = open.statements;
-    if hold_ms > 0.0 {
+    let conn = slot.insert(conn);
+    if value.is_ok() && hold_ms > 0.0 {
         std::thread::sleep(Duration::from_secs_f64(hold_ms / 1000.0));
     }
-    tx.commit()?;
-    feed.push(statements);
-    Ok(value)
+    let committed = match value {
+        Ok(value) => conn
+            .execute_batch("COMMIT")
+            .map(|()| value)
+            .map_err(DbError::from),
+        Err(e) => Err(e),
+    };
+    match committed {
+        Ok(value) => {
+            feed.push(statements);
+            Ok(value)
+        }
+        Err(e) => {
+            // Fails only when the engine has rolled back by itself.
+            let _ = conn.execute_batch("ROLLBACK");
+            Err(e)
+        }
+    }
 }
 
-fn run_writer(jobs: &Receiver<Job>, conn: &mut Connection, feed: &mut Feed) {
+/// All rows of a query.
+pub(crate) fn rows(conn: &Connection, sql: &str, values: &[Cell]) -> rusqlite::Result<Vec<Row>> {
+    let mut statement = conn.prepare_cached(sql)?;
+    let n = statement.column_count();
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let mut cells = Vec::with_capacity(n);
+        for i in 0..n {
+            cells.push(match row.get_ref(i)? {
+                ValueRef::Integer(n) => Cell::Int(n),
+                ValueRef::Text(t) => Cell::Text(String::from_utf8_lossy(t).into_owned()),
+                _ => Cell::Null,
+            });
+        }
+        all.push(Row(cells));
+    }
+    Ok(all)
+}
+
+impl ToSql for Cell {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Cell::Null => ValueRef::Null,
+            Cell::Int(n) => ValueRef::Integer(*n),
+            Cell::Text(t) => ValueRef::Text(t.as_bytes()),
+        }))
+    }
+}
+
+fn run_writer(jobs: &Receiver<Job>, conn: &mut Option<Connection>, feed: &mut Feed) {
     loop {
         match jobs.recv_timeout(Duration::from_millis(if feed.pending.is_empty() {
             500
@@ -207,9 +245,7 @@ impl Feed {
             // replica then simply stays behind, as a real one would.
             if let Ok(tx) = self.replica.transaction() {
                 for (sql, values) in &statements {
-                    let _ = tx
-                        .prepare_cached(sql)
-                        .and_then(|mut s| s.execute(params_from_iter(values)));
+                    let _ = rows(&tx, sql, values);
                 }
                 let _ = tx.commit();
             }
@@ -223,37 +259,34 @@ impl Feed {
 
 // === impl Tx ===
 
-impl Tx<'_> {
+impl Tx {
     /// Executes on the primary now and on the replica later; rows changed.
-    pub(crate) fn exec(&mut self, sql: &'static str, values: Vec<Value>) -> Result<usize, DbError> {
-        let n = self
-            .conn
-            .prepare_cached(sql)?
-            .execute(params_from_iter(&values))?;
+    pub(crate) fn exec(&mut self, sql: &'static str, values: Vec<Cell>) -> Result<usize, DbError> {
+        let n = self.local(sql, &values)?;
         self.statements.push((sql, values));
         Ok(n)
     }
 
     /// Executes on the primary only.
-    pub(crate) fn local(
+    pub(crate) fn local(&mut self, sql: &'static str, values: &[Cell]) -> Result<usize, DbError> {
+        let mut statement = self.conn.prepare_cached(sql)?;
+        Ok(statement.execute(params_from_iter(values))?)
+    }
+
+    /// Executes `... RETURNING ...` on the primary now and on the replica later.
+    pub(crate) fn insert(
         &mut self,
         sql: &'static str,
-        values: Vec<Value>,
-    ) -> Result<usize, DbError> {
-        Ok(self
-            .conn
-            .prepare_cached(sql)?
-            .execute(params_from_iter(&values))?)
+        values: Vec<Cell>,
+    ) -> Result<Vec<Row>, DbError> {
+        let returned = rows(&self.conn, sql, &values)?;
+        self.statements.push((sql, values));
+        Ok(returned)
     }
 
-    /// Id of the row inserted last.
-    pub(crate) fn last_id(&self) -> i64 {
-        self.conn.last_insert_rowid()
-    }
-
-    /// The connection, for reads inside the transaction.
-    pub(crate) fn conn(&self) -> &Connection {
-        self.conn
+    /// Rows as the transaction sees them.
+    pub(crate) fn rows(&mut self, sql: &'static str, values: &[Cell]) -> Result<Vec<Row>, DbError> {
+        Ok(rows(&self.conn, sql, values)?)
     }
 }
 
