@@ -203,11 +203,19 @@ impl Pipeline {
 
     /// Takes a remote write. The report says what was refused.
     pub fn remote_write(&self, write: Write, bytes: usize) -> Result<Written, Refused> {
-        let count = write.samples.len() as u64;
+        let count = (write.packed.len() + write.samples.len()) as u64;
         let is_float = |s: &Sample| matches!(s.value, Value::Float(_));
         let (floats, histograms): (Vec<Sample>, Vec<Sample>) =
             write.samples.into_iter().partition(is_float);
         let mut written = Written::default();
+        if !write.packed.is_empty() {
+            written.floats = self.ingest.append_packed(&write.packed);
+            self.settle_write(
+                &written.floats,
+                write.packed.len(),
+                &mut written.floats_taken,
+            )?;
+        }
         for (samples, report, taken) in [
             (floats, &mut written.floats, &mut written.floats_taken),
             (
@@ -220,11 +228,7 @@ impl Pipeline {
                 continue;
             }
             *report = self.ingest.append(&samples);
-            if report.failed > 0 {
-                return Err(Refused::Unavailable("the disk refused the write".into()));
-            }
-            self.count_refused("samples", report);
-            *taken = samples.len() as u64 - report.refused();
+            self.settle_write(report, samples.len(), taken)?;
         }
         for (name, metadata) in write.metadata {
             self.ingest.metadata(&name, metadata);
@@ -233,6 +237,21 @@ impl Pipeline {
         written.exemplars = write.exemplars.len() as u64;
         self.received("samples", "remote_write", count, bytes);
         Ok(written)
+    }
+
+    /// Counts what became of a part of a remote write. An error when the disk refused it.
+    fn settle_write(
+        &self,
+        report: &Appended,
+        samples: usize,
+        taken: &mut u64,
+    ) -> Result<(), Refused> {
+        if report.failed > 0 {
+            return Err(Refused::Unavailable("the disk refused the write".into()));
+        }
+        self.count_refused("samples", report);
+        *taken = samples as u64 - report.refused();
+        Ok(())
     }
 
     /// Writes RED and graph series as of now. Every span acknowledged before the call is counted in them.

@@ -288,6 +288,53 @@ impl LabelsBuilder {
     }
 }
 
+/// Collects labels that come in ascending order of the name, as remote write demands: no allocation a label, and none at
+/// all when it is used again.
+#[derive(Debug, Clone, Default)]
+pub struct AscendingLabels {
+    packed: String,
+    /// Where the last name is in `packed`.
+    last: std::ops::Range<usize>,
+}
+
+// === impl AscendingLabels ===
+
+impl AscendingLabels {
+    /// Forgets all labels.
+    pub fn clear(&mut self) {
+        self.packed.clear();
+        self.last = 0..0;
+    }
+
+    /// Appends a label; one with an empty value does not exist, and is left out. False, and nothing is appended, when
+    /// the name is not above the last one, is empty, or either is longer than [`MAX_LABEL_BYTES`]: then a
+    /// [`LabelsBuilder`] has to do it.
+    pub fn push(&mut self, name: &str, value: &str) -> bool {
+        let fits = !name.is_empty() && name.len().max(value.len()) <= MAX_LABEL_BYTES;
+        if !fits || self.packed[self.last.clone()] >= *name {
+            return false;
+        }
+        if !value.is_empty() {
+            push(&mut self.packed, name);
+            self.last = self.packed.len() - name.len()..self.packed.len();
+            push(&mut self.packed, value);
+        }
+        true
+    }
+
+    /// The packed form, as [`Labels::as_packed`].
+    #[must_use]
+    pub fn as_packed(&self) -> &str {
+        &self.packed
+    }
+
+    /// The finished set.
+    #[must_use]
+    pub fn build(&self) -> Labels {
+        Labels(Arc::from(self.packed.as_str()))
+    }
+}
+
 /// Whether `name` can stand in PromQL as a metric's name without quotes: `[a-zA-Z_:][a-zA-Z0-9_:]*`.
 #[must_use]
 pub fn is_metric_identifier(name: &str) -> bool {
@@ -403,6 +450,21 @@ mod tests {
             let read: std::collections::BTreeMap<String, String> =
                 labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
             prop_assert_eq!(read, pairs);
+        }
+
+        #[test]
+        fn ascending_labels_are_the_same_set(pairs in proptest::collection::btree_map("[a-zé.]{1,12}", ".{0,40}", 0..8)) {
+            let mut ascending = AscendingLabels::default();
+            ascending.push("z", "not there any more");
+            ascending.clear();
+            for (n, v) in &pairs {
+                prop_assert!(ascending.push(n, v));
+                prop_assert!(v.is_empty() || !ascending.push(n, v), "twice");
+                prop_assert!(!ascending.push("", v), "no name");
+            }
+            let labels = Labels::from_pairs(pairs.clone());
+            prop_assert_eq!(ascending.as_packed(), labels.as_packed());
+            prop_assert_eq!(ascending.build(), labels);
         }
 
         #[test]

@@ -61,8 +61,8 @@ pub fn read_text(bytes: &[u8]) -> Result<&str, PrompbError> {
     std::str::from_utf8(bytes).map_err(|_| PrompbError::Label("a label is not valid UTF-8".into()))
 }
 
-/// Reads a `Label` into a builder; a name that is already there is an error.
-pub fn read_label(message: &[u8], builder: &mut LabelsBuilder) -> Result<(), PrompbError> {
+/// Reads a `Label`: its name and value.
+pub fn read_pair(message: &[u8]) -> Result<(&str, &str), PrompbError> {
     let (mut name, mut value) = ("", "");
     let mut reader = Reader::new(message);
     while let Some((n, field)) = reader.next_field()? {
@@ -72,6 +72,12 @@ pub fn read_label(message: &[u8], builder: &mut LabelsBuilder) -> Result<(), Pro
             _ => {}
         }
     }
+    Ok((name, value))
+}
+
+/// Reads a `Label` into a builder; a name that is already there is an error.
+pub fn read_label(message: &[u8], builder: &mut LabelsBuilder) -> Result<(), PrompbError> {
+    let (name, value) = read_pair(message)?;
     if builder.get(name).is_some() {
         return Err(PrompbError::Label(format!("label {name:?} comes twice")));
     }

@@ -14,6 +14,7 @@ use crate::error::StoreError;
 use crate::exemplars::MAX_LABEL_BYTES;
 use crate::head::{Head, SeriesId};
 use crate::options::Fsync;
+use crate::packed::PackedBatch;
 use crate::record::Batch;
 use crate::series::Outcome;
 use crate::stats;
@@ -130,7 +131,7 @@ impl Store {
         report: &mut AppendReport,
     ) -> Result<(), StoreError> {
         let mut log = lock(&self.inner.log);
-        let slots = self.resolve(samples.iter().map(|s| s.labels));
+        let slots = self.resolve(samples.iter().map(|s| Named::Labels(s.labels)));
         let mut floats = Vec::with_capacity(samples.len());
         let mut histograms = Vec::new();
         for (sample, slot) in samples.iter().zip(slots) {
@@ -156,7 +157,7 @@ impl Store {
     #[must_use]
     pub fn series_id(&self, labels: &Labels) -> SeriesId {
         let _log = lock(&self.inner.log);
-        match self.resolve(std::iter::once(labels)).first() {
+        match self.resolve(std::iter::once(Named::Labels(labels))).first() {
             Some(slot) if *slot != REFUSED => self.read().head.id(*slot),
             _ => SeriesId::REFUSED,
         }
@@ -175,6 +176,29 @@ impl Store {
             }
         }
         drop(log);
+        self.settle()?;
+        Ok(report)
+    }
+
+    /// Appends floats of series that are named by packed labels, as [`Store::append`] does: the fast way in for series
+    /// whose ids are not known.
+    pub fn append_packed(&self, batch: &PackedBatch) -> Result<AppendReport, StoreError> {
+        let mut report = AppendReport::default();
+        let all = batch.iter();
+        for from in (0..all.len()).step_by(MAX_BATCH) {
+            let part = all.clone().skip(from).take(MAX_BATCH);
+            let mut log = lock(&self.inner.log);
+            let slots = self.resolve(part.clone().map(|(labels, _, _)| Named::Packed(labels)));
+            let refused = slots.iter().filter(|slot| **slot == REFUSED).count() as u64;
+            report.rejected_cardinality += refused;
+            stats::add(&self.inner.counters.rejected_cardinality, refused);
+            let floats = slots
+                .iter()
+                .zip(part)
+                .filter(|(slot, _)| **slot != REFUSED)
+                .map(|(slot, (_, t_ms, value))| (*slot, t_ms, 0, value));
+            self.commit(&mut log, floats, &[], &mut report)?;
+        }
         self.settle()?;
         Ok(report)
     }
@@ -209,14 +233,14 @@ impl Store {
     }
 
     /// The slots of label sets, made when they do not exist. The caller holds the log, so no slot goes away.
-    fn resolve<'a>(&self, all: impl Iterator<Item = &'a Labels>) -> Vec<u32> {
+    fn resolve<'a>(&self, all: impl Iterator<Item = Named<'a>>) -> Vec<u32> {
         let mut missing = Vec::new();
         let mut slots: Vec<u32> = {
             let state = self.read();
             all.enumerate()
-                .map(|(index, labels)| {
-                    state.head.find(labels).unwrap_or_else(|| {
-                        missing.push((index, labels));
+                .map(|(index, named)| {
+                    state.head.find_packed(named.packed()).unwrap_or_else(|| {
+                        missing.push((index, named));
                         REFUSED
                     })
                 })
@@ -224,8 +248,10 @@ impl Store {
         };
         if !missing.is_empty() {
             let mut state = self.write();
-            for (index, labels) in missing {
-                slots[index] = admit(&mut state, self, labels);
+            for (index, named) in missing {
+                if let Some(labels) = named.labels() {
+                    slots[index] = admit(&mut state, self, &labels);
+                }
             }
         }
         slots
@@ -436,6 +462,32 @@ impl Store {
                 .set_metadata((*name).to_owned(), metadata.clone());
         }
         Ok(())
+    }
+}
+
+/// How a sample names its series.
+#[derive(Clone, Copy)]
+enum Named<'a> {
+    Labels(&'a Labels),
+    Packed(&'a str),
+}
+
+// === impl Named ===
+
+impl<'a> Named<'a> {
+    fn packed(self) -> &'a str {
+        match self {
+            Named::Labels(labels) => labels.as_packed(),
+            Named::Packed(packed) => packed,
+        }
+    }
+
+    /// The labels to keep; `None` for packed labels that are none, which [`PackedBatch`] cannot hold.
+    fn labels(self) -> Option<Labels> {
+        match self {
+            Named::Labels(labels) => Some(labels.clone()),
+            Named::Packed(packed) => Labels::from_packed(packed).ok(),
+        }
     }
 }
 

@@ -103,11 +103,18 @@ impl Head {
     }
 
     pub(crate) fn find(&self, labels: &Labels) -> Option<u32> {
-        let slot = *self.by_hash.get(&self.hash(labels))?;
-        if self.slots[slot as usize].labels == *labels {
+        self.find_packed(labels.as_packed())
+    }
+
+    /// The series whose packed labels these are.
+    pub(crate) fn find_packed(&self, packed: &str) -> Option<u32> {
+        let slot = *self.by_hash.get(&self.hash(packed))?;
+        if self.slots[slot as usize].labels.as_packed() == packed {
             return Some(slot);
         }
-        self.collided.get(labels).copied()
+        let mut others = self.collided.iter();
+        let found = others.find(|(labels, _)| labels.as_packed() == packed);
+        found.map(|(_, slot)| *slot)
     }
 
     /// The series of a valid id.
@@ -130,7 +137,7 @@ impl Head {
     }
 
     fn place(&mut self, slot: u32, labels: Labels) {
-        let hash = self.hash(&labels);
+        let hash = self.hash(labels.as_packed());
         self.postings.insert(slot, &labels);
         match self.by_hash.get(&hash) {
             Some(_) => {
@@ -155,7 +162,7 @@ impl Head {
         self.postings.remove(gone);
         for slot in gone {
             let labels = std::mem::take(&mut self.slots[*slot as usize].labels);
-            let hash = self.hash(&labels);
+            let hash = self.hash(labels.as_packed());
             self.collided.remove(&labels);
             if self.by_hash.get(&hash) == Some(slot) {
                 self.by_hash.remove(&hash);
@@ -175,7 +182,7 @@ impl Head {
         let next = self
             .collided
             .iter()
-            .find(|(labels, _)| self.hash(labels) == hash)
+            .find(|(labels, _)| self.hash(labels.as_packed()) == hash)
             .map(|(labels, slot)| (labels.clone(), *slot));
         if let Some((labels, slot)) = next {
             self.collided.remove(&labels);
@@ -226,13 +233,13 @@ impl Head {
     }
 
     /// A fast hash of the packed labels, seeded so that nobody outside can choose collisions.
-    fn hash(&self, labels: &Labels) -> u64 {
+    fn hash(&self, packed: &str) -> u64 {
         const K: u64 = 0x9e37_79b9_7f4a_7c15;
         let fold = |a: u64, b: u64| {
             let wide = u128::from(a) * u128::from(b);
             (wide as u64) ^ (wide >> 64) as u64
         };
-        let bytes = labels.as_packed().as_bytes();
+        let bytes = packed.as_bytes();
         let mut state = self.seed ^ bytes.len() as u64;
         let (words, rest) = bytes.as_chunks::<8>();
         for word in words {

@@ -79,7 +79,7 @@ async fn write(
         let mut lease = read.lease;
         let taken = remote_write::decompress(&read.bytes, limit).and_then(|message| {
             let (growth, walk): (usize, Walk) = match version {
-                Version::V1 => (BYTES_PER_BYTE, remote_write::walk),
+                Version::V1 => (BYTES_PER_BYTE, remote_write::read),
                 Version::V2 => (remote_write_v2::EXPANSION, remote_write_v2::walk),
             };
             if !lease.grow_to(read.bytes.len() + message.len() * growth) {

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use model::prompb::{self, PrompbError, read_text};
 use model::protobuf::{Reader, WireError};
 use model::source::{Exemplar, Metadata};
-use model::{Labels, LabelsBuilder, METRIC_NAME, Value};
+use model::{AscendingLabels, Labels, LabelsBuilder, METRIC_NAME, Value};
+use store::PackedBatch;
 
 use crate::ingest::Sample;
 
 /// What a request holds.
 #[derive(Debug, Default)]
 pub struct Write {
+    /// Floats by packed labels: all samples of the request, or none.
+    pub packed: PackedBatch,
     /// Samples in the order of the request.
     pub samples: Vec<Sample>,
     /// Exemplars by series.
@@ -54,13 +57,70 @@ pub fn decompress(body: &[u8], limit: usize) -> Result<Vec<u8>, WriteError> {
         .map_err(|e| WriteError::Snappy(e.to_string()))
 }
 
-/// Walks a `WriteRequest`.
-pub fn walk(message: &[u8]) -> Result<Write, WriteError> {
+/// Reads a `WriteRequest`: floats of series with sorted labels, which is what senders send, without an allocation a
+/// series; anything else as [`walk`] does.
+pub fn read(message: &[u8]) -> Result<Write, WriteError> {
+    match walk_plain(message)? {
+        Some(write) => Ok(write),
+        None => walk(message),
+    }
+}
+
+/// `None` when there is more than floats and metadata, or labels are not sorted.
+fn walk_plain(message: &[u8]) -> Result<Option<Write>, WriteError> {
     let mut out = Write::default();
+    let mut labels = AscendingLabels::default();
     let mut reader = Reader::new(message);
     while let Some((n, field)) = reader.next_field()? {
         match n {
-            1 => series(field.bytes(n)?, &mut out)?,
+            1 if !plain_series(field.bytes(n)?, &mut labels, &mut out.packed)? => return Ok(None),
+            3 => out.metadata.extend(metadata(field.bytes(n)?)?),
+            _ => {}
+        }
+    }
+    Ok(Some(out))
+}
+
+fn plain_series(
+    message: &[u8],
+    labels: &mut AscendingLabels,
+    out: &mut PackedBatch,
+) -> Result<bool, WriteError> {
+    labels.clear();
+    let (mut begun, mut named) = (false, false);
+    let mut reader = Reader::new(message);
+    while let Some((n, field)) = reader.next_field()? {
+        match n {
+            1 => {
+                let (name, value) = prompb::read_pair(field.bytes(n)?)?;
+                named |= name == METRIC_NAME && !value.is_empty();
+                if begun || !labels.push(name, value) {
+                    return Ok(false);
+                }
+            }
+            2 => {
+                begun = begun || (named && out.begin(labels));
+                if !begun {
+                    return Ok(false);
+                }
+                let (t_ms, value) = prompb::read_sample(field.bytes(n)?)?;
+                out.push(t_ms, value);
+            }
+            3 | 4 => return Ok(false),
+            _ => {}
+        }
+    }
+    Ok(begun)
+}
+
+/// Walks a `WriteRequest`.
+pub fn walk(message: &[u8]) -> Result<Write, WriteError> {
+    let mut out = Write::default();
+    let mut ascending = AscendingLabels::default();
+    let mut reader = Reader::new(message);
+    while let Some((n, field)) = reader.next_field()? {
+        match n {
+            1 => series(field.bytes(n)?, &mut ascending, &mut out)?,
             3 => out.metadata.extend(metadata(field.bytes(n)?)?),
             _ => {}
         }
@@ -68,22 +128,33 @@ pub fn walk(message: &[u8]) -> Result<Write, WriteError> {
     Ok(out)
 }
 
-fn series(message: &[u8], out: &mut Write) -> Result<(), WriteError> {
-    let mut builder = LabelsBuilder::default();
-    let mut points = Vec::new();
+fn series(
+    message: &[u8],
+    ascending: &mut AscendingLabels,
+    out: &mut Write,
+) -> Result<(), WriteError> {
+    ascending.clear();
+    let mut sorted = true;
     let mut reader = Reader::new(message);
     while let Some((n, field)) = reader.next_field()? {
-        match n {
-            1 => prompb::read_label(field.bytes(n)?, &mut builder)?,
-            2..=4 => points.push((n, field.bytes(n)?)),
-            _ => {}
+        if n == 1 {
+            let (name, value) = prompb::read_pair(field.bytes(n)?)?;
+            sorted = sorted && ascending.push(name, value);
         }
     }
-    let labels = builder.build();
+    let labels = match sorted {
+        true => ascending.build(),
+        false => unsorted(message)?,
+    };
     if labels.get(METRIC_NAME).is_none() {
         return Err(WriteError::Labels(format!("{labels} has no metric name")));
     }
-    for (n, message) in points {
+    let mut reader = Reader::new(message);
+    while let Some((n, field)) = reader.next_field()? {
+        if !(2..=4).contains(&n) {
+            continue;
+        }
+        let message = field.bytes(n)?;
         let (t_ms, value) = match n {
             2 => {
                 let (t_ms, value) = prompb::read_sample(message)?;
@@ -108,6 +179,18 @@ fn series(message: &[u8], out: &mut Write) -> Result<(), WriteError> {
         });
     }
     Ok(())
+}
+
+/// The labels of a sender that does not sort them.
+fn unsorted(message: &[u8]) -> Result<Labels, WriteError> {
+    let mut builder = LabelsBuilder::default();
+    let mut reader = Reader::new(message);
+    while let Some((n, field)) = reader.next_field()? {
+        if n == 1 {
+            prompb::read_label(field.bytes(n)?, &mut builder)?;
+        }
+    }
+    Ok(builder.build())
 }
 
 fn metadata(message: &[u8]) -> Result<Option<(String, Metadata)>, WriteError> {
