@@ -1,12 +1,13 @@
-//! Any bytes as a remote write body, and as its message.
+//! Any bytes as a remote write body, and as its message: the quick way and the thorough one agree on what is valid.
 #![no_main]
 
-use agent::receive::remote_write::{decompress, walk};
+use agent::receive::remote_write::{decompress, read, walk};
 
 libfuzzer_sys::fuzz_target!(|body: &[u8]| {
-    let _ = walk(body);
     let _ = agent::receive::remote_write_v2::walk(body);
-    if let Ok(message) = decompress(body, 1 << 20) {
-        let _ = walk(&message);
+    let message = decompress(body, 1 << 20);
+    for message in [body].into_iter().chain(message.as_deref()) {
+        let samples = |w: agent::receive::remote_write::Write| w.packed.len() + w.samples.len();
+        assert_eq!(read(message).ok().map(samples), walk(message).ok().map(samples));
     }
 });

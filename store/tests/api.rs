@@ -315,3 +315,39 @@ fn a_store_belongs_to_one_owner() {
     drop(store);
     assert!(Store::open(options(&dir)).is_ok());
 }
+
+#[test]
+fn packed_batches_are_appended_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut limited = options(&dir);
+    limited.max_series = 2;
+    let store = Store::open(limited).unwrap();
+    let up = labels(&[("__name__", "up"), ("job", "a")]);
+    store.append(&[SampleRef::float(&up, 1_000, 1.0)]).unwrap();
+    let mut series = model::AscendingLabels::default();
+    let mut batch = store::PackedBatch::default();
+    for (name, job) in [("up", "a"), ("up", "b"), ("down", "a")] {
+        series.clear();
+        assert!(series.push("__name__", name) && series.push("job", job));
+        assert!(batch.begin(&series));
+        batch.push(1_000, 2.0);
+        batch.push(2_000, 3.0);
+    }
+    let report = store.append_packed(&batch).unwrap();
+    let expected = AppendReport {
+        appended: 3,
+        duplicate: 1,
+        rejected_cardinality: 2,
+        ..AppendReport::default()
+    };
+    assert_eq!(report, expected);
+    batch.clear();
+    assert!(batch.is_empty());
+    let mut found = floats(&store, "up");
+    found.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    assert_eq!(
+        found,
+        [(1_000, 1.0), (1_000, 2.0), (2_000, 3.0), (2_000, 3.0)]
+    );
+    assert_eq!(floats(&store, "down"), []);
+}

@@ -257,6 +257,51 @@ mod tests {
         assert!(walk(&request(&twice, &[])).is_err());
     }
 
+    /// The samples of either form.
+    fn all(write: &Write) -> Vec<Sample> {
+        let packed = write.packed.iter().map(|(labels, t_ms, value)| {
+            Sample::float(Labels::from_packed(labels).unwrap(), t_ms, value)
+        });
+        packed.chain(write.samples.iter().cloned()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn the_quick_way_reads_what_the_thorough_one_does(
+            series in proptest::collection::vec(
+                (proptest::collection::vec(("[a-c]{0,2}|__name__", "[xy]{0,2}"), 0..5),
+                 proptest::collection::vec((any::<i32>(), any::<i64>()), 0..4), any::<bool>()),
+                0..5),
+            cut in any::<usize>(),
+        ) {
+            let mut message = Vec::new();
+            for (mut labels, points, sort) in series {
+                if sort {
+                    labels.push(("__name__".into(), "n".into()));
+                    labels.sort();
+                    labels.dedup_by(|a, b| a.0 == b.0);
+                }
+                let labels: Vec<(&str, &str)> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+                let points: Vec<(f64, i64)> = points.iter().map(|(v, t)| (f64::from(*v), *t)).collect();
+                message.extend(request(&labels, &points));
+            }
+            for message in [&message[..], &message[..cut % (message.len() + 1)]] {
+                match (read(message), walk(message)) {
+                    (Ok(quick), Ok(thorough)) => prop_assert_eq!(all(&quick), all(&thorough)),
+                    (quick, thorough) => prop_assert_eq!(quick.is_err(), thorough.is_err()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sorted_floats_take_the_quick_way() {
+        let write = read(&request(&[("__name__", "a"), ("x", "y")], &[(1.5, 1)])).unwrap();
+        assert_eq!((write.packed.len(), write.samples.len()), (1, 0));
+        let write = read(&request(&[("x", "y"), ("__name__", "a")], &[(1.5, 1)])).unwrap();
+        assert_eq!((write.packed.len(), write.samples.len()), (0, 1));
+    }
+
     #[test]
     fn lengths_are_checked_before_allocating() {
         let huge = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0];
