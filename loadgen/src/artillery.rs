@@ -23,6 +23,8 @@ mod read_tests;
 mod report;
 mod request;
 mod run;
+#[cfg(test)]
+mod run_tests;
 mod script;
 mod template;
 mod tree;

@@ -1,0 +1,412 @@
+//! Scripts run against a server in this process that writes down what it was asked.
+//! Owns that server. Must not know the internals of a run beyond its results.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::read::{ReadOptions, read_tree};
+use super::{Event, Results, RunOptions, run, tree};
+
+/// One request as the server saw it.
+#[derive(Debug, Clone)]
+struct Asked {
+    line: String,
+    headers: HeaderMap,
+    body: String,
+}
+
+type Log = Arc<Mutex<Vec<Asked>>>;
+
+async fn answer(State(log): State<Log>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20)
+        .await
+        .unwrap_or(Bytes::new());
+    let path = parts.uri.path().to_owned();
+    log.lock().unwrap().push(Asked {
+        line: format!("{} {}", parts.method, parts.uri),
+        headers: parts.headers,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    });
+    match path.as_str() {
+        "/login" => {
+            let cookies = [
+                (header::SET_COOKIE, "sid=abc; Path=/"),
+                (header::ETAG, "tag-1"),
+            ];
+            let body = json!({"token": "t1", "items": [{"id": 4}, {"id": 5}], "n": 3});
+            (cookies, axum::Json(body)).into_response()
+        }
+        "/text" => "order id=77; done".into_response(),
+        "/old" => (StatusCode::FOUND, [(header::LOCATION, "/new?x=1")]).into_response(),
+        "/round" => (StatusCode::FOUND, [(header::LOCATION, "/round")]).into_response(),
+        "/missing" => StatusCode::NOT_FOUND.into_response(),
+        "/gzip" => {
+            use std::io::Write;
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            out.write_all(br#"{"z": "zipped"}"#).unwrap();
+            ([(header::CONTENT_ENCODING, "gzip")], out.finish().unwrap()).into_response()
+        }
+        _ => axum::Json(json!({"ok": true})).into_response(),
+    }
+}
+
+struct Ran {
+    asked: Vec<Asked>,
+    results: Results,
+    said: Vec<String>,
+}
+
+impl Ran {
+    fn lines(&self) -> Vec<&str> {
+        self.asked.iter().map(|a| a.line.as_str()).collect()
+    }
+
+    fn counter(&self, name: &str) -> u64 {
+        self.results.to_json()["aggregate"]["counters"][name]
+            .as_u64()
+            .unwrap_or(0)
+    }
+}
+
+/// Runs a script whose lines are given without `config.target`; `config` lines are indented by 2.
+async fn play_in(directory: &Path, config: &str, rest: &str) -> Ran {
+    let log = Log::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = format!("http://{}", listener.local_addr().unwrap());
+    let app = axum::Router::new()
+        .fallback(answer)
+        .with_state(Arc::clone(&log));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let text = format!("config:\n  target: {target}\n{config}\n{rest}");
+    let options = ReadOptions {
+        script: directory.join("s.yml"),
+        ..ReadOptions::default()
+    };
+    let root = tree::parse("s.yml", &text).unwrap();
+    let script = read_tree(root, &options).unwrap_or_else(|e| panic!("{e}"));
+    let options = RunOptions {
+        run_id: "r1".into(),
+        seed: 1,
+        own_target: false,
+    };
+    let (tx, mut rx) = mpsc::channel(1024);
+    let results = run(script, options, tx, CancellationToken::new())
+        .await
+        .unwrap();
+    let mut said = Vec::new();
+    while let Some(event) = rx.recv().await {
+        if let Event::Log(text) = event {
+            said.push(text);
+        }
+    }
+    let asked = log.lock().unwrap().clone();
+    Ran {
+        asked,
+        results,
+        said,
+    }
+}
+
+async fn play(config: &str, rest: &str) -> Ran {
+    play_in(&PathBuf::from("/tmp"), config, rest).await
+}
+
+#[tokio::test]
+async fn a_flow_is_run_in_order_with_captures_and_cookies() {
+    let ran = play(
+        "  variables: {user: [ann]}",
+        "
+scenarios:
+  - name: buy
+    flow:
+      - post:
+          url: /login
+          json: {user: '{{ user }}', n: 1, none: '{{ nix }}'}
+          capture:
+            - {json: $.token, as: token}
+            - {json: '$.items[1].id', as: id}
+            - {header: etag, as: tag}
+            - {json: $.items, as: items, multiple: false}
+      - log: 'token {{ token }}'
+      - get:
+          url: '/items/{{ id }}'
+          headers: {Authorization: 'Bearer {{ token }}', X-Tag: '{{ tag }}'}
+          qs: {a: 1, b: 'x y'}
+      - get: {url: /text, capture: {regexp: 'id=(\\d+)', group: 1, as: order}}
+      - put: {url: '/orders/{{ order }}', form: {a: '1', b: 'ä &'}, auth: {user: u, pass: p}}
+      - loop: [{get: {url: '/of/{{ $loopElement.id }}/{{ $loopCount }}'}}]
+        over: items
+      - loop: [{delete: {url: '/n/{{ $loopCount }}'}}]
+        count: 2
+      - loop: [{patch: {url: '/e/{{ el }}', body: 'b{{ el }}'}}]
+        over: [x, y]
+        loopValue: i
+        loopElement: el
+      - get: {url: /never, ifTrue: 'token == \"no\"'}
+      - get: {url: /gzip, capture: {json: $.z, as: z}}
+      - head: {url: '/{{ z }}', ifTrue: id > 4}
+",
+    )
+    .await;
+    let want = [
+        "POST /login",
+        "GET /items/5?a=1&b=x+y",
+        "GET /text",
+        "PUT /orders/77",
+        "GET /of/4/0",
+        "GET /of/5/1",
+        "DELETE /n/0",
+        "DELETE /n/1",
+        "PATCH /e/x",
+        "PATCH /e/y",
+        "GET /gzip",
+        "HEAD /zipped",
+    ];
+    assert_eq!(ran.lines(), want);
+    let asked = |i: usize| &ran.asked[i];
+    assert_eq!(asked(0).body, r#"{"user":"ann","n":1}"#);
+    assert_eq!(asked(0).headers["content-type"], "application/json");
+    assert!(asked(0).headers.get("cookie").is_none());
+    assert_eq!(asked(1).headers["cookie"], "sid=abc");
+    assert_eq!(asked(1).headers["authorization"], "Bearer t1");
+    assert_eq!(asked(1).headers["x-tag"], "tag-1");
+    assert_eq!(asked(1).headers["x-nines-run-id"], "r1");
+    assert_eq!(asked(1).headers["traceparent"].len(), 55);
+    assert_eq!(asked(3).body, "a=1&b=%C3%A4+%26");
+    assert_eq!(asked(3).headers["authorization"], "Basic dTpw");
+    assert_eq!(asked(8).body, "bx");
+    assert_eq!(ran.said, ["token t1"]);
+    assert_eq!(ran.results.exit_code(), 0);
+    for (name, count) in [
+        ("vusers.created", 1),
+        ("vusers.created_by_name.buy", 1),
+        ("vusers.completed", 1),
+        ("http.requests", 12),
+        ("http.responses", 12),
+        ("http.codes.200", 12),
+        ("plugins.metrics-by-endpoint./items/{{ id }}.codes.200", 1),
+    ] {
+        assert_eq!(ran.counter(name), count, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_followed_and_counted() {
+    let ran = play(
+        "",
+        "
+scenarios:
+  - flow:
+      - post: {url: /old, json: {a: 1}}
+      - post: {url: /old, followRedirect: false}
+      - get: {url: /round}
+",
+    )
+    .await;
+    assert_eq!(ran.lines()[..3], ["POST /old", "GET /new?x=1", "POST /old"]);
+    assert_eq!(ran.asked[1].body, "");
+    assert_eq!(ran.counter("errors.ERR_TOO_MANY_REDIRECTS"), 1);
+    assert_eq!(ran.counter("http.codes.302"), 2 + 11);
+    assert_eq!(ran.counter("vusers.failed"), 1);
+}
+
+#[tokio::test]
+async fn strict_captures_end_the_user_and_others_do_not() {
+    let flow = |strict: &str| {
+        format!(
+            "
+scenarios:
+  - flow:
+      - get: {{url: /text, capture: {{regexp: nix, as: a{strict}}}}}
+      - get: {{url: '/then/{{{{ a }}}}'}}
+"
+        )
+    };
+    let ran = play("", &flow("")).await;
+    assert_eq!(ran.lines(), ["GET /text"]);
+    assert_eq!(ran.counter("errors.Failed capture or match"), 1);
+    let ran = play("", &flow(", strict: false")).await;
+    assert_eq!(ran.lines(), ["GET /text", "GET /then/"]);
+    let ran = play("  http: {defaults: {strictCapture: false}}", &flow("")).await;
+    assert_eq!(ran.lines().len(), 2);
+    let ran = play(
+        "",
+        "scenarios: [{flow: [{get: {url: /login, match: [{json: $.n, value: 3}]}}, {get: {url: /login, match: {json: $.n, value: 4}}}]}]",
+    )
+    .await;
+    assert_eq!((ran.lines().len(), ran.counter("vusers.failed")), (2, 1));
+}
+
+#[tokio::test]
+async fn weights_phases_payload_and_pool_decide_who_does_what() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("u.csv"), "name,n\nann,1\nbob,2\n").unwrap();
+    let ran = play_in(
+        directory.path(),
+        "  phases: [{duration: 1, arrivalCount: 40}]
+  http: {pool: 2}
+  payload: {path: u.csv, fields: [name, n], order: sequence, skipHeader: true}",
+        "
+scenarios:
+  - {name: never, weight: 0, flow: [{get: {url: /never}}]}
+  - {name: often, weight: 9, flow: [{get: {url: '/{{ name }}/{{ n }}'}}]}
+  - {name: seldom, weight: '1', flow: [{get: {url: '/{{ name }}/{{ n }}'}}]}
+",
+    )
+    .await;
+    assert_eq!(ran.counter("vusers.created"), 40);
+    assert_eq!(ran.counter("vusers.created_by_name.never"), 0);
+    assert!(ran.counter("vusers.created_by_name.often") >= 25);
+    let of = |line: &str| ran.lines().iter().filter(|l| **l == line).count();
+    assert_eq!((of("GET /ann/1"), of("GET /bob/2")), (20, 20));
+    let json = ran.results.to_json();
+    assert!(
+        json["nines"]["connections_opened"].as_u64().unwrap() <= 2,
+        "{}",
+        json["nines"]
+    );
+    let length = &json["aggregate"]["summaries"]["vusers.session_length"];
+    assert_eq!(length["count"], 40);
+    assert_eq!(
+        json["intermediate"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| &p["counters"]["vusers.created"])
+            .filter_map(Value::as_u64)
+            .sum::<u64>(),
+        40
+    );
+}
+
+#[tokio::test]
+async fn users_beyond_the_limit_are_skipped() {
+    let ran = play(
+        "  phases: [{duration: 1, arrivalCount: 5, maxVusers: 2}]",
+        "scenarios: [{flow: [{think: 1200ms}, {get: {url: /}}]}]",
+    )
+    .await;
+    assert_eq!(
+        (ran.counter("vusers.created"), ran.counter("vusers.skipped")),
+        (2, 3)
+    );
+    let late = &ran.results.to_json()["nines"]["latency_us"];
+    // The thought is not part of the wait.
+    assert!(late["max"].as_u64().unwrap() < 1_000_000, "{late}");
+}
+
+#[tokio::test]
+async fn checks_and_expectations_decide_the_exit_code() {
+    let flow = "scenarios: [{flow: [{get: {url: /missing, expect: [{statusCode: 200}, {hasHeader: date}]}}, {get: {url: /}}]}]";
+    let ran = play("  plugins: {expect: {}}", flow).await;
+    assert_eq!((ran.results.exit_code(), ran.lines().len()), (21, 2));
+    assert_eq!(ran.counter("plugins.expect.failed.statusCode"), 1);
+    assert_eq!(ran.counter("plugins.expect.ok.hasHeader"), 1);
+    assert!(
+        ran.said[0].contains("expected: 200\n       got: 404"),
+        "{:?}",
+        ran.said
+    );
+    let ran = play("  plugins: {expect: {reportFailuresAsErrors: true}}", flow).await;
+    assert_eq!((ran.lines().len(), ran.counter("vusers.failed")), (1, 1));
+    let ran = play("", flow).await;
+    assert_eq!(
+        (
+            ran.results.exit_code(),
+            ran.counter("plugins.expect.failed")
+        ),
+        (0, 0)
+    );
+    let checks = "
+  ensure:
+    maxErrorRate: 0
+    thresholds: [{http.response_time.p99: 5000}, {'plugins.metrics-by-endpoint.response_time./missing.max': 5000}]
+    conditions:
+      - expression: http.codes.404 == 0 and vusers.failed == 0
+        strict: false
+      - expression: http.codes.500 == 0";
+    let ran = play(checks, flow).await;
+    let verdicts: Vec<(bool, &str)> = ran
+        .results
+        .checks
+        .iter()
+        .map(|c| (c.ok, c.check.as_str()))
+        .collect();
+    assert_eq!(
+        verdicts.iter().filter(|(ok, _)| *ok).count(),
+        4,
+        "{verdicts:?}"
+    );
+    assert_eq!(ran.results.exit_code(), 0);
+    assert!(
+        ran.results
+            .summary()
+            .contains("fail: http.codes.404 == 0 and vusers.failed == 0 (optional)\n")
+    );
+    let ran = play(
+        "  ensure: {thresholds: [{http.codes.404: 1}, {nix.p99: 1}]}",
+        flow,
+    )
+    .await;
+    assert_eq!(ran.results.exit_code(), 1);
+    let problems = ran
+        .results
+        .checks
+        .iter()
+        .filter_map(|c| c.problem.as_deref());
+    assert_eq!(
+        problems.collect::<Vec<_>>(),
+        ["there is nothing named nix.p99"]
+    );
+}
+
+#[tokio::test]
+async fn before_and_after_run_once_and_hand_on_variables() {
+    let ran = play(
+        "  phases: [{duration: 1, arrivalCount: 3}]",
+        "
+before: {flow: [{post: {url: /login, capture: {json: $.token, as: t}}}]}
+after: {flow: [{delete: {url: '/{{ t }}'}}]}
+scenarios:
+  - flow:
+      - parallel:
+          - get: {url: '/{{ t }}'}
+          - get: {url: '/{{ t }}'}
+          - think: 0.01
+",
+    )
+    .await;
+    let lines = ran.lines();
+    assert_eq!(
+        (lines.len(), lines[0], lines[7]),
+        (8, "POST /login", "DELETE /t1")
+    );
+    assert_eq!(lines.iter().filter(|l| **l == "GET /t1").count(), 6);
+    assert_eq!(ran.counter("http.requests"), 6);
+}
+
+#[tokio::test]
+async fn forms_with_files_are_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a.txt"), "file text").unwrap();
+    let ran = play_in(
+        directory.path(),
+        "",
+        "scenarios: [{flow: [{post: {url: /up, formData: {a: 1, f: {fromFile: a.txt, contentType: text/plain}}}}, {post: {url: /up, formData: {f: {fromFile: nix}}}}]}]",
+    )
+    .await;
+    let body = &ran.asked[0].body;
+    assert!(body.contains("name=\"a\"\r\n\r\n1\r\n"), "{body}");
+    let file = "name=\"f\"; filename=\"a.txt\"\r\nContent-Type: text/plain\r\n\r\nfile text\r\n";
+    assert!(body.contains(file), "{body}");
+    assert_eq!((ran.asked.len(), ran.counter("vusers.failed")), (1, 1));
+}
