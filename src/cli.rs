@@ -78,7 +78,9 @@ enum Command {
     /// The terminal: latency, traffic, errors, cache, saturation, SLOs, alerts
     Top(commands::top::Args),
     /// Drive a server and measure honestly
-    Load(commands::load::Args),
+    Load(Box<commands::load::Args>),
+    /// Judge a stored load run: thresholds, SLOs, PromQL, a baseline; exit code 3 when one is broken
+    Gate(commands::gate::Args),
     /// List the dashboards, or write them for Grafana
     Dashboards(commands::dashboards::Args),
     /// Run the reference backend
@@ -135,7 +137,8 @@ fn dispatch(command: Command, shared: Shared) -> CommandResult {
         Command::Alerts(args) => commands::alerts::run(args),
         Command::Demo(args) => commands::demo::run(args, shared),
         Command::Top(args) => commands::top::run(args),
-        Command::Load(args) => commands::load::run(args, shared),
+        Command::Load(args) => commands::load::run(*args, shared),
+        Command::Gate(args) => commands::gate::run(args, shared),
         Command::Dashboards(args) => commands::dashboards::run(args),
         Command::Backend(args) => commands::backend::run(args, shared),
         Command::Store(args) => commands::store::run(args),

@@ -7,6 +7,7 @@ pub mod alerts;
 pub mod backend;
 pub mod dashboards;
 pub mod demo;
+pub mod gate;
 pub mod load;
 mod load_run;
 pub mod logs;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Subcommand};
 use model::duration;
 
+use super::gate::{Gate, Judge, read_report};
 use super::reach::json;
 use crate::cli::Shared;
 use crate::console::{
@@ -47,6 +48,20 @@ enum Command {
     },
     /// An Artillery script: its phases, scenarios, checks and report
     Run(super::load_run::Args),
+    /// Join the JSON reports of a run's shards into one
+    Merge {
+        /// The shards' reports
+        #[arg(required = true)]
+        reports: Vec<PathBuf>,
+        /// Write the JSON report of the whole here
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// The agent that evaluates --ensure-promql and --slo
+        #[arg(long, env = "NINES_URL", value_name = "URL")]
+        agent: Option<String>,
+        #[command(flatten)]
+        judge: Judge,
+    },
     /// ApacheBench's flags, report and exit codes: nines load ab -n 1000 -c 10 URL (-h lists them)
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Ab {
@@ -82,9 +97,29 @@ struct Common {
     #[arg(long, default_value = "10s", value_name = "DURATION")]
     duration: String,
 
-    /// Connections at most
+    /// Load before it, left out of the report
+    #[arg(long, default_value = "0s", value_name = "DURATION")]
+    warm_up: String,
+
+    /// Connections at most (1 to 65536)
     #[arg(long, default_value_t = 64, value_name = "N")]
     connections: usize,
+
+    /// How long what waits at the end may still start [default: the timeout]
+    #[arg(long, value_name = "DURATION")]
+    drain: Option<String>,
+
+    /// Send only this worker's share, such as 2/3; the workers need one --run-id, and one --seed if one is given
+    #[arg(long, value_name = "I/N", requires = "run_id")]
+    shard: Option<String>,
+
+    /// Begin at this time: 2026-01-31T12:00:00Z or Unix seconds
+    #[arg(long, value_name = "TIME")]
+    start_at: Option<String>,
+
+    /// Name of the run [default: random]
+    #[arg(long, value_name = "ID")]
+    run_id: Option<String>,
 
     /// Give up on a request after
     #[arg(long, default_value = "10s", value_name = "DURATION")]
@@ -121,6 +156,9 @@ struct Common {
     /// Send the run's own series to this agent
     #[arg(long, env = "NINES_URL", value_name = "URL")]
     agent: Option<String>,
+
+    #[command(flatten)]
+    judge: Judge,
 }
 
 /// Runs the subcommand.
@@ -140,12 +178,25 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
                     poisson,
                 },
             };
-            drive(plan, common.output, common.agent, shared)
+            begin(plan, common, shared)
         }
         Command::Closed { requests, common } => {
             let mut plan = plan(&common)?;
             plan.model = loadgen::Model::Closed { requests };
-            drive(plan, common.output, common.agent, shared)
+            begin(plan, common, shared)
+        }
+        Command::Merge {
+            reports,
+            output,
+            agent,
+            judge,
+        } => {
+            let gate = judge.ready(agent)?;
+            let read = reports.iter().map(|path| read_report(path));
+            let parts = read.collect::<anyhow::Result<Vec<_>>>()?;
+            let whole = loadgen::merge(parts).map_err(usage)?;
+            tell(&whole, output)?;
+            gate.conclude(&whole, shared)
         }
         Command::Run(args) => super::load_run::run(args, shared),
         Command::Ab {
@@ -164,7 +215,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             plan.model = loadgen::Model::Closed {
                 requests: Some(num.saturating_mul(count as u64)),
             };
-            drive(plan, output, None, shared)
+            drive(plan, output, Judge::default().ready(None)?, None, shared)
         }
     }
 }
@@ -235,8 +286,27 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
     let mut plan = target(&common.url)?;
     plan.duration = span("--duration", &common.duration)?;
     plan.timeout = span("--timeout", &common.timeout)?;
+    plan.warm_up = span("--warm-up", &common.warm_up)?;
+    plan.drain = match &common.drain {
+        Some(text) => Some(span("--drain", text)?),
+        None => None,
+    };
     plan.connections = common.connections;
     plan.seed = common.seed.unwrap_or(plan.seed);
+    if let Some(run_id) = &common.run_id {
+        plan.run_id.clone_from(run_id);
+    }
+    if let Some(text) = &common.shard {
+        plan.shard = Some(shard(text)?);
+        // The workers agree on picks and trace ids without being told: by the run's name.
+        plan.seed = common.seed.unwrap_or_else(|| {
+            let bytes = plan.run_id.bytes();
+            bytes.fold(1469, |h: u64, b| {
+                h.wrapping_mul(1_099_511_628_211) ^ u64::from(b)
+            })
+        });
+    }
+    plan.keep_seconds = plan.shard.is_some() || common.judge.keeps_seconds();
     plan.insecure = common.insecure;
     plan.own_target = common.i_own_this_target;
     if common.insecure {
@@ -259,9 +329,58 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
     Ok(plan)
 }
 
+fn shard(text: &str) -> anyhow::Result<(u32, u32)> {
+    let parts = text.split_once('/');
+    let numbers = parts.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    numbers.ok_or_else(|| {
+        usage(format!(
+            "--shard {text:?} is not such as 2/3, the second of three workers"
+        ))
+    })
+}
+
+/// Waits for the time to begin, then runs.
+fn begin(plan: loadgen::Plan, common: Common, shared: Shared) -> CommandResult {
+    let at = common.start_at.as_deref().map(start_ms).transpose()?;
+    plan.check().map_err(|e| usage(e.to_string()))?;
+    let gate = common.judge.ready(common.agent.clone())?;
+    if let Some(at) = at {
+        let left = at - now_ms();
+        if left < -1000 {
+            return Err(usage(format!(
+                "--start-at is {:.1} s in the past",
+                -left as f64 / 1e3
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(left.max(0).unsigned_abs()));
+    }
+    drive(plan, common.output, gate, common.agent, shared)
+}
+
+fn start_ms(text: &str) -> anyhow::Result<i64> {
+    let unix = text.parse::<f64>().ok().map(|s| (s * 1e3) as i64);
+    unix.or_else(|| model::timestamp::parse_rfc3339(text))
+        .ok_or_else(|| {
+            usage(format!(
+                "--start-at {text:?} is neither such as 2026-01-31T12:00:00Z nor Unix seconds"
+            ))
+        })
+}
+
+/// Writes the JSON report and prints the text.
+fn tell(report: &loadgen::Report, output: Option<PathBuf>) -> anyhow::Result<()> {
+    if let Some(path) = output {
+        let name = path.display().to_string();
+        std::fs::write(&path, json(&report.to_json())?)
+            .map_err(|e| anyhow::anyhow!("cannot write {name}: {e}"))?;
+    }
+    print(&report.summary())
+}
+
 fn drive(
     plan: loadgen::Plan,
     output: Option<PathBuf>,
+    gate: Gate,
     agent: Option<String>,
     shared: Shared,
 ) -> CommandResult {
@@ -293,17 +412,8 @@ fn drive(
     if live {
         note("");
     }
-    if let Some(path) = output {
-        let name = path.display().to_string();
-        std::fs::write(&path, json(&report.to_json())?)
-            .map_err(|e| anyhow::anyhow!("cannot write {name}: {e}"))?;
-    }
-    print(&report.summary())?;
-    Ok(if report.valid {
-        Outcome::Good
-    } else {
-        Outcome::Gate
-    })
+    tell(&report, output)?;
+    gate.conclude(&report, shared)
 }
 
 fn eprint_line(now: &loadgen::Progress) {
