@@ -3,6 +3,7 @@
 //! Owns the list of end-to-end tests. Each module must not know another's servers or files.
 
 mod architecture;
+mod artillery;
 mod bad_input;
 mod cli;
 mod demo;

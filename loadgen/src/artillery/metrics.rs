@@ -14,6 +14,9 @@ pub(crate) const OTHER: &str = "other";
 /// The longest name.
 const MAX_NAME: usize = 1_024;
 
+/// The longest time told apart: a day.
+const MAX_US: u64 = 86_400_000_000;
+
 /// Microseconds, three digits, growing with the values seen (a few KB when they lie close together).
 fn histogram() -> Histogram<u64> {
     Histogram::new(3).expect("three digits is a precision hdrhistogram accepts")
@@ -57,7 +60,9 @@ impl Figures {
     }
 
     fn time(&mut self, name: &str, us: u64, at_ms: i64) {
-        slot(&mut self.summaries, name, histogram).saturating_record(us.max(1));
+        // Saturating would clamp to the current size instead of growing.
+        let recorded = slot(&mut self.summaries, name, histogram).record(us.clamp(1, MAX_US));
+        debug_assert!(recorded.is_ok(), "{us} us did not fit");
         widen(&mut self.timed, at_ms);
     }
 
@@ -158,6 +163,18 @@ mod tests {
         let ended = m.take_ended(10_002);
         assert_eq!((ended[0].0, ended[0].1.counter("a")), (10_000, 2));
         assert_eq!(m.total.counter("a"), 3);
+    }
+
+    #[test]
+    fn times_of_any_length_are_kept() {
+        let mut f = Figures::default();
+        for us in [0, 5, 7_000_000, u64::MAX] {
+            f.time("t", us, 0);
+        }
+        let h = &f.summaries["t"];
+        assert_eq!((h.len(), h.min()), (4, 1));
+        assert!(h.equivalent(h.max(), MAX_US));
+        assert!(h.equivalent(h.value_at_quantile(0.75), 7_000_000));
     }
 
     #[test]

@@ -49,6 +49,7 @@ impl Ready {
             body: Bytes::new(),
         };
         ready.set(&header::USER_AGENT, "nines")?;
+        ready.set(&header::CONNECTION, "keep-alive")?;
         if step.gzip {
             ready.set(&header::ACCEPT_ENCODING, "gzip, deflate")?;
         }
@@ -137,7 +138,8 @@ impl Ready {
         let mut next = self.clone();
         next.url = self.url.join(&location).ok()?;
         next.url.set_fragment(None);
-        if !matches!(status.as_u16(), 307 | 308) {
+        // As Artillery: only 303 turns a request into a GET, all others keep method and body.
+        if status == StatusCode::SEE_OTHER && next.method != Method::HEAD {
             next.method = Method::GET;
             next.body = Bytes::new();
             for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {

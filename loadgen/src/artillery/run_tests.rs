@@ -47,6 +47,7 @@ async fn answer(State(log): State<Log>, request: Request) -> Response {
         }
         "/text" => "order id=77; done".into_response(),
         "/old" => (StatusCode::FOUND, [(header::LOCATION, "/new?x=1")]).into_response(),
+        "/see" => (StatusCode::SEE_OTHER, [(header::LOCATION, "/new?x=2")]).into_response(),
         "/round" => (StatusCode::FOUND, [(header::LOCATION, "/round")]).into_response(),
         "/missing" => StatusCode::NOT_FOUND.into_response(),
         "/gzip" => {
@@ -207,13 +208,21 @@ async fn redirects_are_followed_and_counted() {
 scenarios:
   - flow:
       - post: {url: /old, json: {a: 1}}
+      - post: {url: /see, json: {a: 1}}
       - post: {url: /old, followRedirect: false}
       - get: {url: /round}
 ",
     )
     .await;
-    assert_eq!(ran.lines()[..3], ["POST /old", "GET /new?x=1", "POST /old"]);
-    assert_eq!(ran.asked[1].body, "");
+    assert_eq!(
+        ran.lines()[..3],
+        ["POST /old", "POST /new?x=1", "POST /see"]
+    );
+    assert_eq!(ran.lines()[3..5], ["GET /new?x=2", "POST /old"]);
+    assert_eq!(
+        (ran.asked[1].body.as_str(), ran.asked[3].body.as_str()),
+        (r#"{"a":1}"#, "")
+    );
     assert_eq!(ran.counter("errors.ERR_TOO_MANY_REDIRECTS"), 1);
     assert_eq!(ran.counter("http.codes.302"), 2 + 11);
     assert_eq!(ran.counter("vusers.failed"), 1);
@@ -299,7 +308,10 @@ async fn users_beyond_the_limit_are_skipped() {
         (ran.counter("vusers.created"), ran.counter("vusers.skipped")),
         (2, 3)
     );
-    let late = &ran.results.to_json()["nines"]["latency_us"];
+    let json = ran.results.to_json();
+    let length = &json["aggregate"]["summaries"]["vusers.session_length"]["min"];
+    assert!(length.as_f64().unwrap() >= 1_199.0, "{length}");
+    let late = &json["nines"]["latency_us"];
     // The thought is not part of the wait.
     assert!(late["max"].as_u64().unwrap() < 1_000_000, "{late}");
 }
