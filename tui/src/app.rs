@@ -624,6 +624,9 @@ impl App {
         let selected = view::identity(self, self.row).filter(|_| same_screen && self.row > 0);
         if let Some(mut old) = self.data.take().filter(|_| same_screen) {
             data.keep_lines(&mut old);
+            if data.heat.as_ref().is_some_and(|h| h.columns.is_empty()) {
+                data.exemplars = std::mem::take(&mut old.exemplars);
+            }
             data.heat = match (old.heat, data.heat.take()) {
                 (Some(old), Some(new)) => Some(old.continued(new)),
                 (_, new) => new,

@@ -35,8 +35,10 @@ use crate::view::view;
 
 /// How often the clock moves when nothing else happens.
 const TICK: Duration = Duration::from_millis(250);
-/// The shortest time between two frames: 20 a second at most.
+/// The mean time between two frames at least: 20 a second at most.
 const FRAME: Duration = Duration::from_millis(50);
+/// Frames that may follow each other at once after a pause, so that a key is not behind an answer.
+const AT_ONCE: u32 = 3;
 /// How long one call of a fetch may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Answers that wait to be shown.
@@ -174,6 +176,25 @@ impl Work {
     }
 }
 
+/// When frames may be drawn.
+struct Pace {
+    /// When all that was drawn would have been drawn at the mean distance.
+    due: Instant,
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// The earliest instant of the next frame.
+    fn next(&self) -> Instant {
+        self.due - FRAME * (AT_ONCE - 1)
+    }
+
+    fn drawn(&mut self, now: Instant) {
+        self.due = self.due.max(now) + FRAME;
+    }
+}
+
 /// Draws one frame, which the terminal shows at once where it can.
 fn draw(
     terminal: &mut Terminal<CrosstermBackend<Output<Stdout>>>,
@@ -209,7 +230,9 @@ async fn drive(options: TuiOptions) -> Result<ExitStatus, TuiError> {
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let size = terminal.size()?;
     let mut next = Some(Event::Resize(size.width, size.height));
-    let mut drawn = Instant::now() - FRAME;
+    let mut pace = Pace {
+        due: Instant::now(),
+    };
     let mut stale = true;
     loop {
         if let Some(event) = next.take() {
@@ -221,16 +244,18 @@ async fn drive(options: TuiOptions) -> Result<ExitStatus, TuiError> {
             }
             stale |= !tick || ticked(&app, before_ms);
         }
-        if stale && drawn.elapsed() >= FRAME {
-            let (begin, before) = (Instant::now(), written.load(Relaxed));
+        let begin = Instant::now();
+        if stale && begin >= pace.next() {
+            let before = written.load(Relaxed);
             draw(&mut terminal, &app)?;
-            (drawn, stale) = (Instant::now(), false);
-            let us = u64::try_from((drawn - begin).as_micros()).unwrap_or(u64::MAX);
+            stale = false;
+            pace.drawn(begin);
+            let us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
             update(&mut app, Event::Painted(us, written.load(Relaxed) - before));
         }
         next = tokio::select! {
             _ = clock.tick() => Some(Event::Tick(now_ms())),
-            () = tokio::time::sleep_until(drawn + FRAME), if stale => None,
+            () = tokio::time::sleep_until(pace.next()), if stale => None,
             Some(event) = answered.recv() => Some(event),
             Some(_) = work.fetches.join_next(), if !work.fetches.is_empty() => None,
             Some(_) = work.jobs.join_next(), if !work.jobs.is_empty() => None,
@@ -268,5 +293,29 @@ fn translate(event: event::Event) -> Option<Event> {
         }
         event::Event::Resize(width, height) => Some(Event::Resize(width, height)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twenty_frames_a_second_and_a_key_after_a_pause_at_once() {
+        let begin = Instant::now();
+        let mut pace = Pace { due: begin };
+        let (mut now, mut frames) = (begin, 0);
+        while now < begin + Duration::from_secs(10) {
+            now = now.max(pace.next());
+            pace.drawn(now);
+            frames += 1;
+        }
+        assert!((200..=204).contains(&frames), "{frames}");
+        let later = now + Duration::from_millis(200);
+        for _ in 0..AT_ONCE {
+            assert!(pace.next() <= later);
+            pace.drawn(later);
+        }
+        assert!(pace.next() > later);
     }
 }

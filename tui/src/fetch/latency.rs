@@ -72,12 +72,15 @@ pub(crate) fn name_of(route: Option<&(String, String)>) -> String {
 pub(super) async fn fetch(ask: &Asker<'_>, request: &Request, data: &mut Data) {
     let route = request.pick.route.as_ref();
     let spans = Spans::of(route);
-    (data.heat, data.percentiles, data.exemplars) = join3(
+    (data.heat, data.percentiles) = join(
         heat(ask, request, &spans),
         percentiles(ask, route.is_none(), &spans),
-        exemplars(ask, &spans),
     )
     .await;
+    // Exemplars are many: they are asked for when the map has a new column, and kept in between.
+    if data.heat.as_ref().is_none_or(|h| !h.columns.is_empty()) {
+        data.exemplars = exemplars(ask, &spans).await;
+    }
 }
 
 async fn heat(ask: &Asker<'_>, request: &Request, spans: &Spans) -> Option<Heat> {
