@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use dashboards::queries;
-use futures_util::future::{join, join_all, join3};
+use futures_util::future::{join, join_all};
 use model::matcher::Matcher;
 use model::span::TraceId;
 
