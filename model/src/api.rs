@@ -183,6 +183,9 @@ pub struct RuleGroupBody {
     pub rules: Vec<RuleBody>,
     /// Evaluation interval in seconds.
     pub interval: f64,
+    /// The most alerts, or recorded series, that one rule may produce; 0 for no limit.
+    #[serde(default)]
+    pub limit: usize,
     /// Seconds that the last evaluation took.
     #[serde(rename = "evaluationTime", default)]
     pub evaluation_time: f64,

@@ -2,6 +2,7 @@
 //!
 //! Owns the list of end-to-end tests. Each module must not know another's servers or files.
 
+mod api_shapes;
 mod architecture;
 mod artillery;
 mod bad_input;

@@ -86,7 +86,8 @@ impl Drop for Prometheus {
     }
 }
 
-fn now_ms() -> i64 {
+/// Now, Unix milliseconds.
+pub fn now_ms() -> i64 {
     i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
 }
 

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use model::api::Envelope;
 use model::source::{Metadata, SelectRequest};
 use model::{Labels, Matcher, Source};
 use promql::ExprKind;
 use serde_json::{Value as Json, json};
 
 use super::form::Params;
-use super::respond::{ApiError, success};
+use super::respond::{ApiError, json as json_body, success};
 use super::state::{Api, blocking};
 
 /// Points that looking for series may read.
@@ -41,10 +42,25 @@ pub(super) async fn series(State(api): State<Api>, params: Params) -> Result<Res
         for request in wanted.requests() {
             all.extend(source.series(&request)?);
         }
-        Ok(all.into_iter().take(wanted.limit).collect::<Vec<_>>())
+        Ok(limited(all, wanted.limit))
     })
     .await?;
-    Ok(success(found))
+    Ok(answer(found))
+}
+
+/// At most `limit` of them, and whether some were left out.
+fn limited<T>(all: BTreeSet<T>, limit: usize) -> (Vec<T>, bool) {
+    let cut = all.len() > limit;
+    (all.into_iter().take(limit).collect(), cut)
+}
+
+fn answer<T: serde::Serialize>((found, cut): (Vec<T>, bool)) -> Response {
+    let mut envelope = Envelope::success(found);
+    if cut {
+        let warning = "results truncated due to limit";
+        envelope.warnings.push(warning.into());
+    }
+    json_body(&envelope)
 }
 
 /// `labels?match[]&start&end&limit`.
@@ -97,6 +113,10 @@ pub(super) async fn exemplars(
     let expr = promql::parse(params.get("query").unwrap_or(""))
         .map_err(|e| ApiError::parameter("query", e))?;
     let mut wanted = Wanted::bounds(&params)?;
+    if wanted.end_ms < wanted.start_ms {
+        let problem = "end timestamp must not be before start timestamp";
+        return Err(ApiError::bad_data(problem));
+    }
     selectors_of(&expr, &mut wanted.selectors);
     let found = blocking(move || {
         let source = api.pipeline.ingest.source();
@@ -135,16 +155,16 @@ async fn collect(
     let found = blocking(move || {
         let source = api.pipeline.ingest.source();
         let mut all: BTreeSet<String> = BTreeSet::new();
-        if wanted.selectors.is_empty() {
+        if wanted.selectors.is_empty() && wanted.start_ms <= wanted.end_ms {
             all.extend(read(source.as_ref(), &wanted.request(&[]))?);
         }
         for request in wanted.requests() {
             all.extend(read(source.as_ref(), &request)?);
         }
-        Ok(all.into_iter().take(wanted.limit).collect::<Vec<_>>())
+        Ok(limited(all, wanted.limit))
     })
     .await?;
-    Ok(success(found))
+    Ok(answer(found))
 }
 
 // === impl Wanted ===
@@ -160,11 +180,6 @@ impl Wanted {
                 .filter(|n| *n > 0)
                 .unwrap_or(usize::MAX),
         };
-        if wanted.end_ms < wanted.start_ms {
-            return Err(ApiError::bad_data(
-                "invalid parameter \"end\": end timestamp must not be before start time",
-            ));
-        }
         Ok(wanted)
     }
 
@@ -188,8 +203,11 @@ impl Wanted {
         Ok(wanted)
     }
 
+    /// Nothing when the bounds are the wrong way round, as in Prometheus.
     fn requests(&self) -> impl Iterator<Item = SelectRequest<'_>> {
-        self.selectors.iter().map(|matchers| self.request(matchers))
+        let forward = self.start_ms <= self.end_ms;
+        let selectors = self.selectors.iter().filter(move |_| forward);
+        selectors.map(|matchers| self.request(matchers))
     }
 
     fn request<'a>(&self, matchers: &'a [Matcher]) -> SelectRequest<'a> {

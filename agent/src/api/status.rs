@@ -133,29 +133,6 @@ pub(super) async fn build_info() -> Response {
     }))
 }
 
-/// `GET status/tsdb`.
-pub(super) async fn tsdb(State(api): State<Api>) -> Result<Response, ApiError> {
-    let body = blocking(move || {
-        let stats = api.store.stats();
-        let (min, max) = stats.head_bounds.unwrap_or((0, 0));
-        Ok(json!({
-            "headStats": {
-                "numSeries": stats.series,
-                "numLabelPairs": 0,
-                "chunkCount": 0,
-                "minTime": min,
-                "maxTime": max,
-            },
-            "seriesCountByMetricName": [],
-            "labelValueCountByLabelName": [],
-            "memoryInBytesByLabelName": [],
-            "seriesCountByLabelValuePair": [],
-        }))
-    })
-    .await?;
-    Ok(success(body))
-}
-
 /// `GET status/flags`.
 pub(super) async fn flags(State(api): State<Api>) -> Response {
     success(json!({

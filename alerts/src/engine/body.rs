@@ -15,6 +15,7 @@ pub(super) fn rules(groups: &[GroupState], default_interval_ms: i64) -> RulesBod
         file: g.file.clone(),
         rules: g.rules.iter().map(rule).collect(),
         interval: g.group.interval_ms.unwrap_or(default_interval_ms) as f64 / 1000.0,
+        limit: g.group.limit,
         evaluation_time: g.seconds,
         last_evaluation: time(g.last_ms),
     };
