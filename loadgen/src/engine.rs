@@ -153,7 +153,7 @@ async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
         .unwrap_or_default()
         .saturating_sub(shared.start.elapsed());
     let schedule = Schedule::of(&shared.plan);
-    let pacer = match schedule {
+    let pacer = match schedule.clone() {
         Some(schedule) => Some(tokio::spawn(open_load(Arc::clone(&shared), schedule))),
         None => {
             for _ in 0..shared.plan.connections {

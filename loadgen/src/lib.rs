@@ -16,8 +16,10 @@ mod pacer;
 pub mod plan;
 pub mod report;
 pub mod schedule;
+mod shape;
 mod stats;
 mod stored;
+pub mod targets;
 mod tls;
 pub mod truth;
 
@@ -25,6 +27,7 @@ pub use engine::{Progress, run};
 pub use merge::merge;
 pub use plan::{Model, Plan, RequestSpec};
 pub use report::{Phases, Quantiles, Report, RouteReport, RouteSecond, Second};
+pub use shape::Shape;
 pub use stored::StoredError;
 
 /// Why a run cannot start.

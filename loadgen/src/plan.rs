@@ -1,6 +1,7 @@
 //! Owns the typed plan of a run: target, weighted requests, arrival model, bounds, and the rules a plan must keep.
 //! Opens no connection and reads no clock beyond naming a run.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use http_body_util::Full;
 use crate::LoadError;
 use crate::conn::Target;
 use crate::schedule::mix;
+use crate::shape::Shape;
 
 /// The highest rate accepted for a host that is not this machine without [`Plan::own_target`].
 pub const MAX_RATE_ELSEWHERE: f64 = 100.0;
@@ -47,6 +49,10 @@ pub struct Plan {
     /// Send only this worker's share: (number from 1, of how many). The workers of one run share plan and seed; each
     /// request belongs to exactly one of them.
     pub shard: Option<(u32, u32)>,
+    /// Send the requests in turn, as they are, instead of at random by weight; `{n}` is not replaced.
+    pub in_turn: bool,
+    /// The arrivals that [`Model::Replay`] repeats: offset from the first, in order, and index of the request.
+    pub recorded: Arc<[(Duration, u32)]>,
     /// Keep each second's whole latency histogram in the report (about 1 KB a second).
     pub keep_seconds: bool,
 }
@@ -102,6 +108,13 @@ pub enum Model {
         /// Requests per second at the end.
         to: f64,
     },
+    /// Open arrivals at a rate that changes with time.
+    Shape(Shape),
+    /// The recorded arrivals of [`Plan::recorded`], so many times as fast. There is no warm-up.
+    Replay {
+        /// 2 is twice as fast.
+        speed: f64,
+    },
     /// Each connection sends its next request when the last is answered.
     Closed {
         /// Stop after so many measured requests.
@@ -141,6 +154,8 @@ impl Plan {
             insecure: false,
             own_target: false,
             shard: None,
+            in_turn: false,
+            recorded: Arc::new([]),
             keep_seconds: false,
         })
     }
@@ -148,6 +163,29 @@ impl Plan {
     /// How long what waits at the end may still start.
     pub fn drain(&self) -> Duration {
         self.drain.unwrap_or(self.timeout)
+    }
+
+    /// The highest rate of a whole second of the replay.
+    fn replay_rate(&self, speed: f64) -> Result<f64, LoadError> {
+        let bad = |text: String| Err(LoadError::Plan(text));
+        if !(speed.is_finite() && speed > 0.0 && speed <= 1000.0) {
+            return bad(format!("speed {speed} is not above 0 and at most 1000"));
+        }
+        if !self.warm_up.is_zero() {
+            return bad("a replay has no warm-up".to_owned());
+        }
+        let sorted = self.recorded.is_sorted_by_key(|(at, _)| *at);
+        let known = |(_, i): &(Duration, u32)| (*i as usize) < self.requests.len();
+        if self.recorded.is_empty() || !sorted || !self.recorded.iter().all(known) {
+            return bad("nothing is recorded, or not in order, or of unknown requests".to_owned());
+        }
+        let second = |at: Duration| (at.as_secs_f64() / speed) as u64;
+        let busiest = self
+            .recorded
+            .chunk_by(|a, b| second(a.0) == second(b.0))
+            .map(<[_]>::len)
+            .max();
+        Ok(busiest.unwrap_or(1) as f64)
     }
 
     /// Whether the plan can be run at all and may be run against its target.
@@ -167,6 +205,13 @@ impl Plan {
                 }
                 Some(from.max(to))
             }
+            Model::Shape(shape) => {
+                if let Some(fault) = shape.fault() {
+                    return bad(fault);
+                }
+                Some(shape.peak(self.duration.as_secs_f64()))
+            }
+            Model::Replay { speed } => Some(self.replay_rate(speed)?),
             Model::Closed { requests: Some(0) } => {
                 return bad("0 requests: ask for at least 1".to_owned());
             }
@@ -221,6 +266,10 @@ pub(crate) struct Requests {
     /// Upper ends of each spec's share of the total weight.
     ends: Vec<u64>,
     seed: u64,
+    /// The requests as they are, in turn.
+    in_turn: bool,
+    /// Which request each index is; empty when picked otherwise.
+    recorded: Arc<[(Duration, u32)]>,
     /// Distinct names, in order of appearance.
     pub(crate) names: Vec<String>,
 }
@@ -240,6 +289,11 @@ impl Requests {
             prepared: Vec::new(),
             ends: Vec::new(),
             seed: plan.seed,
+            in_turn: plan.in_turn,
+            recorded: match plan.model {
+                Model::Replay { .. } => Arc::clone(&plan.recorded),
+                _ => Arc::new([]),
+            },
             names: Vec::new(),
         };
         let mut total = 0_u64;
@@ -301,18 +355,33 @@ impl Requests {
     /// The request of this index and its route: the same for the same seed and index.
     pub(crate) fn render(&self, index: u64) -> (usize, Request<Full<Bytes>>) {
         let total = self.ends.last().copied().unwrap_or(1);
-        let draw = mix(self.seed, index, 1) % total;
-        let spec = &self.prepared[self.ends.partition_point(|end| *end <= draw)];
+        let literal = self.in_turn || !self.recorded.is_empty();
+        let picked = if let Some((_, request)) = self.recorded.get(index as usize) {
+            *request as usize
+        } else if self.in_turn {
+            (index % self.prepared.len() as u64) as usize
+        } else {
+            let draw = mix(self.seed, index, 1) % total;
+            self.ends.partition_point(|end| *end <= draw)
+        };
+        let spec = &self.prepared[picked];
         let n = (mix(self.seed, index, 2) % spec.range + 1).to_string();
+        let fill = |text: &str| {
+            if literal {
+                text.to_owned()
+            } else {
+                text.replace("{n}", &n)
+            }
+        };
         let body = spec
             .body
             .as_ref()
-            .map(|b| Bytes::from(b.replace("{n}", &n)))
+            .map(|b| Bytes::from(fill(b)))
             .unwrap_or_default();
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = spec.method.clone();
         // The template was checked with a number in place, and any number is as good as another.
-        *request.uri_mut() = spec.path.replace("{n}", &n).parse().unwrap_or_default();
+        *request.uri_mut() = fill(&spec.path).parse().unwrap_or_default();
         *request.headers_mut() = spec.headers.clone();
         let (high, low) = (mix(self.seed, index, 3), mix(self.seed, index, 4));
         let parent = format!(

@@ -1,9 +1,11 @@
 //! Owns when each request is due: offsets from the run's start as a pure function of plan, seed and index.
 //! Reads no clock and sends nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plan::{Model, Plan};
+use crate::shape::Shape;
 
 /// A well-mixed number for (seed, index, stream): SplitMix64's finaliser over their combination.
 pub(crate) fn mix(seed: u64, index: u64, stream: u64) -> u64 {
@@ -19,8 +21,11 @@ pub(crate) fn mix(seed: u64, index: u64, stream: u64) -> u64 {
     z
 }
 
+/// Recorded offsets and the request each is.
+type Entries = Arc<[(Duration, u32)]>;
+
 /// The arrivals of an open model.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     from: f64,
     to: f64,
@@ -30,6 +35,10 @@ pub struct Schedule {
     seed: u64,
     /// This worker's first index and the step to its next.
     share: (u64, u64),
+    shape: Option<Shape>,
+    /// Recorded arrivals and how many times as fast they are repeated.
+    recorded: Option<(Entries, f64)>,
+    peak: f64,
 }
 
 /// The first index of a worker and the step to its next.
@@ -42,12 +51,21 @@ pub(crate) fn share(plan: &Plan) -> (u64, u64) {
 impl Schedule {
     /// The plan's arrivals; none for the closed model.
     pub fn of(plan: &Plan) -> Option<Schedule> {
+        let (mut shape, mut recorded) = (None, None);
         let (from, to, poisson) = match plan.model {
             Model::Rate {
                 per_second,
                 poisson,
             } => (per_second, per_second, poisson),
             Model::Ramp { from, to } => (from, to, false),
+            Model::Shape(given) => {
+                shape = Some(given);
+                (given.rate(0.0), 0.0, false)
+            }
+            Model::Replay { speed } => {
+                recorded = Some((Arc::clone(&plan.recorded), speed));
+                (0.0, 0.0, false)
+            }
             Model::Closed { .. } => return None,
         };
         let (warm_up, measured) = (plan.warm_up.as_secs_f64(), plan.duration.as_secs_f64());
@@ -59,6 +77,9 @@ impl Schedule {
             measured,
             seed: plan.seed,
             share: share(plan),
+            peak: shape.map_or(from.max(to), |s| s.peak(measured)),
+            shape,
+            recorded,
         })
     }
 
@@ -67,9 +88,9 @@ impl Schedule {
         Duration::from_secs_f64(self.warm_up + self.measured)
     }
 
-    /// The highest rate it reaches, requests per second.
+    /// The highest rate it reaches, requests per second; 0 for a recording.
     pub fn peak_rate(&self) -> f64 {
-        self.from.max(self.to)
+        self.peak
     }
 
     /// Requests per second due at this offset.
@@ -77,6 +98,15 @@ impl Schedule {
         let t = offset.as_secs_f64() - self.warm_up;
         if t >= self.measured {
             0.0
+        } else if let Some((entries, speed)) = &self.recorded {
+            // Of the second around it.
+            let edge = |t: f64| {
+                let at = Duration::from_secs_f64((t * speed).max(0.0));
+                entries.partition_point(|(due, _)| *due < at)
+            };
+            (edge(t + 0.5) - edge(t - 0.5)) as f64 / self.share.1 as f64
+        } else if let Some(shape) = &self.shape {
+            shape.rate(t.max(0.0)) / self.share.1 as f64
         } else {
             (self.from + (self.to - self.from) * t.max(0.0) / self.measured) / self.share.1 as f64
         }
@@ -84,6 +114,11 @@ impl Schedule {
 
     /// Seconds until evenly spaced arrival `index`; infinite when it never comes.
     fn even(&self, index: u64) -> f64 {
+        if let Some((entries, speed)) = &self.recorded {
+            return entries
+                .get(index as usize)
+                .map_or(f64::INFINITY, |(at, _)| at.as_secs_f64() / speed);
+        }
         let warm = if self.from > 0.0 {
             (self.from * self.warm_up - 1e-9).ceil().max(0.0)
         } else {
@@ -96,6 +131,9 @@ impl Schedule {
         let n = index - warm;
         if n == 0.0 && self.from > 0.0 {
             return self.warm_up;
+        }
+        if let Some(shape) = &self.shape {
+            return self.warm_up + shape.when(n, self.measured);
         }
         // Arrivals until t are from*t + slope*t^2/2; solved for t in the form that does not cancel.
         let slope = (self.to - self.from) / self.measured;
@@ -115,7 +153,7 @@ impl Schedule {
     /// All arrivals in order.
     pub fn arrivals(&self) -> Arrivals {
         Arrivals {
-            schedule: *self,
+            schedule: self.clone(),
             index: 0,
             at: 0.0,
         }
@@ -278,6 +316,30 @@ mod tests {
             joined.sort_unstable();
             assert_eq!(joined, collect(&whole));
         }
+    }
+
+    #[test]
+    fn shapes_and_recordings_are_followed() {
+        let spike = Shape::Spike {
+            base: 10.0,
+            peak: 110.0,
+            at: Duration::from_secs(4),
+            length: Duration::from_secs(2),
+        };
+        let all = arrivals(Model::Shape(spike), 3, 10);
+        assert_eq!(all.len(), 30 + 80 + 220);
+        let inside = all.iter().filter(|t| (7.0..9.0).contains(*t)).count();
+        assert!((219..=221).contains(&inside), "{inside}");
+        let ms = Duration::from_millis;
+        let plan = Plan {
+            model: Model::Replay { speed: 2.0 },
+            recorded: [(ms(0), 0), (ms(500), 0), (ms(3000), 0), (ms(9000), 0)].into(),
+            duration: Duration::from_secs(2),
+            ..Plan::new("http://localhost").unwrap()
+        };
+        assert_eq!(plan.check(), Ok(()));
+        let all: Vec<_> = Schedule::of(&plan).unwrap().arrivals().collect();
+        assert_eq!(all, [ms(0), ms(250), ms(1500)]);
     }
 
     #[test]

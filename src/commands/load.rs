@@ -9,10 +9,11 @@ use clap::{Args as ClapArgs, Subcommand};
 use model::duration;
 
 use super::gate::{Gate, Judge, read_report};
+use super::load_schedule::Schedule;
 use super::reach::json;
 use crate::cli::Shared;
 use crate::console::{
-    self, CommandResult, Outcome, block_on, note, now_ms, print, stop_token, usage,
+    self, CommandResult, Outcome, block_on, note, now_ms, print, read_file, stop_token, usage,
 };
 
 /// Flags of `nines load`.
@@ -26,15 +27,8 @@ pub struct Args {
 enum Command {
     /// So many requests a second, whatever the server does (open model)
     Rate {
-        /// Requests a second
-        #[arg(long)]
-        rate: f64,
-        /// Poisson arrivals instead of even spacing
-        #[arg(long)]
-        poisson: bool,
-        /// End at this rate: a ramp
-        #[arg(long, value_name = "RATE", conflicts_with = "poisson")]
-        ramp_to: Option<f64>,
+        #[command(flatten)]
+        schedule: Schedule,
         #[command(flatten)]
         common: Common,
     },
@@ -89,13 +83,18 @@ enum Command {
 }
 
 #[derive(Debug, ClapArgs)]
-struct Common {
+/// Flags of every load but `quick` and `ab`.
+pub struct Common {
     /// Where to send
     url: String,
 
-    /// How long
-    #[arg(long, default_value = "10s", value_name = "DURATION")]
-    duration: String,
+    /// How long [default: 10s, or the length of the log with --replay]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) duration: Option<String>,
+
+    /// Send the requests of this file, in turn: vegeta's target format (METHOD URL, headers, @body-file)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "headers", "body"])]
+    targets: Option<PathBuf>,
 
     /// Load before it, left out of the report
     #[arg(long, default_value = "0s", value_name = "DURATION")]
@@ -164,20 +163,9 @@ struct Common {
 /// Runs the subcommand.
 pub fn run(args: Args, shared: Shared) -> CommandResult {
     match args.command {
-        Command::Rate {
-            rate,
-            poisson,
-            ramp_to,
-            common,
-        } => {
+        Command::Rate { schedule, common } => {
             let mut plan = plan(&common)?;
-            plan.model = match ramp_to {
-                Some(to) => loadgen::Model::Ramp { from: rate, to },
-                None => loadgen::Model::Rate {
-                    per_second: rate,
-                    poisson,
-                },
-            };
+            schedule.apply(&mut plan, &common)?;
             begin(plan, common, shared)
         }
         Command::Closed { requests, common } => {
@@ -284,7 +272,7 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
         Ok(Duration::from_millis(ms.unsigned_abs()))
     };
     let mut plan = target(&common.url)?;
-    plan.duration = span("--duration", &common.duration)?;
+    plan.duration = span("--duration", common.duration.as_deref().unwrap_or("10s"))?;
     plan.timeout = span("--timeout", &common.timeout)?;
     plan.warm_up = span("--warm-up", &common.warm_up)?;
     plan.drain = match &common.drain {
@@ -311,6 +299,16 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
     plan.own_target = common.i_own_this_target;
     if common.insecure {
         note("warning: the server's certificate is not checked");
+    }
+    if let Some(path) = &common.targets {
+        let (name, text) = read_file(path)?;
+        let folder = path.parent().unwrap_or(std::path::Path::new(""));
+        let read =
+            |file: &str| std::fs::read_to_string(folder.join(file)).map_err(|e| e.to_string());
+        plan.requests = loadgen::targets::vegeta(&text, &plan.target, read)
+            .map_err(|e| usage(format!("{name}: {e}")))?;
+        plan.in_turn = true;
+        return Ok(plan);
     }
     for request in &mut plan.requests {
         request.method = common.method.to_uppercase();
