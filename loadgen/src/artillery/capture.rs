@@ -112,8 +112,22 @@ fn standard(path: &str) -> String {
         Some('[' | '.') => format!("${path}"),
         _ => format!("$.{path}"),
     };
-    let path = path.replace("===", "==").replace("!==", "!=");
-    path.replace("[(@.length-1)]", "[-1]")
+    let path = path.replace("!==", "!=").replace("===", "==");
+    let path = path.replace("[(@.length-1)]", "[-1]");
+    // An index may stand as a member: $.items.0.id
+    let mut parts = path.split('.');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        let whole = digits > 0 && part[digits..].chars().next().is_none_or(|c| c == '[');
+        if whole && !out.contains('?') {
+            out.push_str(&format!("[{}]{}", &part[..digits], &part[digits..]));
+        } else {
+            out.push('.');
+            out.push_str(part);
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -133,6 +147,8 @@ mod tests {
             ("$.items[-1].t", json!(["b"])),
             ("$.items[(@.length-1)].t", json!(["b"])),
             ("$.items[?(@.t === 'b')].n", json!([2])),
+            ("$.items.1.t", json!(["b"])),
+            ("$.items[?(@.n !== 1.0)].t", json!(["b"])),
             ("$.items.length", json!([2])),
             ("$.nix", json!([])),
         ] {

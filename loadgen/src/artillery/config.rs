@@ -15,7 +15,7 @@ use super::tree::{Kind, Node};
 use super::{ensure, expr};
 use crate::conn::Target;
 
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "target",
     "phases",
     "http",
@@ -30,9 +30,10 @@ const KNOWN: [&str; 14] = [
     "statsInterval",
     "engines",
     "includeFiles",
+    "apdex",
 ];
 
-const REFUSED: [(&str, &str); 5] = [
+const REFUSED: [(&str, &str); 4] = [
     (
         "processor",
         "JavaScript does not run here; remove it, or express it with capture, loop and ifTrue",
@@ -41,10 +42,6 @@ const REFUSED: [(&str, &str); 5] = [
     (
         "socketio",
         "the Socket.IO engine is not supported; only http is",
-    ),
-    (
-        "apdex",
-        "use ensure.thresholds on http.response_time instead",
     ),
     ("bundling", "it is for Artillery's cloud only; remove it"),
 ];
@@ -80,6 +77,7 @@ pub(crate) fn read(node: &Node, options: &ReadOptions) -> Read<Script> {
         insecure: options.insecure,
         checks: Vec::new(),
         expect: None,
+        apdex: None,
         endpoints: EndpointOptions {
             only_names: false,
             strip_query: true,
@@ -99,6 +97,9 @@ pub(crate) fn read(node: &Node, options: &ReadOptions) -> Read<Script> {
     }
     if let Some(plugins) = fields.get("plugins") {
         read_plugins(plugins, &mut script)?;
+    }
+    if let Some(node) = fields.get("apdex") {
+        script.apdex = Some(apdex(node)?);
     }
     if let Some(node) = fields.get("ensure") {
         script.checks.extend(ensure::read(node)?);
@@ -425,13 +426,14 @@ fn defaults(node: &Node, http: &mut HttpOptions) -> Read<()> {
 
 fn read_plugins(node: &Node, script: &mut Script) -> Read<()> {
     let fields = Fields::of(node, "config.plugins")?;
-    let known = ["ensure", "expect", "metrics-by-endpoint"];
+    let known = ["ensure", "expect", "metrics-by-endpoint", "apdex"];
     for (key, node) in fields.entries() {
         let given = matches!(node.kind, Kind::Map(_));
         match key.text.as_str() {
             "ensure" if given => script.checks.extend(ensure::read(node)?),
             "expect" => script.expect = Some(expect_options(node)?),
             "metrics-by-endpoint" if given => endpoint_options(node, &mut script.endpoints)?,
+            "apdex" => script.apdex = Some(apdex(node)?),
             "ensure" | "metrics-by-endpoint" => {}
             other => {
                 let message = format!("the plugin {other:?} is not supported");
@@ -441,6 +443,22 @@ fn read_plugins(node: &Node, script: &mut Script) -> Read<()> {
         }
     }
     Ok(())
+}
+
+/// The threshold of `apdex`, 500 ms when it has none.
+fn apdex(node: &Node) -> Read<Duration> {
+    let default = Duration::from_millis(500);
+    if !matches!(node.kind, Kind::Map(_)) {
+        return Ok(default);
+    }
+    let fields = Fields::of(node, "apdex")?;
+    fields.allow(&["threshold"], &[])?;
+    let Some(node) = fields.get("threshold") else {
+        return Ok(default);
+    };
+    let ms = number(node, "threshold")?;
+    Duration::try_from_secs_f64(ms / 1e3)
+        .map_err(|e| Mistake::at(&node.place, format!("threshold: {e}")))
 }
 
 fn expect_options(node: &Node) -> Read<ExpectOptions> {

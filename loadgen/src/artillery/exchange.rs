@@ -21,6 +21,8 @@ use super::vu::{Failure, Vu, lock};
 use crate::conn::{ErrorKind, Exchange, Target};
 use crate::stats::{Answer, Sample, micros};
 
+/// Responses that satisfied, were tolerated, frustrated.
+pub(crate) const APDEX: [&str; 3] = ["apdex.satisfied", "apdex.tolerated", "apdex.frustrated"];
 /// The most redirects followed.
 const MAX_REDIRECTS: usize = 10;
 
@@ -221,6 +223,7 @@ impl Vu {
         let captured = self.capture(step, &exchange.headers, &body);
         if self.counted {
             self.count_endpoint(step, url, exchange);
+            self.count_apdex(exchange);
             self.expect(step, url, exchange.status, &exchange.headers, &body)?;
         }
         match captured {
@@ -315,6 +318,23 @@ impl Vu {
         metrics.count(&format!("{space}.{name}.codes.{status}"), 1, now);
         let us = micros(exchange.timings.first_byte);
         metrics.time(&format!("{space}.response_time.{name}"), us, now);
+    }
+
+    fn count_apdex(&self, exchange: &Exchange) {
+        let Some(limit) = self.shared.script.apdex else {
+            return;
+        };
+        let took = exchange.timings.first_byte + exchange.timings.transfer;
+        let class = if took <= limit {
+            0
+        } else if took <= 4 * limit {
+            1
+        } else {
+            2
+        };
+        for (i, name) in APDEX.iter().enumerate() {
+            self.shared.count(name, u64::from(i == class));
+        }
     }
 
     fn expect(

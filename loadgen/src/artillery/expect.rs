@@ -3,6 +3,7 @@
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
+use super::expr;
 use super::script::Expectation;
 use super::template::{self, Variables, as_text};
 
@@ -94,6 +95,18 @@ pub(crate) fn check(expectation: &Expectation, seen: &Seen<'_>, vars: &dyn Varia
                 None => (false, format!("response has no {} header", part(0))),
             }
         }
+        "cdnHit" => {
+            let hit = expr::truthy(&expected);
+            let wanted: &[&str] = if hit { &["hit", "stale"] } else { &["miss"] };
+            let names = ["cf-cache-status", "x-cache", "x-vercel-cache"];
+            let fits = |value: &String| {
+                let value = value.to_ascii_lowercase();
+                wanted.iter().any(|w| value.starts_with(w))
+            };
+            let found = names.iter().filter_map(|n| header(n)).find(fits);
+            let missing = || "cache status header not found".to_owned();
+            (found.is_some(), found.unwrap_or_else(missing))
+        }
         "matchesRegexp" => {
             let body = String::from_utf8_lossy(seen.body);
             let ok = regex::Regex::new(&text).is_ok_and(|r| r.is_match(&body));
@@ -130,6 +143,7 @@ mod tests {
             "content-type",
             "application/json; charset=utf-8".parse().unwrap(),
         );
+        headers.insert("x-cache", "Hit from cloudfront".parse().unwrap());
         let seen = Seen {
             status: StatusCode::CREATED,
             headers: &headers,
@@ -151,6 +165,8 @@ mod tests {
             ("hasHeader", json!("Content-Type"), true),
             ("headerEquals", json!(["content-type", "x"]), false),
             ("matchesRegexp", json!("\\[1\\]"), true),
+            ("cdnHit", json!(true), true),
+            ("cdnHit", json!(false), false),
         ] {
             let expectation = Expectation {
                 kind: kind.into(),

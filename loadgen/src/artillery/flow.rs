@@ -379,7 +379,7 @@ fn matches(node: Option<&Node>) -> Read<Vec<Match>> {
     Ok(all)
 }
 
-const EXPECTATIONS: [&str; 9] = [
+const EXPECTATIONS: [&str; 10] = [
     "statusCode",
     "notStatusCode",
     "contentType",
@@ -389,6 +389,7 @@ const EXPECTATIONS: [&str; 9] = [
     "hasHeader",
     "headerEquals",
     "matchesRegexp",
+    "cdnHit",
 ];
 
 fn expectations(node: Option<&Node>) -> Read<Vec<Expectation>> {
@@ -396,13 +397,7 @@ fn expectations(node: Option<&Node>) -> Read<Vec<Expectation>> {
     for item in node.map(one_or_more).unwrap_or_default() {
         let fields = Fields::of(item, "an expectation")?;
         let other = "express it with hasProperty, equals or matchesRegexp";
-        fields.allow(
-            &EXPECTATIONS,
-            &[
-                ("jmespath", other),
-                ("cdnHit", "express it with headerEquals"),
-            ],
-        )?;
+        fields.allow(&EXPECTATIONS, &[("jmespath", other)])?;
         for (key, value) in fields.entries() {
             if let ("matchesRegexp", Kind::Scalar(Value::String(s))) =
                 (key.text.as_str(), &value.kind)

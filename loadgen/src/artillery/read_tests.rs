@@ -68,7 +68,7 @@ fn mistakes_name_the_place_and_the_way_out() {
         ),
         (
             config(&["plugins:", "  fake-data: {}"]),
-            "s.yml:4:5: the plugin \"fake-data\" is not supported\n      fake-data: {}\n      ^^^^^^^^^\n  supported plugins: ensure, expect, metrics-by-endpoint".to_owned(),
+            "s.yml:4:5: the plugin \"fake-data\" is not supported\n      fake-data: {}\n      ^^^^^^^^^\n  supported plugins: ensure, expect, metrics-by-endpoint, apdex".to_owned(),
         ),
         (
             flow(&["- get:", "  url: /"]),

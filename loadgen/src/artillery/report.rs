@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use super::ensure::Verdict;
+use super::exchange::APDEX;
 use super::metrics::Figures;
 use super::script::Script;
 use super::vu::Shared;
@@ -68,6 +69,16 @@ impl Results {
     pub fn summary(&self) -> String {
         let mut out = self.aggregate.text.clone();
         out.push('\n');
+        if let Some(score) = apdex(&self.aggregate.json["counters"]) {
+            let rank = match score {
+                s if s >= 0.94 => "excellent",
+                s if s >= 0.85 => "good",
+                s if s >= 0.7 => "fair",
+                s if s >= 0.49 => "poor",
+                _ => "unacceptable",
+            };
+            out.push_str(&format!("Apdex score: {score} ({rank})\n\n"));
+        }
         out.push_str(&self.footer);
         if !self.checks.is_empty() {
             out.push_str("\nChecks:\n");
@@ -84,6 +95,14 @@ impl Results {
         }
         out
     }
+}
+
+/// The Apdex score, when responses were judged by it.
+fn apdex(counters: &Value) -> Option<f64> {
+    let [satisfied, tolerated, frustrated] =
+        APDEX.map(|name| counters[name].as_f64().unwrap_or(0.0));
+    let all = satisfied + tolerated + frustrated;
+    (all > 0.0).then(|| (satisfied + tolerated / 2.0) / all)
 }
 
 impl Period {

@@ -339,6 +339,7 @@ async fn checks_and_expectations_decide_the_exit_code() {
         (0, 0)
     );
     let checks = "
+  apdex: {threshold: 60000}
   ensure:
     maxErrorRate: 0
     thresholds: [{http.response_time.p99: 5000}, {'plugins.metrics-by-endpoint.response_time./missing.max': 5000}]
@@ -359,6 +360,18 @@ async fn checks_and_expectations_decide_the_exit_code() {
         "{verdicts:?}"
     );
     assert_eq!(ran.results.exit_code(), 0);
+    assert!(
+        ran.results
+            .summary()
+            .contains("\nApdex score: 1 (excellent)\n")
+    );
+    assert_eq!(
+        (
+            ran.counter("apdex.satisfied"),
+            ran.counter("apdex.tolerated")
+        ),
+        (2, 0)
+    );
     assert!(
         ran.results
             .summary()

@@ -26,6 +26,8 @@ pub struct Script {
     pub(crate) insecure: bool,
     pub(crate) checks: Vec<Check>,
     pub(crate) expect: Option<ExpectOptions>,
+    /// How long a response may take that satisfies.
+    pub(crate) apdex: Option<Duration>,
     pub(crate) endpoints: EndpointOptions,
     /// What the user should know before the run.
     pub(crate) notes: Vec<String>,
