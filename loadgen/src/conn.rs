@@ -184,6 +184,16 @@ impl Connector {
         })
     }
 
+    /// The same, each connection with a full TLS handshake, as strangers make it.
+    pub(crate) fn without_resumption(mut self) -> Connector {
+        if let Some((connector, _)) = &mut self.tls {
+            let mut config = rustls::ClientConfig::clone(connector.config());
+            config.resumption = rustls::client::Resumption::disabled();
+            *connector = TlsConnector::from(Arc::new(config));
+        }
+        self
+    }
+
     /// The target dialled.
     pub fn target(&self) -> &Target {
         &self.target

@@ -18,10 +18,41 @@ const MAX_BODY: u64 = 64 << 20;
 /// The most hosts one pool dials.
 const MAX_HOSTS: usize = 1_000;
 
+/// What dials each host; all users of a run share it, but no TLS session.
+pub(crate) struct Dialers {
+    insecure: bool,
+    by_origin: Mutex<HashMap<String, Connector>>,
+}
+
+impl Dialers {
+    pub(crate) fn new(insecure: bool) -> Dialers {
+        Dialers {
+            insecure,
+            by_origin: Mutex::default(),
+        }
+    }
+
+    fn of(&self, url: &Url, origin: &str) -> Result<Connector, NoExchange> {
+        let mut all = lock(&self.by_origin);
+        if let Some(connector) = all.get(origin) {
+            return Ok(connector.clone());
+        }
+        let bad = |e: crate::LoadError| NoExchange::Url(e.to_string());
+        let target = Target::parse(url.as_str()).map_err(bad)?;
+        let connector = Connector::new(target, self.insecure).map_err(bad)?;
+        let connector = connector.without_resumption();
+        if all.len() >= MAX_HOSTS {
+            all.clear();
+        }
+        all.insert(origin.to_owned(), connector.clone());
+        Ok(connector)
+    }
+}
+
 /// Connections of one user, or of all.
 pub(crate) struct Pool {
     per_host: usize,
-    insecure: bool,
+    dialers: Arc<Dialers>,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
 }
 
@@ -55,10 +86,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pool {
-    pub(crate) fn new(per_host: usize, insecure: bool) -> Pool {
+    pub(crate) fn new(per_host: usize, dialers: &Arc<Dialers>) -> Pool {
         Pool {
             per_host,
-            insecure,
+            dialers: Arc::clone(dialers),
             hosts: Mutex::default(),
         }
     }
@@ -69,10 +100,8 @@ impl Pool {
         if let Some(host) = hosts.get(&key) {
             return Ok(Arc::clone(host));
         }
-        let bad = |e: crate::LoadError| NoExchange::Url(e.to_string());
-        let target = Target::parse(url.as_str()).map_err(bad)?;
         let host = Arc::new(Host {
-            connector: Connector::new(target, self.insecure).map_err(bad)?,
+            connector: self.dialers.of(url, &key)?,
             permits: Semaphore::new(self.per_host),
             idle: Mutex::default(),
         });

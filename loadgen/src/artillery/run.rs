@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::arrivals::{self, Due};
 use super::ensure;
-use super::net::Pool;
+use super::net::{Dialers, Pool};
 use super::report::{self, Period, Results};
 use super::script::{Scenario, Script};
 use super::template::{self, as_text};
@@ -89,14 +89,13 @@ pub async fn run(
     let wall = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let pool = script
-        .http
-        .pool
-        .map(|n| Arc::new(Pool::new(n, script.insecure)));
+    let dialers = Arc::new(Dialers::new(script.insecure));
+    let pool = script.http.pool.map(|n| Arc::new(Pool::new(n, &dialers)));
     let stop = stop.child_token();
     let _guard = stop.clone().drop_guard();
     let mut shared = Shared {
         pool,
+        dialers,
         metrics: Mutex::default(),
         stats: Mutex::new(Stats::new(Duration::ZERO, 1)),
         start: Instant::now(),

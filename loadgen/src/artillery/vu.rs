@@ -14,7 +14,7 @@ use super::cookies::Jar;
 use super::fields::duration;
 use super::flow;
 use super::metrics::Metrics;
-use super::net::Pool;
+use super::net::{Dialers, Pool};
 use super::run::Event;
 use super::script::{LoopStep, Script, Step, Turns};
 use super::template::{self, Segment, Variables, as_text};
@@ -25,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) script: Script,
     /// Connections shared by all users, when `config.http.pool` says so.
     pub(crate) pool: Option<Arc<Pool>>,
+    pub(crate) dialers: Arc<Dialers>,
     pub(crate) metrics: Mutex<Metrics>,
     pub(crate) stats: Mutex<Stats>,
     pub(crate) start: Instant,
@@ -115,7 +116,7 @@ impl Vu {
                 vars.insert(name.clone(), value.clone());
             }
         }
-        let own = || Arc::new(Pool::new(1, script.insecure));
+        let own = || Arc::new(Pool::new(1, &shared.dialers));
         Vu {
             vars: Mutex::new(vars),
             jar: Mutex::default(),
