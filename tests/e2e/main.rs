@@ -9,6 +9,7 @@ mod bad_input;
 mod cli;
 mod demo;
 mod live;
+mod load_gate;
 mod otel;
 mod remote;
 mod running;
