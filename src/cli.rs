@@ -65,6 +65,8 @@ enum Command {
     Demo(commands::demo::Args),
     /// Collect metrics, traces and logs; evaluate rules; answer PromQL
     Agent(commands::agent::Args),
+    /// Show the agent's settings, and where each comes from
+    Config(commands::config::Args),
     /// Ask a PromQL question
     Query(commands::query::Args),
     /// List traces, or show one
@@ -130,6 +132,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command, shared: Shared) -> CommandResult {
     match command {
         Command::Agent(args) => commands::agent::run(args, shared),
+        Command::Config(args) => commands::config::run(args),
         Command::Query(args) => commands::query::run(args),
         Command::Traces(args) => commands::traces::run(args),
         Command::Logs(args) => commands::logs::run(args),

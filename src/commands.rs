@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod alerts;
 pub mod backend;
+pub mod config;
 pub mod dashboards;
 pub mod demo;
 pub mod gate;

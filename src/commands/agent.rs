@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(long, env = "NINES_NAME")]
     name: Option<String>,
 
-    /// Check the configuration, print it with every default, and stop
+    /// Check the configuration, print it with every default but without secrets, and stop
     #[arg(long)]
     check: bool,
 }
@@ -60,7 +60,8 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
     let check = args.check;
     let config = configure(args)?;
     if check {
-        crate::console::print(&super::reach::json(&config)?)?;
+        let shown = super::config::masked("", serde_json::to_value(&config)?);
+        crate::console::print(&super::reach::json(&shown)?)?;
         return Ok(Outcome::Good);
     }
     block_on(async {
@@ -89,12 +90,53 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
     })
 }
 
-fn configure(args: Args) -> anyhow::Result<Config> {
-    let file = args.config.or_else(|| {
-        let usual = PathBuf::from("nines.yaml");
-        usual.exists().then_some(usual)
-    });
-    let mut config = match file {
+impl Args {
+    /// The configuration file that is read, if any.
+    pub fn file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| {
+            let usual = PathBuf::from("nines.yaml");
+            usual.exists().then_some(usual)
+        })
+    }
+
+    /// The settings that a flag or its environment variable sets: setting, flag, variable.
+    pub fn overridden(&self) -> Vec<(&'static str, &'static str, &'static str)> {
+        let all = [
+            (
+                self.listen.is_some(),
+                ("listen", "--listen", "NINES_LISTEN"),
+            ),
+            (
+                self.otlp_grpc.is_some(),
+                ("otlp_grpc", "--otlp-grpc", "NINES_OTLP_GRPC"),
+            ),
+            (
+                self.otlp_http.is_some(),
+                ("otlp_http", "--otlp-http", "NINES_OTLP_HTTP"),
+            ),
+            (
+                self.data_dir.is_some(),
+                ("data_dir", "--data-dir", "NINES_DATA_DIR"),
+            ),
+            (
+                self.retention.is_some(),
+                ("retention", "--retention", "NINES_RETENTION"),
+            ),
+            (!self.rules.is_empty(), ("alerts.rules", "--rules", "")),
+            (
+                self.time_scale.is_some(),
+                ("alerts.time_scale", "--time-scale", ""),
+            ),
+            (self.name.is_some(), ("name", "--name", "NINES_NAME")),
+        ];
+        let set = all.into_iter().filter(|(set, _)| *set);
+        set.map(|(_, names)| names).collect()
+    }
+}
+
+/// The configuration: defaults, then the file, then environment and flags.
+pub fn configure(args: Args) -> anyhow::Result<Config> {
+    let mut config = match args.file() {
         Some(path) => Config::load(&path).map_err(|e| usage(e.to_string()))?,
         None => Config::default(),
     };

@@ -154,3 +154,59 @@ fn what_was_acknowledged_is_there_after_kill_9() {
         stderr(&output)
     );
 }
+
+#[test]
+fn config_show_says_where_settings_come_from_and_keeps_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("n.yaml");
+    let text = "name: shop\ntoken: hush-1\nretention: 1d\nlimits: {body: 1MiB}\nremote_write:\n- url: http://me:hush-2@127.0.0.1:1/w\n  headers: {X-Key: hush-3}\n";
+    std::fs::write(&file, text).unwrap();
+    let show = |more: &[&str]| {
+        let file = file.to_str().unwrap();
+        let all = [
+            &["config", "show", "--config", file, "--retention", "30d"],
+            more,
+        ]
+        .concat();
+        let output = super::running::nines(&all);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{}",
+            super::running::stderr(&output)
+        );
+        super::running::stdout(&output)
+    };
+    let text = show(&["--origin"]);
+    let line = |setting: &str| {
+        let found = text
+            .lines()
+            .find(|l| l.split_whitespace().next() == Some(setting));
+        let cells: Vec<&str> = found.unwrap().split_whitespace().collect();
+        (cells[1].to_owned(), cells[2..].join(" "))
+    };
+    assert_eq!(line("retention"), ("30d".into(), "flag --retention".into()));
+    let from_file = format!("file {}", file.display());
+    assert_eq!(line("limits.body"), ("1MiB".into(), from_file.clone()));
+    assert_eq!(
+        line("limits.connections"),
+        ("1024".into(), "default".into())
+    );
+    assert_eq!(line("token"), ("[secret]".into(), from_file.clone()));
+    assert_eq!(
+        line("remote_write[0].headers.X-Key"),
+        ("[secret]".into(), from_file)
+    );
+    assert!(!text.contains("hush"), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_str(&show(&["--origin", "--format", "json"])).unwrap();
+    let body = json
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|s| s["setting"] == "name")
+        .unwrap();
+    assert_eq!(body["value"], "shop");
+    assert!(body["origin"].as_str().unwrap().starts_with("file "));
+    assert!(!show(&[]).contains("ORIGIN"));
+}
