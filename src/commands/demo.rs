@@ -4,6 +4,7 @@
 
 mod parts;
 mod sink;
+mod stack;
 mod summary;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::reach::{Format, json};
 use crate::cli::Shared;
 use crate::console::{CommandResult, Outcome, block_on, note, now_ms, print, stop_token, usage};
 use parts::Parts;
+use stack::Stack;
 use summary::{Injected, Summary};
 
 /// Flags of `nines demo`.
@@ -41,6 +43,11 @@ pub struct Args {
     #[arg(long = "break", value_enum, value_name = "FAULT")]
     fault: Option<Drill>,
 
+    /// Run on the real servers in this folder (`backend/stack up --dir DIR`): nginx, Redis, PostgreSQL, RabbitMQ; redis-down
+    /// then stops the real Redis
+    #[arg(long, value_name = "DIR")]
+    stack: Option<std::path::PathBuf>,
+
     /// Output of --headless
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -63,6 +70,14 @@ impl Drill {
             Drill::RedisDown => "redis-down",
             Drill::ErrorBurst => "error-burst",
             Drill::SlowDb => "slow-db",
+        }
+    }
+
+    /// The faults of `backend/stack` that begin and end it, when it is a real server that is broken.
+    fn real(self) -> Option<[&'static str; 2]> {
+        match self {
+            Drill::RedisDown => Some(["redis-stop", "redis-start"]),
+            Drill::ErrorBurst | Drill::SlowDb => None,
         }
     }
 
@@ -102,6 +117,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
         )));
     }
     let length = Duration::from_millis(length.unsigned_abs());
+    let stack = args.stack.as_deref().map(Stack::read).transpose()?;
     if !args.headless && !tui::is_terminal() {
         return Err(usage(
             "not a terminal: run `nines demo --headless --for 60s`",
@@ -109,11 +125,11 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
     }
     block_on(async {
         let stop = stop_token();
-        let parts = Parts::start(scale).await?;
+        let parts = Parts::start(scale, stack).await?;
         if args.headless {
             if !shared.quiet {
                 note(&format!(
-                    "demo: backend http://{}, agent {}",
+                    "demo: backend {}, agent {}",
                     parts.front(),
                     parts.agent_url()
                 ));
@@ -142,11 +158,22 @@ async fn headless(
             () = stop.cancelled() => {}
         }
         let from_ms = now_ms();
-        parts.inject(&drill.knob(third.as_secs_f64())).await?;
+        let mut until_ms = from_ms + i64::try_from(third.as_millis()).unwrap_or(0);
+        if let Some([begin, end]) = drill.real().filter(|_| parts.stack.is_some()) {
+            parts.break_server(begin).await?;
+            tokio::select! {
+                () = tokio::time::sleep_until(begun + 2 * third) => {}
+                () = stop.cancelled() => {}
+            }
+            parts.break_server(end).await?;
+            until_ms = now_ms();
+        } else {
+            parts.inject(&drill.knob(third.as_secs_f64())).await?;
+        }
         injected = Some(Injected {
             fault: drill.name().into(),
             from_ms,
-            until_ms: from_ms + i64::try_from(third.as_millis()).unwrap_or(0),
+            until_ms,
         });
     }
     let report = load.await??;
@@ -177,8 +204,15 @@ async fn on_screen(
         let five = duration::format_ms((300_000.0 / scale) as i64);
         notice += &format!("; time scale {scale}x: 5m is {five}");
     }
+    let mut mend = None;
     if let Some(drill) = args.fault {
-        parts.inject(&drill.knob(86_400.0)).await?;
+        match drill.real().filter(|_| parts.stack.is_some()) {
+            Some([begin, end]) => {
+                parts.break_server(begin).await?;
+                mend = Some(end);
+            }
+            None => parts.inject(&drill.knob(86_400.0)).await?,
+        }
         notice += &format!("; injected: {}", drill.name());
     }
     let options = tui::TuiOptions {
@@ -196,6 +230,9 @@ async fn on_screen(
     let ended = tui::run(options).await;
     stop.cancel();
     let _report = load.await??;
+    if let Some(end) = mend {
+        parts.break_server(end).await?;
+    }
     for problem in parts.stop().await {
         note(&format!("demo: {problem}"));
     }

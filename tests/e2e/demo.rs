@@ -51,21 +51,67 @@ fn demo_reports_exactly_what_happened() {
     );
 }
 
+const DRILL: [&str; 6] = [
+    "--for",
+    "90s",
+    "--time-scale",
+    "60",
+    "--break",
+    "redis-down",
+];
+
 #[test]
 #[ignore = "takes a minute and a half; tests/run runs it"]
 fn demo_redis_down_pages_once_and_resolves() {
-    let (code, summary, errors) = demo(&[
-        "--for",
-        "90s",
-        "--time-scale",
-        "60",
-        "--break",
-        "redis-down",
-    ]);
+    let (code, summary, errors) = demo(&DRILL);
     assert_eq!(code, Some(0), "{:#}\n{errors}", summary["problems"]);
+    assert_drill(&summary);
+}
+
+/// The folder of a running `backend/stack`, which tests/run starts.
+fn stack() -> String {
+    let env = std::env::var("NINES_STACK_ENV").expect("NINES_STACK_ENV: tests/run sets it");
+    env.strip_suffix("/env")
+        .expect("the stack's file env")
+        .to_owned()
+}
+
+#[test]
+#[ignore = "needs nginx, haproxy, redis, postgresql, rabbitmq"]
+fn stack_counts_are_exact_through_nginx() {
+    let (code, summary, errors) = demo(&["--for", "15s", "--stack", &stack()]);
+    assert_eq!(code, Some(0), "{:#}\n{errors}", summary["problems"]);
+    let counts = summary["counts"].as_array().unwrap();
+    assert!(
+        counts.len() == 5 && counts.iter().all(|c| c["equal"] == true),
+        "{counts:#?}"
+    );
+    assert!(counts[0]["truth"].as_u64().unwrap() >= 1_500, "{counts:#?}");
+}
+
+#[test]
+#[ignore = "needs nginx, haproxy, redis, postgresql, rabbitmq"]
+fn stack_drill_stops_the_real_redis() {
+    let stack = stack();
+    let (code, summary, errors) = demo(&[&DRILL[..], &["--stack", &stack]].concat());
+    assert_eq!(code, Some(0), "{:#}\n{errors}", summary["problems"]);
+    assert_drill(&summary);
+    let errors_5xx = &summary["counts"][1];
+    assert_eq!(
+        (errors_5xx["name"].as_str(), errors_5xx["truth"].as_u64()),
+        (Some("errors"), Some(0)),
+        "reads go on"
+    );
+}
+
+#[expect(
+    clippy::unwrap_used,
+    reason = "a check of a test that fails should fail its test"
+)]
+fn assert_drill(summary: &Value) {
     let (triggers, resolves) = (
-        arrivals(&summary, "pagerduty", "trigger"),
-        arrivals(&summary, "pagerduty", "resolve"),
+        arrivals(summary, "pagerduty", "trigger"),
+        arrivals(summary, "pagerduty", "resolve"),
     );
     assert_eq!(
         (triggers.len(), resolves.len()),

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::sink::Sink;
+use super::stack::Stack;
 use crate::console::now_ms;
 
 /// A user of the seed data, for the load's orders.
@@ -28,6 +29,8 @@ pub struct Parts {
     backend: backend::Backend,
     /// The local on-call.
     pub sink: Sink,
+    /// The real servers, when the demo runs on them.
+    pub stack: Option<Stack>,
     http: reqwest::Client,
     dir: PathBuf,
 }
@@ -36,19 +39,33 @@ type Load = JoinHandle<anyhow::Result<loadgen::Report>>;
 
 impl Parts {
     /// Starts sink, agent and backend, wired to each other, on free ports of loopback and in a private folder.
-    pub async fn start(scale: f64) -> anyhow::Result<Parts> {
+    pub async fn start(scale: f64, stack: Option<Stack>) -> anyhow::Result<Parts> {
         let dir = std::env::temp_dir().join(format!("nines-demo-{}", std::process::id()));
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let sink = Sink::start().await?;
         // The agent must know where to scrape before the backend runs, and the backend where to send spans: the
         // backend's port is chosen first.
-        let front = free_port()?;
-        let agent = agent::start(agent_config(&dir, front, &sink, scale)).await?;
+        let front = match stack.as_ref().and_then(|s| s.real.fronts.first()) {
+            Some(front) => front.clone(),
+            None => free_port()?.to_string(),
+        };
+        let mut config = agent_config(&dir, &front, &sink, scale);
+        // With a time scale one round that comes late would be a server that is down for 20 s, so nothing but the
+        // backend tells then.
+        if let Some(stack) = stack.as_ref().filter(|_| scale <= 1.0) {
+            stack.collect(&mut config.collect, Every(1_000));
+        }
+        let agent = agent::start(config).await?;
         let spans = agent
             .otlp_grpc_addr
             .context("the agent has no OTLP address")?;
         let mut settings = backend::Settings::demo();
-        settings.listen = front.to_string();
+        settings.listen = front;
+        if let Some(stack) = &stack {
+            // Real servers have latencies of their own.
+            settings.realism.enabled = false;
+            settings.real = Some(stack.real.clone());
+        }
         settings.data_dir = Some(dir.join("backend"));
         settings.otlp_endpoint = Some(format!("http://{spans}"));
         settings.balancer.check_interval_ms = 1_000;
@@ -63,14 +80,16 @@ impl Parts {
             agent,
             backend,
             sink,
+            stack,
             http,
             dir,
         })
     }
 
     /// Where clients connect.
-    pub fn front(&self) -> SocketAddr {
-        self.backend.front_addr
+    pub fn front(&self) -> String {
+        let own = || format!("http://{}", self.backend.front_addr);
+        self.stack.as_ref().map_or_else(own, Stack::front)
     }
 
     /// The agent's base URL.
@@ -86,7 +105,7 @@ impl Parts {
         stop: CancellationToken,
     ) -> anyhow::Result<Load> {
         let token = self.login().await?;
-        let mut plan = loadgen::Plan::new(&format!("http://{}", self.front()))?;
+        let mut plan = loadgen::Plan::new(&self.front())?;
         let request = |name: &str, method: &str, path: &str, weight: u32| loadgen::RequestSpec {
             name: name.into(),
             method: method.into(),
@@ -143,6 +162,14 @@ impl Parts {
         Ok(())
     }
 
+    /// Breaks or mends a real server.
+    pub async fn break_server(&self, fault: &str) -> anyhow::Result<()> {
+        match &self.stack {
+            Some(stack) => stack.fault(fault).await,
+            None => Ok(()),
+        }
+    }
+
     /// Makes everything that happened visible: the backend's spans are sent, the agent's counters written.
     pub async fn flush(&self) -> anyhow::Result<()> {
         let url = format!("http://{}/admin/flush", self.backend.admin_addr);
@@ -168,7 +195,7 @@ impl Parts {
     }
 
     async fn login(&self) -> anyhow::Result<String> {
-        let url = format!("http://{}/api/v1/auth/login", self.front());
+        let url = format!("{}/api/v1/auth/login", self.front());
         let body = HashMap::from([("email", EMAIL), ("password", PASSWORD)]);
         let answer = self
             .http
@@ -189,7 +216,7 @@ fn free_port() -> anyhow::Result<SocketAddr> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn agent_config(dir: &std::path::Path, front: SocketAddr, sink: &Sink, scale: f64) -> Config {
+fn agent_config(dir: &std::path::Path, front: &str, sink: &Sink, scale: f64) -> Config {
     let every = Every(if scale > 1.0 { 500 } else { 1_000 });
     let mut config = Config {
         name: "demo".into(),
@@ -202,7 +229,7 @@ fn agent_config(dir: &std::path::Path, front: SocketAddr, sink: &Sink, scale: f6
     };
     config.collect.scrape.push(ScrapeJob {
         job: "refbackend".into(),
-        targets: vec![front.to_string()],
+        targets: vec![front.to_owned()],
         interval: every,
         timeout: every,
         ..ScrapeJob::default()

@@ -66,34 +66,61 @@ pub struct Summary {
     pub problems: Vec<String>,
 }
 
-/// Agent's query, truth's JSON pointer, and name of each count.
-const COUNTS: [(&str, &str, &str); 5] = [
+/// Name, where the truth has it, and the agent's query of each count. Health checks are left out: a real balancer goes on
+/// with them while the two are compared.
+const COUNTS: [(&str, Truth, &str); 5] = [
     (
         "requests",
-        "/requests/total",
-        r#"sum(http_server_requests_total{service="gateway"})"#,
+        Truth::Requests(0),
+        r#"sum(http_server_requests_total{service="gateway",route!~"/health.*"})"#,
     ),
     (
         "errors",
-        "/requests/errors_5xx",
-        r#"sum(http_server_requests_total{service="gateway",status=~"5.."}) or vector(0)"#,
+        Truth::Requests(500),
+        r#"sum(http_server_requests_total{service="gateway",route!~"/health.*",status=~"5.."}) or vector(0)"#,
     ),
     (
         "cache hits",
-        "/cache/hits",
+        Truth::At("/cache/hits"),
         r#"sum(cache_requests_total{result="hit"}) or vector(0)"#,
     ),
     (
         "cache misses",
-        "/cache/misses",
+        Truth::At("/cache/misses"),
         r#"sum(cache_requests_total{result="miss"}) or vector(0)"#,
     ),
     (
         "requests, from spans",
-        "/requests/total",
-        r#"sum(traces_span_metrics_calls_total{service_name="gateway",span_kind="SPAN_KIND_SERVER"})"#,
+        Truth::Requests(0),
+        r#"sum(traces_span_metrics_calls_total{service_name="gateway",span_kind="SPAN_KIND_SERVER",http_route!~"/health.*"})"#,
     ),
 ];
+
+/// Where the truth has a count.
+#[derive(Clone, Copy)]
+enum Truth {
+    /// Requests with at least this status, but for health checks.
+    Requests(u64),
+    /// A JSON pointer.
+    At(&'static str),
+}
+
+impl Truth {
+    fn of(self, state: &serde_json::Value) -> u64 {
+        let number = |v: &serde_json::Value| v.as_u64().unwrap_or(0);
+        match self {
+            Truth::At(pointer) => state.pointer(pointer).map_or(0, number),
+            Truth::Requests(least) => {
+                let rows = state["requests"]["by_route"].as_array();
+                let rows = rows.into_iter().flatten();
+                rows.filter(|r| !r["route"].as_str().unwrap_or("").starts_with("/health"))
+                    .filter(|r| number(&r["status"]) >= least)
+                    .map(|r| number(&r["count"]))
+                    .sum()
+            }
+        }
+    }
+}
 
 impl Summary {
     /// Flushes, asks, compares.
@@ -107,11 +134,8 @@ impl Summary {
         let client = Client::new(parts.agent_url());
         let truth = parts.truth();
         let mut counts = Vec::new();
-        for (name, pointer, query) in COUNTS {
-            let truth = truth
-                .pointer(pointer)
-                .and_then(serde_json::Value::as_u64)
-                .unwrap_or(0);
+        for (name, place, query) in COUNTS {
+            let truth = place.of(&truth);
             let agent = client.query(query, now_ms()).await?.first_float();
             counts.push(Count {
                 name,
