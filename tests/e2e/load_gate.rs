@@ -15,8 +15,8 @@ type Seen = Arc<Mutex<BTreeMap<String, u64>>>;
 
 /// Answers every request with 200, `/missing` with 503.
 fn server() -> (String, Seen) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let addr = listener.local_addr().expect("it listens");
     let seen = Seen::default();
     let theirs = Arc::clone(&seen);
     std::thread::spawn(move || {
@@ -43,7 +43,7 @@ fn connection(mut stream: TcpStream, seen: &Seen) {
         let length = text.lines().find_map(|l| {
             let (name, value) = l.split_once(':')?;
             name.eq_ignore_ascii_case("content-length")
-                .then(|| value.trim().parse::<usize>().unwrap())
+                .then(|| value.trim().parse::<usize>().expect("a length"))
         });
         if head.len() < end + 4 + length.unwrap_or(0) {
             continue;
@@ -56,7 +56,11 @@ fn connection(mut stream: TcpStream, seen: &Seen) {
         } else {
             "200 OK"
         };
-        *seen.lock().unwrap().entry(key).or_default() += 1;
+        *seen
+            .lock()
+            .expect("no test panics with it")
+            .entry(key)
+            .or_default() += 1;
         let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok");
         if stream.write_all(answer.as_bytes()).is_err() {
             return;
