@@ -356,3 +356,90 @@ fn remote_write_reaches_a_prometheus_whoever_is_killed() {
         assert_eq!(series.points.t_ms, times, "{}", series.labels);
     }
 }
+
+/// A webhook: hands over the body of every request that it gets.
+fn webhook() -> (String, std::sync::mpsc::Receiver<String>) {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (send, bodies) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.set_read_timeout(Some(Duration::from_millis(300)));
+            let (mut all, mut part) = (Vec::new(), [0; 4096]);
+            while let Ok(n) = stream.read(&mut part)
+                && n > 0
+            {
+                all.extend_from_slice(&part[..n]);
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            if send
+                .send(String::from_utf8_lossy(&all).into_owned())
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    (url, bodies)
+}
+
+/// A process that is killed with the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "needs prometheus"]
+fn remote_rules_page_once_even_when_the_ruler_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let prometheus = Prometheus::start(dir.path(), "global: {}\n");
+    prometheus.write(&[
+        counter("requests_total", "200", 300, 9.0),
+        counter("requests_total", "500", 300, 1.0),
+    ]);
+    let (hook, pages) = webhook();
+    let rules = dir.path().join("rules.yaml");
+    std::fs::write(&rules, RULES).unwrap();
+    let delivery = dir.path().join("delivery.yaml");
+    let text = format!("receivers:\n- name: hook\n  webhook: {{url: '{hook}'}}\n");
+    std::fs::write(&delivery, text).unwrap();
+    let start = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));
+        command
+            .args([
+                "alerts",
+                "run",
+                "--interval",
+                "1s",
+                "--source",
+                &prometheus.url,
+            ])
+            .arg("--delivery")
+            .arg(&delivery)
+            .arg("--state-dir")
+            .arg(dir.path().join("state"))
+            .arg(&rules)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        Killed(command.spawn().unwrap())
+    };
+    let ruler = start();
+    let page = pages.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(
+        page.contains("\"firing\"") && page.contains("Errors"),
+        "{page}"
+    );
+    // Long enough for the answer to be written down.
+    std::thread::sleep(Duration::from_secs(1));
+    drop(ruler);
+    let _ruler = start();
+    let more = pages.recv_timeout(Duration::from_secs(4));
+    assert!(more.is_err(), "paged twice: {more:?}");
+}
