@@ -109,9 +109,11 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             e @ artillery::RunError::Before(_) => e.into(),
         })
     })?;
-    if show {
-        print(&last_words(&results))?;
-    }
+    let words = match show {
+        true => last_words(&results),
+        false => results.verdicts(),
+    };
+    print(&words)?;
     if let Some(path) = args.output {
         let name = path.display().to_string();
         std::fs::write(&path, json(&results.to_json())?)

@@ -76,7 +76,8 @@ fn artillery_checks_that_fail_and_bad_scripts_have_their_exit_codes() {
     let path = script(dir.path(), "http://127.0.0.1:9", 60_000);
     let output = nines(&["load", "run", &path, "-q"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert_eq!(stdout(&output), "");
+    let wanted = "\nChecks:\nfail: http.response_time.p99 < 60000 [there is nothing named http.response_time.p99]\nfail: maxErrorRate < 0\n";
+    assert_eq!(stdout(&output), wanted);
     let output = nines(&["load", "run", &path, "--check", "-t", "nonsense"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(

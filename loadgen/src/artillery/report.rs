@@ -80,6 +80,13 @@ impl Results {
             out.push_str(&format!("Apdex score: {score} ({rank})\n\n"));
         }
         out.push_str(&self.footer);
+        out.push_str(&self.verdicts());
+        out
+    }
+
+    /// How the checks of `ensure` came out; empty without any.
+    pub fn verdicts(&self) -> String {
+        let mut out = String::new();
         if !self.checks.is_empty() {
             out.push_str("\nChecks:\n");
         }
