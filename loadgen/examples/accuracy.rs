@@ -54,7 +54,9 @@ fn server(name: &str, requests: u64) -> Result<(), Box<dyn Error>> {
         .find(|(n, _)| *n == name)
         .ok_or("no such server")?
         .1;
-    let server = serve(profile, true)?;
+    // A server that spins wakes at once; where it must share its core, it had better sleep.
+    let spin = std::env::var_os("SERVER_SLEEPS").is_none();
+    let server = serve(profile, spin)?;
     println!("{}", server.addr);
     std::io::stdin().read_to_end(&mut Vec::new())?;
     let account = server.account();
