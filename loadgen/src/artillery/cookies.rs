@@ -68,14 +68,23 @@ impl Jar {
             let left = Duration::from_secs(seconds.clamp(0, 1 << 32).unsigned_abs());
             cookie.expires = Some(now + left);
         }
-        self.cookies.retain(|c| {
-            (&c.name, &c.domain, &c.path) != (&cookie.name, &cookie.domain, &cookie.path)
-        });
-        if cookie.expires.is_none_or(|at| at > now) {
-            if self.cookies.len() >= MAX {
-                self.cookies.remove(0);
+        let same = |c: &Cookie| {
+            (&c.name, &c.domain, &c.path) == (&cookie.name, &cookie.domain, &cookie.path)
+        };
+        let at = self.cookies.iter().position(same);
+        match (at, cookie.expires.is_none_or(|at| at > now)) {
+            // A cookie that is set again keeps its place.
+            (Some(at), true) => self.cookies[at] = cookie,
+            (Some(at), false) => {
+                self.cookies.remove(at);
             }
-            self.cookies.push(cookie);
+            (None, true) => {
+                if self.cookies.len() >= MAX {
+                    self.cookies.remove(0);
+                }
+                self.cookies.push(cookie);
+            }
+            (None, false) => {}
         }
         true
     }
@@ -170,6 +179,8 @@ mod tests {
         assert_eq!(send(&jar, "http://a.example.com/apple"), "all=2");
         assert_eq!(send(&jar, "https://b.example.com/"), "all=2");
         assert_eq!(send(&jar, "https://a.example.com/"), "all=2; tls=3");
+        assert!(jar.set("all=3; Path=/; Domain=example.com", &home, now));
+        assert_eq!(send(&jar, "https://a.example.com/"), "all=3; tls=3");
         assert!(jar.set("sid=9", &home, now));
         assert!(jar.set("all=; Max-Age=0; Path=/; Domain=example.com", &home, now));
         assert_eq!(send(&jar, "http://a.example.com/app"), "sid=9");

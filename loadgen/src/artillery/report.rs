@@ -39,6 +39,7 @@ pub struct Results {
     /// The checks of `ensure`, those that hold first; none when the run was stopped.
     pub checks: Vec<Verdict>,
     pub(crate) expectation_failed: bool,
+    pub(crate) after_failed: bool,
     /// From the first phase until the last user was done.
     pub elapsed: Duration,
     /// True when it was stopped before its end.
@@ -52,11 +53,11 @@ impl Results {
         json!({ "aggregate": self.aggregate.json, "intermediate": self.intermediate, "nines": self.nines })
     }
 
-    /// 130 when stopped, 1 when a strict check of `ensure` failed, 21 when an expectation failed, else 0.
+    /// 130 when stopped, 1 when a strict check of `ensure` or `after` failed, 21 when an expectation failed, else 0.
     pub fn exit_code(&self) -> u8 {
         if self.stopped {
             130
-        } else if self.checks.iter().any(|c| c.strict && !c.ok) {
+        } else if self.after_failed || self.checks.iter().any(|c| c.strict && !c.ok) {
             1
         } else if self.expectation_failed {
             21

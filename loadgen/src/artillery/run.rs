@@ -157,12 +157,16 @@ pub async fn run(
     lock(&shared.metrics).end();
     recorder.tick();
     let stopped = stop.is_cancelled();
+    let mut after_failed = false;
     if let (Some(after), false) = (&shared.script.after, stopped)
         && let Err(why) = run_hook(&shared, after, &given).await
     {
         shared.tell(Event::Log(format!("after failed: {why}")));
+        after_failed = true;
     }
-    Ok(results(&shared, recorder, stopped))
+    let mut results = results(&shared, recorder, stopped);
+    results.after_failed = after_failed;
+    Ok(results)
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -416,6 +420,7 @@ fn results(shared: &Shared, recorder: Recorder, stopped: bool) -> Results {
         nines: report::nines(shared, &stats, &checks, stopped),
         checks,
         expectation_failed: shared.expectation_failed.load(Ordering::Relaxed),
+        after_failed: false,
         elapsed: shared.start.elapsed(),
         stopped,
         footer: report::footer(&stats),

@@ -417,6 +417,16 @@ scenarios:
     );
     assert_eq!(lines.iter().filter(|l| **l == "GET /t1").count(), 6);
     assert_eq!(ran.counter("http.requests"), 6);
+    let ran = play(
+        "",
+        "
+after: {flow: [{get: {url: '/', match: {json: $.ok, value: false}}}]}
+scenarios: [{flow: [{loop: [{get: {url: '/{{ $loopCount }}/{{ $loopElement }}'}}], count: '2-4'}]}]
+",
+    )
+    .await;
+    assert_eq!(ran.lines(), ["GET /2/2", "GET /3/2", "GET /"]);
+    assert_eq!((ran.results.exit_code(), ran.said.len()), (1, 1));
 }
 
 #[tokio::test]

@@ -211,8 +211,10 @@ impl Vu {
                 (from, to, None)
             }
         };
+        // As Artillery: without values the element is the first index throughout.
+        let first = index;
         while index < end || (end == -1 && values.is_none()) {
-            let mut turn = (index.into(), index.into());
+            let mut turn = (index.into(), first.into());
             if let Some(values) = &values {
                 turn.1 = values.get(index as usize).cloned().unwrap_or(Value::Null);
             }
