@@ -30,7 +30,7 @@ use crate::config::{Bytes, RemoteWrite};
 use crate::error::AgentError;
 use crate::ingest::Sample;
 use crate::telemetry::Telemetry;
-use position::{Positions, Saved};
+use position::{Former, Positions, Saved};
 use queue::{Queue, Tail};
 
 /// How often what was read is deleted, and gauges are set.
@@ -68,14 +68,17 @@ impl Forward {
             AgentError::Config(format!("remote write: cannot use {}: {e}", dir.display()))
         };
         std::fs::create_dir_all(dir).map_err(failed)?;
-        let former: Vec<Option<Saved>> = peers
+        let former: Vec<Former> = peers
             .iter()
             .map(|p| Positions::load(dir, &p.key()))
             .collect();
         let mut known = Tail::default();
-        for ahead in former.iter().flatten().map(Saved::ahead) {
-            known.next = known.next.max(ahead.block + u64::from(ahead.entry > 0));
-            known.samples = known.samples.max(ahead.before);
+        for saved in &former {
+            if let Former::Known(saved) = saved {
+                let ahead = saved.ahead();
+                known.next = known.next.max(ahead.block + u64::from(ahead.entry > 0));
+                known.samples = known.samples.max(ahead.before);
+            }
         }
         let queue = Arc::new(Queue::open(dir.join("queue"), bytes.0, known)?);
         let mut forward = Forward {
@@ -100,11 +103,16 @@ impl Forward {
         &mut self,
         dir: &Path,
         config: &RemoteWrite,
-        saved: Option<Saved>,
+        former: Former,
     ) -> Result<(), Result<AgentError, std::io::Error>> {
         let key = config.key();
-        // A server that is new gets what comes from now on.
-        let saved = saved.unwrap_or_else(|| Saved::at(config.shards, self.queue.tail()));
+        let saved = match former {
+            Former::Known(saved) => saved,
+            // It gets what comes from now on.
+            Former::New => Saved::at(config.shards, self.queue.tail()),
+            // Rather twice than not at all: servers keep what they have.
+            Former::Damaged => Saved::at(config.shards, self.queue.oldest()),
+        };
         let positions = Arc::new(Positions::new(dir, &key, saved.clone()));
         positions.replace(saved).map_err(Err)?;
         let server = shard::Server {

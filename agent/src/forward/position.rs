@@ -36,6 +36,17 @@ pub(super) struct Saved {
     pub shards: Vec<Shard>,
 }
 
+/// What a former run left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Former {
+    /// Nothing: the server is new.
+    New,
+    /// How far it was.
+    Known(Saved),
+    /// A file that cannot be read: how far it was is not known.
+    Damaged,
+}
+
 /// The state of all shards of one server.
 #[derive(Debug)]
 pub(super) struct Positions {
@@ -46,12 +57,17 @@ pub(super) struct Positions {
 // === impl Positions ===
 
 impl Positions {
-    /// Reads the file of the server `key` in `dir`; nothing when there is none or it is damaged.
-    pub(super) fn load(dir: &Path, key: &str) -> Option<Saved> {
-        let text = std::fs::read(dir.join(format!("{key}.json"))).ok()?;
-        serde_json::from_slice::<Saved>(&text)
-            .ok()
-            .filter(|s| !s.shards.is_empty())
+    /// Reads the file of the server `key` in `dir`.
+    pub(super) fn load(dir: &Path, key: &str) -> Former {
+        let text = match std::fs::read(dir.join(format!("{key}.json"))) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Former::New,
+            Err(_) => return Former::Damaged,
+        };
+        match serde_json::from_slice::<Saved>(&text) {
+            Ok(saved) if !saved.shards.is_empty() => Former::Known(saved),
+            _ => Former::Damaged,
+        }
     }
 
     /// Goes on from `saved`.
@@ -144,7 +160,7 @@ mod tests {
             next: 5,
             samples: 70,
         };
-        assert_eq!(Positions::load(dir.path(), "a"), None);
+        assert_eq!(Positions::load(dir.path(), "a"), Former::New);
         let positions = Positions::new(dir.path(), "a", Saved::at(2, tail));
         let mut state = positions.get(1);
         state.sending = Some(Position {
@@ -153,10 +169,12 @@ mod tests {
             before: 90,
         });
         positions.set(1, state).unwrap();
-        let saved = Positions::load(dir.path(), "a").unwrap();
+        let Former::Known(saved) = Positions::load(dir.path(), "a") else {
+            panic!("not there")
+        };
         assert_eq!(saved, positions.all());
         assert_eq!((saved.behind().block, saved.ahead().block), (5, 6));
         std::fs::write(dir.path().join("a.json"), b"{\"sha").unwrap();
-        assert_eq!(Positions::load(dir.path(), "a"), None);
+        assert_eq!(Positions::load(dir.path(), "a"), Former::Damaged);
     }
 }

@@ -187,6 +187,18 @@ impl Queue {
         *lock(&self.writing)
     }
 
+    /// The beginning: the oldest block that is there, or the end.
+    pub(super) fn oldest(&self) -> Tail {
+        let Some(info) = self.segments.blocks().last().copied() else {
+            return self.tail();
+        };
+        let before = self.segments.footer(info.id).map_or(0, |f| footer(&f).0);
+        Tail {
+            next: info.min_ns,
+            samples: before,
+        }
+    }
+
     /// Deletes segments of which every block is numbered below `number`.
     pub(super) fn release(&self, number: u64) -> Result<(), StoreError> {
         self.segments.maintain(number).map(|_| ())

@@ -182,6 +182,32 @@ async fn samples_wait_on_disk_for_a_server_that_is_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_position_costs_no_sample() {
+    let peer = Peer::start(Mood::Answer(503)).await;
+    let setting = || vec![peer.setting()];
+    let started = start_with(|c| {
+        quiet(c);
+        c.remote_write = setting();
+    })
+    .await;
+    let now = now_ms();
+    append(&started.agent.ingest, 5, now - 10..now);
+    let dir = started.stop().await;
+    let file = dir.path().join("remote-write/peer.json");
+    assert!(file.exists());
+    std::fs::write(&file, b"").unwrap();
+    *peer.mood.lock().unwrap() = Mood::Take;
+    let started = start_in(dir, |c| {
+        quiet(c);
+        c.remote_write = setting();
+    })
+    .await;
+    peer.wait_for(50).await;
+    started.stop().await;
+    check(&peer.taken.lock().unwrap(), 5, now - 10..now);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refusals_are_final_and_take_no_other_series_with_them() {
     let peer = Peer::start(Mood::Picky).await;
     let started = start_with(|c| {
