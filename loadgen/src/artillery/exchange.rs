@@ -108,6 +108,7 @@ impl Vu {
     /// One request and its response, counted and timed.
     async fn hop(&self, ready: &Ready, clock: &mut Duration) -> Result<Exchange, Failure> {
         let shared = &self.shared;
+        let path = ready.path()?;
         let mut add = Vec::new();
         if let Some(cookie) = lock(&self.jar).header(&ready.url, SystemTime::now())
             && let Ok(value) = HeaderValue::from_str(&cookie)
@@ -143,7 +144,7 @@ impl Vu {
             lock(&shared.stats).started(due);
         }
         let mut trip = Trip::default();
-        let make = || ready.request(&add);
+        let make = || ready.request(&path, &add);
         let timeout = shared.script.http.timeout;
         let sent = self.pool.send(&ready.url, &make, timeout, &mut trip).await;
         *clock = self.now();

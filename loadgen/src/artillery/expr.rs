@@ -176,7 +176,12 @@ impl Parser<'_> {
             return Ok(inner);
         }
         let rest: String = self.text[self.at..].iter().collect();
-        let known = self.names.iter().filter(|n| rest.starts_with(n.as_str()));
+        // A name ends where no character goes on with it: `vusers.created_by_name.x` is not `vusers.created`.
+        let whole = |n: &str| {
+            let next = rest.strip_prefix(n).map(|after| after.chars().next());
+            next.is_some_and(|c| c.is_none_or(|c| !c.is_alphanumeric() && !"_.$".contains(c)))
+        };
+        let known = self.names.iter().filter(|n| whole(n));
         if let Some(name) = known.max_by_key(|n| n.len()) {
             self.at += name.chars().count();
             return Ok(Expr::Name(name.clone()));
@@ -350,6 +355,7 @@ mod tests {
             ("a.b-c/d - 2 == 5", "true"),
             ("'a.b-c/d' == 7", "true"),
             ("x in (1, 2, 3)", "true"),
+            ("a.b-c/dd == 1", "there is nothing named a.b"),
             ("-x < 0 && !(x % 2 == 0)", "true"),
             ("orange == 1", "there is nothing named orange"),
             (

@@ -68,8 +68,8 @@ pub(crate) fn parse(text: &str, options: &Options) -> Result<Vec<Vec<Value>>, us
     let mut chars = text.chars().peekable();
     let end = |field: &mut String, was_quoted: &mut bool| {
         let text = std::mem::take(field);
-        let quoted = std::mem::take(was_quoted);
-        if options.cast && !quoted {
+        *was_quoted = false;
+        if options.cast {
             cast(text)
         } else {
             Value::String(text)
@@ -120,14 +120,9 @@ fn cast(text: String) -> Value {
     let number = text
         .bytes()
         .all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
-    match text.as_str() {
-        "true" => true.into(),
-        "false" => false.into(),
-        _ if number && !text.is_empty() => match (text.parse::<i64>(), text.parse::<f64>()) {
-            (Ok(n), _) => n.into(),
-            (_, Ok(n)) if n.is_finite() => n.into(),
-            _ => text.into(),
-        },
+    match (text.parse::<i64>(), text.parse::<f64>()) {
+        (Ok(n), _) if number => n.into(),
+        (_, Ok(n)) if number && n.is_finite() => n.into(),
         _ => text.into(),
     }
 }
@@ -150,7 +145,7 @@ mod tests {
             &options,
         )
         .unwrap();
-        let want = json!([["ann", 3], ["b, \"c\"", "4"], ["d", true]]);
+        let want = json!([["ann", 3], ["b, \"c\"", 4], ["d", "true"]]);
         assert_eq!(
             Value::from(rows.into_iter().map(Value::from).collect::<Vec<_>>()),
             want

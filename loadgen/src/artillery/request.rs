@@ -115,12 +115,25 @@ impl Ready {
         Ok(())
     }
 
+    /// Path and query as they go onto the wire. A URL that has become too long for HTTP's own type is an error.
+    pub(crate) fn path(&self) -> Result<http::Uri, Unmade> {
+        let path = &self.url[url::Position::BeforePath..url::Position::AfterQuery];
+        path.parse().map_err(|e| {
+            let bytes = path.len();
+            let start: String = path.chars().take(60).collect();
+            format!("Invalid URL - {start}... ({bytes} bytes): {e}")
+        })
+    }
+
     /// The HTTP request, with what the caller adds to the headers.
-    pub(crate) fn request(&self, add: &[(HeaderName, HeaderValue)]) -> Request<Full<Bytes>> {
+    pub(crate) fn request(
+        &self,
+        path: &http::Uri,
+        add: &[(HeaderName, HeaderValue)],
+    ) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = self.method.clone();
-        let path = &self.url[url::Position::BeforePath..url::Position::AfterQuery];
-        *request.uri_mut() = path.parse().unwrap_or_default();
+        *request.uri_mut() = path.clone();
         *request.headers_mut() = self.headers.clone();
         for (name, value) in add {
             request.headers_mut().insert(name.clone(), value.clone());

@@ -317,6 +317,24 @@ async fn users_beyond_the_limit_are_skipped() {
 }
 
 #[tokio::test]
+async fn a_branch_that_fails_leaves_the_others_to_end_and_a_url_too_long_is_an_error() {
+    let flow = "scenarios: [{flow: [{parallel: [{get: {url: 'nowhere://x'}}, {get: {url: /}}, {get: {url: /}}]}]}]";
+    let ran = play("", flow).await;
+    let count = |name: &str| ran.counter(name);
+    assert_eq!((count("http.requests"), count("http.responses")), (2, 2));
+    assert_eq!(count("vusers.failed"), 1);
+    let long = "x".repeat(70_000);
+    let flow = format!("scenarios: [{{flow: [{{get: {{url: /, qs: {{q: {long}}}}}}}]}}]");
+    let ran = play("", &flow).await;
+    assert_eq!(ran.counter("vusers.failed"), 1);
+    assert_eq!(
+        ran.counter("http.requests"),
+        0,
+        "nothing else is sent in its place"
+    );
+}
+
+#[tokio::test]
 async fn checks_and_expectations_decide_the_exit_code() {
     let flow = "scenarios: [{flow: [{get: {url: /missing, expect: [{statusCode: 200}, {hasHeader: date}]}}, {get: {url: /}}]}]";
     let ran = play("  plugins: {expect: {}}", flow).await;

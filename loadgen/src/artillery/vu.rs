@@ -184,10 +184,17 @@ impl Vu {
             branches.push(Box::pin(self.branch(step, begin)));
         }
         let mut running = futures_util::stream::iter(branches).buffer_unordered(limit);
+        // Every branch ends by itself: a request that was sent is counted, whatever became of its neighbours.
+        let mut failed = None;
         while let Some(ended) = running.next().await {
-            *clock = (*clock).max(ended?);
+            match ended {
+                Ok(at) => *clock = (*clock).max(at),
+                Err(failure) => {
+                    failed.get_or_insert(failure);
+                }
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     async fn branch(&self, step: &Step, mut clock: Duration) -> Result<Duration, Failure> {
