@@ -154,6 +154,14 @@ impl Data {
         }
     }
 
+    /// Whether the primary answers; an embedded one always does.
+    pub(crate) fn is_up(&self) -> bool {
+        match self {
+            Data::Sqlite(_) => true,
+            Data::Postgres(db) => db.is_up(),
+        }
+    }
+
     /// Lowers the pools to `n` connections, or restores them.
     pub(crate) fn resize(&self, n: Option<usize>) {
         match self {

@@ -26,7 +26,8 @@ const STATIC: [(&str, &str, &str); 3] = [
 
 pub(crate) async fn own(app: &App, req: &Req, headers: &HeaderMap) -> Reply {
     match (req.method.as_str(), req.route) {
-        (_, "/health" | "/health/ready") => health(app),
+        (_, "/health") => health(app, false),
+        (_, "/health/ready") => health(app, true),
         (_, "/health/live") => Reply::json(200, &json!({"status": "alive"})),
         (_, "/version") => Reply::json(
             200,

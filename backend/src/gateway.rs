@@ -55,8 +55,11 @@ impl Front {
         let instances: Vec<Instance> = (0..n.unwrap_or(app.settings.balancer.instances))
             .map(|_| Instance::default())
             .collect();
-        for i in 0..instances.len() {
-            app.metrics.backend_up.with_label_values(&[&name(i)]).set(1);
+        // Behind another balancer this one checks nothing, so it has nothing to tell.
+        if n.is_none() {
+            for i in 0..instances.len() {
+                app.metrics.backend_up.with_label_values(&[&name(i)]).set(1);
+            }
         }
         Front { app, instances }
     }
@@ -590,16 +593,23 @@ pub(crate) fn version(app: &App) -> String {
         .map_or_else(|| app.settings.version.clone(), |h| h.fault.text)
 }
 
-/// Body of `/health` as the seed prints it.
-pub(crate) fn health(app: &App) -> Reply {
-    let status = if lies_failing(app) { 503 } else { 200 };
+/// Body of `/health` as the seed prints it. It stays 200 without a database, for what is cached is still served, and a
+/// balancer that took every instance out would end that too; `ready` asks for all.
+pub(crate) fn health(app: &App, ready: bool) -> Reply {
+    let database = app.data.is_up();
+    let lie = app
+        .faults
+        .hit("health_lie", "healthy", clock::unix_ms())
+        .is_some_and(|h| h.fault.target == "healthy");
+    let bad = lies_failing(app) || (ready && !database && !lie);
+    let status = if bad { 503 } else { 200 };
     let open = app
         .breaker_states()
         .iter()
         .any(|(d, s)| *d == "cache" && *s != crate::breaker::State::Closed);
     let value = json!({
         "status": if status == 200 { "healthy" } else { "unhealthy" },
-        "database": "connected",
+        "database": if database || lie { "connected" } else { "disconnected" },
         "cache": if open { "disconnected" } else { "connected" },
         "uptime": app.started.elapsed().as_secs(),
     });

@@ -241,7 +241,9 @@ async fn handle(app: &App, cx: &Cx, queue: &str, role: Role, m: &Message) -> Res
         "analytics" => {
             let now = clock::unix_ms() as i64;
             let values = vec![m.topic.as_str().into(), m.body.as_str().into(), now.into()];
-            let sql = "INSERT INTO audit(topic, body, at_ms) VALUES(?1, ?2, ?3)";
+            // An event that comes twice is the same topic and body: it is kept once.
+            let sql =
+                "INSERT INTO audit(topic, body, at_ms) VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING";
             let done = app.write(cx, role, "audit", move |tx| Box::pin(tx.exec(sql, values)));
             done.await.map(|_| ()).map_err(|e| e.to_string())
         }

@@ -12,14 +12,21 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// Starts some of `redis`, `rabbitmq` (comma-separated).
+    /// Starts some of `nginx`, `haproxy`, `redis`, `postgres`, `rabbitmq` (comma-separated).
     pub(crate) fn up(only: &str) -> Self {
+        Self::up_with(only, &[])
+    }
+
+    /// The same with more of the script's options.
+    pub(crate) fn up_with(only: &str, more: &[&str]) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("nines-parts.")
             .tempdir_in("/tmp")
             .unwrap();
         let base = free_base().to_string();
-        let done = run(dir.path(), &["up", "--only", only, "--base", &base]);
+        let mut words = vec!["up", "--only", only, "--base", &base];
+        words.extend(more);
+        let done = run(dir.path(), &words);
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "backend/stack up failed: {said}");
         let text = std::fs::read_to_string(dir.path().join("env")).unwrap();

@@ -418,6 +418,14 @@ async fn queue_gauges(app: &App) {
         .set(numbers["outbox"].as_i64().unwrap_or(0));
     for (name, ..) in queue::QUEUES {
         let q = &numbers["queues"][name];
+        if q.is_null() {
+            // The broker does not answer: no number is better than an old one, or a 0 that is none. An error here means
+            // that there is no series to take away.
+            let _ = app.metrics.queue_depth.remove_label_values(&[name]);
+            let _ = app.metrics.dlq_depth.remove_label_values(&[name]);
+            let _ = app.metrics.queue_age.remove_label_values(&[name]);
+            continue;
+        }
         app.metrics
             .queue_depth
             .with_label_values(&[name])

@@ -1,6 +1,9 @@
 //! PostgreSQL: a pool of the primary and one of the streaming replica, and transactions that are rolled back when
 //! they are dropped. Must not know tables' meaning, HTTP, faults or telemetry.
 
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod};
@@ -10,6 +13,10 @@ use tokio_postgres::types::{ToSql, Type};
 use super::{Cell, DbError, Row, Work};
 use crate::clock;
 
+/// Where the primary's log ends, in bytes.
+const WRITTEN: &str = "SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::bigint";
+/// How far the replica has replayed it; NULL on a server that is no replica.
+const REPLAYED: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN (coalesce(pg_last_wal_replay_lsn(), '0/0'::pg_lsn) - '0/0'::pg_lsn)::bigint END";
 /// Key of the advisory lock that instances take to create and fill tables one at a time.
 const SETUP_LOCK: i64 = 0x6e69_6e65;
 
@@ -18,7 +25,16 @@ const SETUP_LOCK: i64 = 0x6e69_6e65;
 pub(crate) struct Db {
     primary: Side,
     replica: Side,
+    behind: Mutex<Behind>,
+    /// Whether the primary answered when it was asked last.
+    up: AtomicBool,
 }
+
+/// Positions of the primary's log that the replica has not replayed, with the moment at which each was seen. Neither
+/// `replay_lag` nor the age of the last replay tells the truth: the one is stale while commits are delayed, the other
+/// grows while nothing is written.
+#[derive(Debug, Default)]
+struct Behind(VecDeque<(Instant, i64)>);
 
 #[derive(Debug)]
 struct Side {
@@ -68,7 +84,12 @@ impl Db {
                 .await
                 .map_err(|e| unreachable("replica", url, e))?;
         }
-        Ok(Db { primary, replica })
+        Ok(Db {
+            primary,
+            replica,
+            behind: Mutex::default(),
+            up: AtomicBool::new(true),
+        })
     }
 
     /// See [`super::Data::rows`].
@@ -138,8 +159,6 @@ impl Db {
 
     /// Waits until the replica has what the primary has written so far, at most 5 s; whether it has.
     pub(crate) async fn replica_follows(&self) -> Result<bool, DbError> {
-        const WRITTEN: &str = "SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::bigint";
-        const REPLAYED: &str = "SELECT CASE WHEN pg_is_in_recovery() THEN (coalesce(pg_last_wal_replay_lsn(), '0/0'::pg_lsn) - '0/0'::pg_lsn)::bigint END";
         let written = query(&self.primary.get().await?, WRITTEN, &[]).await?;
         let written = written.first().map_or(0, |r| r.int(0));
         for _ in 0..100 {
@@ -152,21 +171,68 @@ impl Db {
         Ok(false)
     }
 
-    /// Asks the replica how far it is behind, seconds. Received and replayed positions being equal says nothing while the
-    /// primary is not connected, so the receiver must be streaming too; else the age of the last replay counts.
+    /// Whether the primary answered at the last look.
+    pub(crate) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Asks both servers how far the log goes: the age, in seconds, of the oldest position that the replica lacks, 0
+    /// when it has all. `None`: the replica did not answer within a second.
     pub(crate) async fn look_at_lag(&self) -> Option<f64> {
-        const LAG: &str = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN 0 \
-            WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() AND EXISTS(SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming') THEN 0 \
-            ELSE coalesce((extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) * 1000)::bigint, 0) END::bigint";
-        let look = async {
-            let conn = self.replica.get().await.ok()?;
-            let rows = query(&conn, LAG, &[]).await.ok()?;
-            rows.first().map(|r| r.int(0).max(0) as f64 / 1000.0)
+        let position = async |side: &Side, sql: &str| {
+            let look = async {
+                let conn = side.get().await.ok()?;
+                let rows = query(&conn, sql, &[]).await.ok()?;
+                rows.first().and_then(|r| r.0.first().cloned())
+            };
+            tokio::time::timeout(Duration::from_secs(1), look)
+                .await
+                .ok()
+                .flatten()
         };
-        tokio::time::timeout(Duration::from_secs(1), look)
-            .await
-            .ok()
-            .flatten()
+        let at = Instant::now();
+        let written = position(&self.primary, WRITTEN).await;
+        self.up.store(written.is_some(), Ordering::Relaxed);
+        let replayed = position(&self.replica, REPLAYED).await?;
+        let mut behind = self.behind.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(Cell::Int(written)) = written {
+            behind.saw(at, written);
+        }
+        Some(match replayed {
+            Cell::Int(replayed) => behind.lag(Instant::now(), replayed).as_secs_f64(),
+            // No replica: nothing is behind.
+            _ => 0.0,
+        })
+    }
+}
+
+// === impl Behind ===
+
+impl Behind {
+    /// Positions remembered: ten minutes of ten looks a second; beyond that the oldest ones count.
+    const MOST: usize = 6000;
+
+    /// The primary's log ended at `written`.
+    fn saw(&mut self, at: Instant, written: i64) {
+        match self.0.back() {
+            Some((_, last)) if *last == written => return,
+            // Another server: what was seen of the first one says nothing.
+            Some((_, last)) if *last > written => self.0.clear(),
+            _ => {}
+        }
+        if self.0.len() == Self::MOST {
+            self.0.pop_back();
+        }
+        self.0.push_back((at, written));
+    }
+
+    /// The replica has replayed up to `replayed`: age of the oldest position beyond that.
+    fn lag(&mut self, now: Instant, replayed: i64) -> Duration {
+        while self.0.front().is_some_and(|(_, lsn)| *lsn <= replayed) {
+            self.0.pop_front();
+        }
+        let oldest = self.0.front();
+        oldest.map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at))
     }
 }
 
@@ -369,6 +435,30 @@ mod tests {
             table,
             "CREATE TABLE IF NOT EXISTS t(id BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, n BIGINT NOT NULL, x TEXT)"
         );
+    }
+
+    #[test]
+    fn the_lag_is_the_age_of_what_the_replica_lacks() {
+        let begin = Instant::now();
+        let at = |s: u64| begin + Duration::from_secs(s);
+        let mut b = Behind::default();
+        b.saw(at(0), 100);
+        assert_eq!(b.lag(at(0), 100), Duration::ZERO);
+        // An hour of silence is no lag, and does not count when the next write comes.
+        b.saw(at(3600), 100);
+        assert_eq!(b.lag(at(3600), 100), Duration::ZERO);
+        b.saw(at(3601), 150);
+        b.saw(at(3602), 200);
+        assert_eq!(b.lag(at(3603), 100), Duration::from_secs(2));
+        assert_eq!(b.lag(at(3604), 160), Duration::from_secs(2));
+        assert_eq!(b.lag(at(3604), 200), Duration::ZERO);
+        for n in 0..10_000 {
+            b.saw(at(4000 + n), 1000 + n as i64);
+        }
+        assert_eq!(b.0.len(), Behind::MOST);
+        assert_eq!(b.lag(at(20_000), 999), Duration::from_secs(16_000));
+        b.saw(at(20_001), 5);
+        assert_eq!(b.lag(at(20_002), 5), Duration::ZERO, "another server");
     }
 
     #[test]

@@ -13,9 +13,16 @@ mod stack;
 use super::{call, get, login, set_faults, settings, wait_for};
 
 async fn start(stack: &stack::Stack) -> Backend {
-    let mut real = Real::from_variables(|name| stack.variable(name)).unwrap();
-    real.fronts.clear();
-    let settings = Settings {
+    let mut settings = real_settings(stack);
+    if let Some(real) = &mut settings.real {
+        real.fronts.clear();
+    }
+    backend::start(settings).await.unwrap()
+}
+
+fn real_settings(stack: &stack::Stack) -> Settings {
+    let real = Real::from_variables(|name| stack.variable(name)).unwrap();
+    Settings {
         real: Some(real),
         queue: Queue {
             backoff_ms: 20,
@@ -39,8 +46,7 @@ async fn start(stack: &stack::Stack) -> Backend {
             stock: 20,
         },
         ..settings()
-    };
-    backend::start(settings).await.unwrap()
+    }
 }
 
 async fn order(b: &Backend, token: &str, product: u32) -> u16 {
@@ -77,12 +83,15 @@ async fn the_same_backend_on_real_servers_and_with_each_of_them_failing() {
     let token = login(&b, 2).await;
     reads_fill_the_cache(&b).await;
     stock_is_sold_exactly(&b).await;
+    an_event_that_comes_twice_counts_once(&b, &stack).await;
     poison_is_dead_after_four_deliveries(&b, &token).await;
     without_redis_reads_go_on(&b, &stack).await;
     without_rabbitmq_orders_wait_in_the_outbox(&b, &stack, &token).await;
     the_replica_tells_its_lag(&b, &stack, &token).await;
     let (_, state) = get(b.admin_addr, "/admin/state").await;
     assert_eq!(state["requests"]["errors_5xx"], 0, "{state}");
+    without_the_primary_reads_go_on(&b, &stack, &token).await;
+    let (_, state) = get(b.admin_addr, "/admin/state").await;
     let counted = metric(&b, "http_server_requests_total");
     assert_eq!(state["requests"]["total"].as_f64(), Some(counted));
     b.shutdown().await;
@@ -147,6 +156,25 @@ async fn stock_is_sold_exactly(b: &Backend) {
     .await;
     let mine = orders["items"].as_array().unwrap();
     assert!(mine.iter().all(|o| o["status"] == "paid"), "{orders}");
+}
+
+/// What a relay leaves that dies between the broker's confirm and its own commit: the event goes out again.
+async fn an_event_that_comes_twice_counts_once(b: &Backend, stack: &stack::Stack) {
+    let url = stack.env("NINES_PG_PRIMARY");
+    let (sql, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let counts = async || {
+        let text = "SELECT (SELECT count(*) FROM orders WHERE status = 'paid'), (SELECT count(*) FROM payments), (SELECT count(*) FROM audit)";
+        let row = sql.query_one(text, &[]).await.unwrap();
+        [row.get::<_, i64>(0), row.get(1), row.get(2)]
+    };
+    assert_eq!(counts().await, [20, 20, 20]);
+    let again = "INSERT INTO outbox(topic, body, at_ms) SELECT topic, body, at_ms FROM audit ORDER BY id LIMIT 1";
+    assert_eq!(sql.execute(again, &[]).await.unwrap(), 1);
+    wait_for(b, "/admin/state", |s| s["queue"]["acked"] == 104).await;
+    assert_eq!(counts().await, [20, 20, 20]);
 }
 
 async fn poison_is_dead_after_four_deliveries(b: &Backend, token: &str) {
@@ -246,11 +274,107 @@ async fn without_rabbitmq_orders_wait_in_the_outbox(
 async fn the_replica_tells_its_lag(b: &Backend, stack: &stack::Stack, token: &str) {
     let lag = || metric(b, "db_replication_lag_seconds");
     until("no lag", || lag() == 0.0).await;
+    // Silence before a write is no lag: the age of the last replay would say 4 s here.
+    tokio::time::sleep(Duration::from_secs(4)).await;
     stack.fault("replica-pause");
     assert_eq!(order(b, token, 10).await, 201);
+    until("some lag", || lag() > 0.0).await;
+    assert!(lag() < 3.0, "{}", lag());
     until("a lag of a second", || lag() >= 1.0).await;
     stack.fault("replica-resume");
     until("no lag again", || lag() == 0.0).await;
+}
+
+async fn without_the_primary_reads_go_on(b: &Backend, stack: &stack::Stack, token: &str) {
+    stack.fault("pg-stop");
+    let mut noticed = false;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if get(b.front_addr, "/health").await.1["database"] == "disconnected" {
+            noticed = true;
+            break;
+        }
+    }
+    assert!(noticed, "/health tells that the database is gone");
+    assert_eq!(get(b.front_addr, "/health").await.0, 200);
+    assert_eq!(get(b.front_addr, "/health/ready").await.0, 503);
+    // Not cached: from the replica.
+    assert_eq!(get(b.front_addr, "/api/products/44").await.0, 200);
+    assert!(order(b, token, 11).await >= 500);
+    stack.fault("pg-start");
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if order(b, token, 11).await == 201 {
+            return;
+        }
+    }
+    panic!("no order within 10 s of the return of PostgreSQL");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs nginx, haproxy, redis, postgresql, rabbitmq"]
+async fn nginx_and_haproxy_spread_requests_over_the_instances() {
+    let parts = "nginx,haproxy,redis,postgres,rabbitmq";
+    let stack = stack::Stack::up_with(parts, &["--inter", "1s"]);
+    let b = backend::start(real_settings(&stack)).await.unwrap();
+    let address = |name: &str| -> std::net::SocketAddr {
+        let url = stack.env(name);
+        url.trim_start_matches("http://").parse().unwrap()
+    };
+    let (nginx, haproxy) = (address("NINES_NGINX_URL"), address("NINES_HAPROXY_URL"));
+    // Both may have seen the instances away before these listened.
+    for balancer in [nginx, haproxy] {
+        let mut good = 0;
+        for _ in 0..300 {
+            let healthy = get(balancer, "/health").await.0 == 200;
+            good = if healthy { good + 1 } else { 0 };
+            if good == 60 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(good, 60, "{balancer} finds no instance");
+    }
+    let served = |i: u32| {
+        let series = format!(r#"lb_requests_total{{backend="gateway-{i}",status="200""#);
+        metric(&b, &series)
+    };
+    let before = [served(1), served(2), served(3)];
+    for i in 0..30 {
+        let balancer = if i % 2 == 0 { nginx } else { haproxy };
+        let path = format!("/api/products/{}", i + 1);
+        assert_eq!(get(balancer, &path).await.0, 200);
+    }
+    let each: Vec<f64> = (1..=3)
+        .map(|i| served(i) - before[i as usize - 1])
+        .collect();
+    assert!(each.iter().all(|n| *n >= 3.0), "{each:?}");
+    assert_eq!(
+        metric(&b, "backend_up"),
+        0.0,
+        "their balancer, their numbers"
+    );
+    // One instance fails: nginx asks another, HAProxy takes it out after two checks.
+    set_faults(&b, json!([{"knob": "kill_instance", "value": 1}])).await;
+    for i in 0..15 {
+        let path = format!("/api/products/{}", i + 1);
+        assert_eq!(get(nginx, &path).await.0, 200);
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for i in 0..15 {
+        let path = format!("/api/products/{}", i + 1);
+        assert_eq!(get(haproxy, &path).await.0, 200);
+    }
+    // Health checks go on between the looks.
+    let before = metric(&b, "http_server_requests_total");
+    let (_, state) = get(b.admin_addr, "/admin/state").await;
+    let after = metric(&b, "http_server_requests_total");
+    let total = state["requests"]["total"].as_f64().unwrap();
+    assert!(
+        (before..=after).contains(&total),
+        "{before} {total} {after}"
+    );
+    b.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
