@@ -241,17 +241,22 @@ impl Head {
         };
         let bytes = packed.as_bytes();
         let mut state = self.seed ^ bytes.len() as u64;
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            state = fold(state ^ u64::from_le_bytes(*word), K);
+        let (pairs, rest) = bytes.as_chunks::<16>();
+        for pair in pairs {
+            let (a, b) = halves(pair);
+            state = fold(state ^ a, K ^ b);
         }
-        let mut last = [0u8; 8];
+        let mut last = [0u8; 16];
         last[..rest.len()].copy_from_slice(rest);
-        fold(
-            state ^ u64::from_le_bytes(last),
-            K ^ self.seed.rotate_left(32),
-        )
+        let (a, b) = halves(&last);
+        fold(state ^ a, b ^ self.seed.rotate_left(32) ^ K)
     }
+}
+
+/// Sixteen bytes as two numbers.
+fn halves(bytes: &[u8; 16]) -> (u64, u64) {
+    let all = u128::from_le_bytes(*bytes);
+    (all as u64, (all >> 64) as u64)
 }
 
 /// Puts records of the log back into memory. Deciding again what was decided before, from the same state.

@@ -11,6 +11,7 @@ mod fetch;
 mod host;
 pub mod logs;
 mod probe;
+mod quick_hash;
 mod record;
 mod resource;
 mod rounds;

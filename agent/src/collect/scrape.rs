@@ -15,6 +15,7 @@ use super::config::ScrapeJob;
 use super::derive::{self, Role};
 use super::exposition::{Format, Item, Parser, labels_of};
 use super::fetch;
+use super::quick_hash::Seed;
 use super::rounds::Rounds;
 use crate::ingest::{Ingest, Sample, Target};
 
@@ -187,7 +188,7 @@ async fn fetch_body(target: &TargetConfig) -> Result<(Format, Vec<u8>), String> 
 
 /// The series that a target had at the scrape before, by their text in the body.
 pub(super) struct Series {
-    cache: HashMap<Box<str>, Entry>,
+    cache: HashMap<Box<str>, Entry, Seed>,
     derived: HashMap<Labels, u64>,
     described: HashMap<String, Metadata>,
     new_metadata: Vec<String>,
@@ -221,7 +222,7 @@ impl Series {
     pub(super) fn new(target: &TargetConfig) -> Self {
         let report = |name: &str| target.labels.with("__name__", name);
         Series {
-            cache: HashMap::new(),
+            cache: HashMap::with_hasher(Seed::random()),
             derived: HashMap::new(),
             described: HashMap::new(),
             new_metadata: Vec::new(),
@@ -284,10 +285,10 @@ impl Series {
                     }
                     let at = |message: String| format!("line {line}, column 1: {message}");
                     let own = own.filter(|_| target.honor_timestamps);
-                    let labels = self
-                        .sample(target, series, value, own, t_ms, &mut scraped)
+                    self.sample(target, series, value, own, t_ms, &mut scraped)
                         .map_err(at)?;
-                    if let Some(raw) = exemplar {
+                    if let (Some(raw), Some(sample)) = (exemplar, self.batch.last()) {
+                        let labels = sample.labels.clone();
                         let pairs = labels_of(raw.labels).map_err(at)?;
                         let t_ms = raw.t_ms.or(own).unwrap_or(t_ms);
                         let exemplar = Exemplar {
@@ -322,7 +323,7 @@ impl Series {
         own: Option<i64>,
         t_ms: i64,
         scraped: &mut Scraped,
-    ) -> Result<Labels, String> {
+    ) -> Result<(), String> {
         let (labels, role) = match self.cache.get_mut(series) {
             Some(entry) => {
                 entry.round = self.round;
@@ -353,8 +354,8 @@ impl Series {
             self.roles.push((role, labels.clone(), value));
         }
         self.batch
-            .push(Sample::float(labels.clone(), own.unwrap_or(t_ms), value));
-        Ok(labels)
+            .push(Sample::float(labels, own.unwrap_or(t_ms), value));
+        Ok(())
     }
 
     fn describe(&mut self, name: &str, field: impl Fn(&mut Metadata) -> &mut String, value: &str) {
