@@ -3,6 +3,8 @@
 //! Owns names and shapes, for the agent that answers and the client that asks. Must not know HTTP libraries.
 //! Prometheus writes samples as `[seconds, "value"]`, values as text so that NaN and infinities survive JSON.
 
+mod answer;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,8 @@ use crate::histogram::NativeHistogram;
 use crate::labels::Labels;
 use crate::query::{QueryData, RangeSeries, VectorElement};
 use crate::sample::{Points, Value};
+
+pub use answer::Answer;
 
 /// Paths of the API.
 pub mod path {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use axum::extract::State;
 use axum::response::Response;
 use model::QueryData;
-use model::api::{Envelope, query_data_to_json};
+use model::api::{Answer, Envelope};
 use promql::{Output, QueryError, Stop};
 
 use super::form::Params;
@@ -172,7 +172,7 @@ fn body(mut output: Output, limit: Option<usize>) -> Result<Vec<u8>, ApiError> {
                 .push("results truncated due to limit".into());
         }
     }
-    let mut envelope = Envelope::success(query_data_to_json(&output.data));
+    let mut envelope = Envelope::success(Answer(&output.data));
     envelope.warnings = output.warnings;
     envelope.infos = output.infos;
     serde_json::to_vec(&envelope).map_err(|e| ApiError::new("internal", e.to_string()))
