@@ -114,7 +114,7 @@ pub struct Limits {
 pub struct Cache {
     /// Life of a product entry, seconds (3600).
     pub product_ttl_s: u64,
-    /// Life of a task page, seconds (300, the other seed).
+    /// Life of a task, seconds (300, the other seed).
     pub task_ttl_s: u64,
     /// Entries at most.
     pub capacity: u64,

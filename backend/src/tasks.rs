@@ -57,13 +57,34 @@ async fn list(app: &App, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
     ))
 }
 
+/// Cache-aside: a task lives `task_ttl_s` in the cache, or until it is changed.
 async fn one(app: &App, cx: &Cx, id: i64) -> Result<Reply, Reply> {
+    let key = format!("task:{id}");
+    let json = |body, x_cache: &str| Reply {
+        status: 200,
+        body,
+        headers: vec![
+            ("content-type", "application/json".into()),
+            ("x-cache", x_cache.to_owned()),
+        ],
+    };
+    let cached = app.cache_get(cx, Role::Task, &key).await;
+    if let Ok(Some(bytes)) = cached {
+        return Ok(json(bytes, "HIT"));
+    }
     let found = app.read(cx, Role::Task, false, "tasks", ONE, vec![id.into()]);
-    found
-        .await?
-        .first()
-        .map(|r| Reply::json(200, &row(r)))
-        .ok_or_else(|| Reply::problem(404, "not_found", "no such task"))
+    let found = found.await?;
+    let Some(task) = found.first() else {
+        return Err(Reply::problem(404, "not_found", "no such task"));
+    };
+    let bytes = bytes::Bytes::from(row(task).to_string());
+    if cached.is_err() {
+        return Ok(json(bytes, "BYPASS"));
+    }
+    let ttl = app.settings.cache.task_ttl_s;
+    app.cache_set(cx, Role::Task, &key, bytes.clone(), ttl)
+        .await;
+    Ok(json(bytes, "MISS"))
 }
 
 async fn create(app: &App, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
@@ -109,8 +130,9 @@ async fn update(app: &App, cx: &Cx, req: &Req) -> Result<Reply, Reply> {
             Ok(tx.rows(ONE, vec![id.into()]).await?.first().map(row))
         })
     });
-    done.await?
-        .map(|v| Reply::json(200, &v))
+    let done = done.await?;
+    app.cache_del(cx, Role::Task, &format!("task:{id}")).await;
+    done.map(|v| Reply::json(200, &v))
         .ok_or_else(|| Reply::problem(404, "not_found", "no such task"))
 }
 
@@ -118,7 +140,9 @@ async fn delete(app: &App, cx: &Cx, id: i64) -> Result<Reply, Reply> {
     let done = app.write(cx, Role::Task, "tasks", move |tx| {
         Box::pin(tx.exec("DELETE FROM tasks WHERE id = ?1", vec![id.into()]))
     });
-    match done.await? {
+    let done = done.await?;
+    app.cache_del(cx, Role::Task, &format!("task:{id}")).await;
+    match done {
         0 => Err(Reply::problem(404, "not_found", "no such task")),
         _ => Ok(Reply {
             status: 204,

@@ -462,6 +462,35 @@ async fn a_request_brings_a_fault_for_itself_when_that_is_allowed() {
 }
 
 #[tokio::test]
+async fn a_task_is_cached_until_it_changes() {
+    let b = backend::start(settings()).await.unwrap();
+    let token = login(&b, 2).await;
+    let title = async || get(b.front_addr, "/api/v1/tasks/5").await.1["title"].clone();
+    assert_eq!(
+        (title().await, title().await),
+        (json!("task 5"), json!("task 5"))
+    );
+    let change = json!({"title": "changed"});
+    let (status, _) = call(b.front_addr, "PATCH", "/api/v1/tasks/5", &token, &change).await;
+    assert_eq!((status, title().await), (200, json!("changed")));
+    let (_, state) = get(b.admin_addr, "/admin/state").await;
+    assert_eq!(
+        (&state["cache"]["hits"], &state["cache"]["misses"]),
+        (&json!(1), &json!(2))
+    );
+    call(
+        b.front_addr,
+        "DELETE",
+        "/api/v1/tasks/5",
+        &token,
+        &Value::Null,
+    )
+    .await;
+    assert_eq!(get(b.front_addr, "/api/v1/tasks/5").await.0, 404);
+    b.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_skewed_clock_and_a_full_disk() {
     let b = backend::start(settings()).await.unwrap();
     set_faults(
