@@ -89,6 +89,19 @@ impl Profile {
         turnaround: Duration,
         drain: Duration,
     ) -> Vec<Duration> {
+        self.served(due, connections, turnaround, drain, &[])
+    }
+
+    /// As [`Profile::latencies`], but each response leaves as much later as the server says it did, in order of
+    /// arrival ([`Account::each_late_us`]): what a generator without any error of its own would have seen.
+    pub fn served(
+        &self,
+        due: impl Iterator<Item = Duration>,
+        connections: usize,
+        turnaround: Duration,
+        drain: Duration,
+        each_late_us: &[u32],
+    ) -> Vec<Duration> {
         let due: Vec<Duration> = due.collect();
         let cut = due.last().copied().unwrap_or_default() + drain;
         let mut delays = self.delays();
@@ -108,7 +121,8 @@ impl Profile {
                 unsent.push(due);
                 continue;
             }
-            let leaves = delays.leaves(start);
+            let late = each_late_us.get(all.len()).copied().unwrap_or_default();
+            let leaves = delays.leaves(start) + Duration::from_micros(late.into());
             ended = ended.max(leaves);
             free.push(Reverse(leaves + turnaround));
             all.push(leaves - due);

@@ -22,6 +22,8 @@ use crate::stats::{histogram, micros};
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n";
 /// Responses that may wait at once; a request beyond it ends its connection.
 const HELD: usize = 65_536;
+/// Requests whose own lateness is kept.
+const EACH: usize = 1_000_000;
 /// The longest request head read.
 const MAX_HEAD: usize = 16_384;
 
@@ -53,6 +55,8 @@ pub struct Account {
     pub requests: u64,
     /// Its own lateness: response written minus the instant it was meant to leave, microseconds.
     pub late: Histogram<u64>,
+    /// The same request by request, in order of arrival.
+    pub each_late_us: Vec<u32>,
     /// Time between arrivals, microseconds: shows bursts.
     pub gaps: Histogram<u64>,
     /// Time between a response and the next request on the same connection, microseconds.
@@ -105,6 +109,7 @@ pub fn serve(profile: Profile, spin: bool) -> std::io::Result<Server> {
     let account = Account {
         requests: 0,
         late: histogram(),
+        each_late_us: Vec::new(),
         gaps: histogram(),
         turnaround: histogram(),
     };
@@ -236,7 +241,15 @@ impl Shared {
             let left = epoch.elapsed();
             *lock(&held.to.answered) = Some(left);
             let late = micros(left.saturating_sub(held.at));
-            lock(&self.state).account.late.saturating_record(late);
+            let account = &mut lock(&self.state).account;
+            account.late.saturating_record(late);
+            let (index, late) = (number as usize, u32::try_from(late).unwrap_or(u32::MAX));
+            if index < EACH {
+                if account.each_late_us.len() <= index {
+                    account.each_late_us.resize(index + 1, 0);
+                }
+                account.each_late_us[index] = late;
+            }
         }
     }
 }
