@@ -79,6 +79,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field and its number; `None` at the end.
+    #[inline]
     pub fn next_field(&mut self) -> Result<Option<(u32, Field<'a>)>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -102,7 +103,19 @@ impl<'a> Reader<'a> {
     }
 
     /// One varint without a tag, as in packed fields.
+    #[inline]
     pub fn varint(&mut self) -> Result<u64, WireError> {
+        // Tags and most lengths are one byte.
+        match self.rest {
+            [byte, rest @ ..] if *byte < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0u64;
         for (i, byte) in self.rest.iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * i);
