@@ -41,7 +41,7 @@ impl Vu {
         let mut hops = 0;
         loop {
             self.allowed(&ready.url)?;
-            let exchange = match self.hop(&ready, clock).await {
+            let exchange = match self.hop(&ready, step, clock).await {
                 Ok(exchange) => exchange,
                 Err(code) => {
                     if let Some(name) = self.endpoint(step, &ready.url) {
@@ -106,11 +106,18 @@ impl Vu {
     }
 
     /// One request and its response, counted and timed.
-    async fn hop(&self, ready: &Ready, clock: &mut Duration) -> Result<Exchange, Failure> {
+    async fn hop(
+        &self,
+        ready: &Ready,
+        step: &RequestStep,
+        clock: &mut Duration,
+    ) -> Result<Exchange, Failure> {
         let shared = &self.shared;
         let path = ready.path()?;
         let mut add = Vec::new();
-        if let Some(cookie) = lock(&self.jar).header(&ready.url, SystemTime::now())
+        let cookies = self.keeps_cookies.load(Ordering::Relaxed) || !step.cookie.is_empty();
+        if cookies
+            && let Some(cookie) = lock(&self.jar).header(&ready.url, SystemTime::now())
             && let Ok(value) = HeaderValue::from_str(&cookie)
         {
             add.push((header::COOKIE, value));
@@ -158,6 +165,7 @@ impl Vu {
         };
         for cookie in exchange.headers.get_all(header::SET_COOKIE) {
             let text = String::from_utf8_lossy(cookie.as_bytes());
+            self.keeps_cookies.store(true, Ordering::Relaxed);
             if !lock(&self.jar).set(&text, &ready.url, SystemTime::now()) {
                 self.count("errors.cookie_parse_error_invalid_cookie");
             }

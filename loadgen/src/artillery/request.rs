@@ -92,7 +92,11 @@ impl Ready {
         vars: &dyn Variables,
     ) -> Result<(), Unmade> {
         match &step.body {
-            BodySpec::None => {}
+            BodySpec::None => {
+                if matches!(self.method, Method::POST | Method::PUT | Method::PATCH) {
+                    self.set(&header::CONTENT_LENGTH, "0")?;
+                }
+            }
             BodySpec::Json(value) => {
                 let value = template::fill(value, vars).unwrap_or(Value::Null);
                 self.body = value.to_string().into();

@@ -229,6 +229,22 @@ scenarios:
 }
 
 #[tokio::test]
+async fn own_cookies_go_with_their_request_until_a_response_sets_one() {
+    let flow = "scenarios: [{flow: [{post: {url: /a, cookie: {c: d}}}, {get: {url: /b}}, {get: {url: /login}}, {get: {url: /c}}]}]";
+    let ran = play("", flow).await;
+    let cookie = |i: usize| {
+        ran.asked[i]
+            .headers
+            .get("cookie")
+            .map(|v| v.to_str().unwrap())
+    };
+    assert_eq!(cookie(0), Some("c=d"));
+    assert_eq!((cookie(1), cookie(2)), (None, None));
+    assert_eq!(cookie(3), Some("c=d; sid=abc"));
+    assert_eq!(ran.asked[0].headers["content-length"], "0");
+}
+
+#[tokio::test]
 async fn strict_captures_end_the_user_and_others_do_not() {
     let flow = |strict: &str| {
         format!(

@@ -68,6 +68,9 @@ pub(crate) struct Vu {
     pub(crate) shared: Arc<Shared>,
     pub(crate) vars: Mutex<Map<String, Value>>,
     pub(crate) jar: Mutex<Jar>,
+    /// Cookies go with every request: there are default ones, or a response has set one. As in Artillery, until then a
+    /// request's own cookies go with it alone.
+    pub(crate) keeps_cookies: AtomicBool,
     pub(crate) pool: Arc<Pool>,
     /// False in `before` and `after`, whose requests are not in the figures.
     pub(crate) counted: bool,
@@ -120,6 +123,7 @@ impl Vu {
         Vu {
             vars: Mutex::new(vars),
             jar: Mutex::default(),
+            keeps_cookies: AtomicBool::new(!script.http.cookie.is_empty()),
             pool: shared.pool.clone().unwrap_or_else(own),
             shared: Arc::clone(shared),
             counted,
