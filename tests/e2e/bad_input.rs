@@ -286,9 +286,10 @@ fn bad_scrape_targets_are_down_with_a_reason_and_delay_no_other() {
         body.contains("\"good\""),
         "the good one was delayed: {body}"
     );
+    // On a slow machine the shipped rules have already seen that they are down.
     let (_, body) = query(
         &api,
-        "count({job=~\"binary|half|not_http\",__name__!~\"up|scrape_.*\"})",
+        "count({job=~\"binary|half|not_http\",__name__!~\"up|scrape_.*|ALERTS.*\"})",
     );
     assert!(body.contains("\"result\":[]"), "parts of garbage: {body}");
     still_answers(&api);
