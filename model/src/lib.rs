@@ -18,6 +18,7 @@ pub mod sample;
 pub mod slo;
 pub mod source;
 pub mod span;
+pub mod spelling;
 pub mod timestamp;
 
 pub use exphist::ExpHistogram;

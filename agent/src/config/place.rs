@@ -2,6 +2,8 @@
 //!
 //! Owns the wording. Must not know any setting: the expected names come with serde's error.
 
+use model::spelling::nearest;
+
 /// Describes an error of the file `file` with the content `text`.
 pub(super) fn describe(file: &str, text: &str, error: &serde_saphyr::Error) -> String {
     let message = error.to_string();
@@ -29,13 +31,9 @@ fn summary(message: &str) -> String {
     let Some((found, expected)) = unknown_field(first) else {
         return first.to_owned();
     };
-    let best = expected
-        .iter()
-        .map(|name| (distance(found, name), *name))
-        .min()
-        .filter(|(d, name)| *d <= 3.max(name.len() / 2));
+    let best = nearest(found, expected.iter().copied());
     let hint = match best {
-        Some((_, name)) => format!("did you mean `{name}`?"),
+        Some(name) => format!("did you mean `{name}`?"),
         None => format!("expected one of: {}", expected.join(", ")),
     };
     format!("unknown setting `{found}`; {hint}")
@@ -51,37 +49,4 @@ fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
         found,
         names.split(", ").map(|n| n.trim_matches('`')).collect(),
     ))
-}
-
-/// Edits between two names.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substitute = corner + usize::from(ca != *cb);
-            corner = row[j + 1];
-            row[j + 1] = substitute.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances() {
-        for (a, b, d) in [
-            ("", "", 0),
-            ("a", "", 1),
-            ("listen_on", "listen", 3),
-            ("retension", "retention", 1),
-        ] {
-            assert_eq!(distance(a, b), d, "{a} {b}");
-        }
-    }
 }

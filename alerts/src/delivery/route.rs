@@ -31,7 +31,7 @@ pub(super) fn routes(config: &DeliveryConfig) -> Result<Vec<Route>, String> {
         if names.contains(name.as_str()) {
             return Ok(());
         }
-        let guess = crate::file_error::nearest(name, names.iter().copied());
+        let guess = model::spelling::nearest(name, names.iter().copied());
         let hint = guess.map_or(String::new(), |g| format!("; did you mean {g:?}?"));
         Err(format!(
             "{by} names the receiver {name:?}, which does not exist{hint}"

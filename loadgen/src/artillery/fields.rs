@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use model::spelling::nearest;
 use serde_json::Value;
 
-use super::mistake::{Mistake, nearest};
+use super::mistake::Mistake;
 use super::tree::{Key, Kind, Node};
 
 pub(crate) type Read<T> = Result<T, Mistake>;

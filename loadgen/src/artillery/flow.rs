@@ -1,12 +1,13 @@
 //! Owns the flow of a scenario: each kind of step, each key of a request, and what is refused. Must not run any.
 
+use model::spelling::nearest;
 use regex::RegexBuilder;
 use serde_json::Value;
 
 use super::capture::{self, Extractor};
 use super::config::expression;
 use super::fields::{Fields, Read, duration, list, number, one_or_more, pairs, text, truth, whole};
-use super::mistake::{Mistake, nearest};
+use super::mistake::Mistake;
 use super::script::{
     BodySpec, Capture, Expectation, LoopStep, Match, Part, RequestStep, Step, Turns,
 };

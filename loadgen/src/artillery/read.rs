@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use model::spelling::nearest;
 use serde_json::Value;
 
 use super::fields::{Fields, Read, list, text};
-use super::mistake::{Mistake, Place, Source, nearest};
+use super::mistake::{Mistake, Place, Source};
 use super::script::{Scenario, Script};
 use super::template::{self, Segment};
 use super::tree::{self, Kind, Node};

@@ -103,42 +103,6 @@ impl fmt::Display for ParseError {
 
 impl std::error::Error for ParseError {}
 
-/// The candidate nearest to `word`, when it is near enough to be a slip.
-pub(crate) fn nearest<'a>(
-    word: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
-    if word.len() > 40 {
-        return None;
-    }
-    let lower = word.to_ascii_lowercase();
-    let limit = (word.chars().count() / 3).max(1);
-    candidates
-        .map(|c| (distance(&lower, c), !c.starts_with(&lower), c))
-        .filter(|(d, ..)| *d <= limit)
-        .min()
-        .map(|(.., c)| c)
-}
-
-/// Edits (insert, delete, replace, swap of neighbours) from one word to the other.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let cost = usize::from(a[i - 1] != b[j - 1]);
-            row[j] = (last[j - 1] + cost).min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,17 +116,6 @@ mod tests {
             error.to_string(),
             "2:3: unknown function \"rat\"\n    rat(x[5m]))\n    ^^^\n  did you mean \"rate\"?"
         );
-    }
-
-    #[test]
-    fn nearest_finds_slips_only() {
-        let names = ["rate", "irate", "increase", "histogram_quantile"];
-        assert_eq!(
-            nearest("histogram_quantlie", names.into_iter()),
-            Some("histogram_quantile")
-        );
-        assert_eq!(nearest("raet", names.into_iter()), Some("rate"));
-        assert_eq!(nearest("foo", names.into_iter()), None);
     }
 
     #[test]

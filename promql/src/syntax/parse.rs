@@ -2,12 +2,14 @@
 //!
 //! Owns precedence, calls, aggregations and matching clauses. Must not know types (that is `check`) nor evaluation.
 
+use model::spelling::nearest;
+
 use super::ast::{
     AGGREGATES, Aggregate, AggregateOp, BINARY_OPS, Binary, BinaryOp, Call, Cardinality, Expr,
     ExprKind, Grouping, Matching, Span, Unary,
 };
 use super::check;
-use super::diagnose::{ParseError, nearest};
+use super::diagnose::ParseError;
 use super::functions::{self, FUNCTIONS};
 use super::lexer::{self, Spanned, Token};
 
