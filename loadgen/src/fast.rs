@@ -29,12 +29,14 @@ mod request;
 mod resolve;
 mod shard;
 mod tls;
+mod uring;
 mod work;
 
 use driver::{Driver, Waker};
 use epoll::Epoll;
 use request::Templates;
 use shard::Shard;
+use uring::Uring;
 use work::{Counter, Queue};
 
 /// The longest body read, in bytes; it is not kept.
@@ -285,20 +287,27 @@ fn thread(
     // By default the kernel may deliver a timer 50 us late.
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
     let wrong = |what: &str, e: std::io::Error| LoadError::Plan(format!("the engine {what}: {e}"));
-    let mut refused = None;
+    let mut refused = LoadError::Plan("no engine is left to choose from".to_owned());
     for engine in engines {
-        match engine {
-            Engine::Epoll => match Epoll::new(&waker) {
+        if *engine == Engine::IoUring {
+            match Uring::new(&waker) {
+                Ok(driver) => {
+                    let shard = Shard::new(run, driver, queue, limit, waker);
+                    return shard.run().map_err(|e| wrong(Uring::NAME, e));
+                }
+                Err(error) => refused = wrong(Uring::NAME, error),
+            }
+        } else {
+            match Epoll::new(&waker) {
                 Ok(driver) => {
                     let shard = Shard::new(run, driver, queue, limit, waker);
                     return shard.run().map_err(|e| wrong(Epoll::NAME, e));
                 }
-                Err(error) => refused = Some(wrong(Epoll::NAME, error)),
-            },
-            _ => {}
+                Err(error) => refused = wrong(Epoll::NAME, error),
+            }
         }
     }
-    Err(refused.unwrap_or_else(|| LoadError::Plan("no engine".to_owned())))
+    Err(refused)
 }
 
 /// Raises the limit of open files as far as this process may; a note when it is below the connections all the same.
