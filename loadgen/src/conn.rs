@@ -194,6 +194,12 @@ impl Connector {
         self
     }
 
+    /// How TLS is spoken, and to whom; none for http.
+    pub(crate) fn tls(&self) -> Option<(Arc<rustls::ClientConfig>, ServerName<'static>)> {
+        let (connector, name) = self.tls.as_ref()?;
+        Some((Arc::clone(connector.config()), name.clone()))
+    }
+
     /// The target dialled.
     pub fn target(&self) -> &Target {
         &self.target
@@ -479,7 +485,7 @@ impl Connection {
     }
 }
 
-fn io_kind(error: &std::io::Error) -> ErrorKind {
+pub(crate) fn io_kind(error: &std::io::Error) -> ErrorKind {
     use std::io::ErrorKind as Io;
     // EMFILE and ENFILE have no stable std kind.
     if matches!(error.raw_os_error(), Some(23 | 24)) {

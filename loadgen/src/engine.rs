@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hdrhistogram::Histogram;
 use http::Method;
 use model::Labels;
 use tokio::sync::{oneshot, watch};
@@ -15,7 +16,7 @@ use crate::conn::{ConnError, Connection, Connector, ErrorKind, Exchange, Opened,
 use crate::dispatch::{Dispatch, Next, Placed, Ticket};
 use crate::pacer::{Paced, pace};
 use crate::plan::{Model, Plan, Requests};
-use crate::report::{Report, Second};
+use crate::report::{Own, Report, Second};
 use crate::schedule::{Schedule, share};
 use crate::stats::{Answer, Sample, Stats, histogram, micros};
 
@@ -48,6 +49,9 @@ pub struct Progress {
     pub series: Vec<(Labels, Vec<(i64, f64)>)>,
 }
 
+/// A request that leaves so long after it was due is late, in microseconds.
+const LATE_US: u64 = 1000;
+
 /// Above this many requests a second one thread may not be enough, and the load uses the caller's runtime.
 const ONE_THREAD_RATE: f64 = 20_000.0;
 
@@ -67,7 +71,7 @@ struct Shared {
     /// The open model's queue.
     dispatch: Option<Mutex<Dispatch>>,
     closed: Mutex<Closed>,
-    stats: Mutex<Stats>,
+    stats: Arc<Mutex<Stats>>,
     /// Nothing is taken after this instant.
     deadline: OnceLock<Instant>,
     /// Ends the run in good order.
@@ -77,7 +81,7 @@ struct Shared {
     workers: TaskTracker,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -96,6 +100,14 @@ pub async fn run(
     plan.check()?;
     let requests = Requests::prepare(&plan)?;
     let connector = Connector::new(Target::parse(&plan.target)?, plan.insecure)?;
+    #[cfg(target_os = "linux")]
+    if let Some(engines) = crate::fast::choose(&plan, &requests)? {
+        return crate::fast::run(plan, requests, connector, engines, progress, stop).await;
+    }
+    #[cfg(not(target_os = "linux"))]
+    if matches!(plan.engine, Engine::IoUring | Engine::Epoll) {
+        return Err(LoadError::Plan("io_uring and epoll are Linux's".to_owned()));
+    }
     let schedule = Schedule::of(&plan);
     let stop = stop.child_token();
     let abort = CancellationToken::new();
@@ -106,9 +118,9 @@ pub async fn run(
         .is_some_and(|s| s.peak_rate() <= ONE_THREAD_RATE);
     let limit = plan.connections;
     let make = move || Shared {
-        stats: Mutex::new(
+        stats: Arc::new(Mutex::new(
             Stats::new(plan.warm_up, requests.names.len()).keep_seconds(plan.keep_seconds),
-        ),
+        )),
         dispatch: schedule
             .as_ref()
             .map(|s| Mutex::new(Dispatch::new(s.arrivals(), limit))),
@@ -143,15 +155,13 @@ pub async fn run(
         .map_err(|_| LoadError::Plan("the load's thread ended before the run".to_owned()))?
 }
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// The run itself, within the runtime that carries its traffic.
 async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
     let shared = Arc::new(shared);
-    let wall = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .saturating_sub(shared.start.elapsed());
+    let wall = wall_clock(shared.start);
+    let cpu_before = process_cpu_s();
     let schedule = Schedule::of(&shared.plan);
     let pacer = match schedule.clone() {
         Some(schedule) => Some(tokio::spawn(open_load(Arc::clone(&shared), schedule))),
@@ -163,7 +173,8 @@ async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
             None
         }
     };
-    let mut ticker = Ticker::new(&shared, schedule, wall);
+    let stats = Arc::clone(&shared.stats);
+    let mut ticker = Ticker::new(&shared.plan, stats, shared.start, schedule, wall);
     let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + SECOND, SECOND);
     loop {
         tokio::select! {
@@ -181,7 +192,53 @@ async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
     };
     let ended = shared.start.elapsed();
     progress.send_replace(ticker.tick());
-    report(&shared, paced, ended, wall)
+    let cpu_s = process_cpu_s() - cpu_before;
+    let own = Own {
+        engine: "hyper".to_owned(),
+        threads: 1,
+        cpu_s,
+        busy: cpu_s / ended.as_secs_f64().max(1e-9),
+    };
+    let stats = std::mem::replace(
+        &mut *lock(&shared.stats),
+        Stats::new(shared.plan.warm_up, 0),
+    );
+    let open = paced.map(|paced| {
+        let mut dispatch = shared.dispatch.as_ref().map(lock);
+        let taken = dispatch.as_ref().map_or(0, |d| d.taken);
+        let waiting = paced.released.saturating_sub(taken) as usize;
+        let rest = dispatch.as_mut().map(|d| &mut d.arrivals);
+        let rest = rest.into_iter().flatten().take(waiting).collect();
+        (paced, rest)
+    });
+    let (plan, names) = (&shared.plan, &shared.requests.names);
+    conclude(
+        plan,
+        names,
+        stats,
+        open,
+        ended,
+        wall,
+        shared.stop.is_cancelled(),
+        own,
+    )
+}
+
+/// The wall clock, since 1970, at an instant that has passed.
+pub(crate) fn wall_clock(at: Instant) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().saturating_sub(at.elapsed())
+}
+
+/// User and system time of this process; 0 where it is not known.
+fn process_cpu_s() -> f64 {
+    #[cfg(target_os = "linux")]
+    {
+        let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        t.tv_sec as f64 + t.tv_nsec as f64 / 1e9
+    }
+    #[cfg(not(target_os = "linux"))]
+    0.0
 }
 
 /// Releases requests as they fall due, then allows the drain time for what waits.
@@ -373,8 +430,9 @@ struct Attempt {
 }
 
 /// Closes seconds and turns them into progress.
-struct Ticker {
-    shared: Arc<Shared>,
+pub(crate) struct Ticker {
+    stats: Arc<Mutex<Stats>>,
+    start: Instant,
     schedule: Option<Schedule>,
     wall: Duration,
     last: Duration,
@@ -382,15 +440,21 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn new(shared: &Arc<Shared>, schedule: Option<Schedule>, wall: Duration) -> Ticker {
-        let p = &shared.plan;
+    pub(crate) fn new(
+        plan: &Plan,
+        stats: Arc<Mutex<Stats>>,
+        start: Instant,
+        schedule: Option<Schedule>,
+        wall: Duration,
+    ) -> Ticker {
         let base = Labels::from_pairs([
-            ("run_id", &p.run_id),
-            ("scenario", &p.scenario),
-            ("target", &p.target),
+            ("run_id", &plan.run_id),
+            ("scenario", &plan.scenario),
+            ("target", &plan.target),
         ]);
         Ticker {
-            shared: Arc::clone(shared),
+            stats,
+            start,
             schedule,
             wall,
             last: Duration::ZERO,
@@ -398,11 +462,11 @@ impl Ticker {
         }
     }
 
-    fn tick(&mut self) -> Progress {
-        let now = self.shared.start.elapsed();
+    pub(crate) fn tick(&mut self) -> Progress {
+        let now = self.start.elapsed();
         let (from, length) = (self.last, now.saturating_sub(self.last));
         self.last = now;
-        let mut stats = lock(&self.shared.stats);
+        let mut stats = lock(&self.stats);
         let (sent, completed, errors) = stats.totals();
         let due = self.schedule.as_ref().map(|s| s.rate_at(from + length / 2));
         let mut second = stats.close_second(from, length, due.unwrap_or(0.0));
@@ -455,25 +519,25 @@ impl Ticker {
     }
 }
 
-fn report(shared: &Shared, paced: Option<Paced>, ended: Duration, wall: Duration) -> Report {
-    let plan = &shared.plan;
-    let mut stats = lock(&shared.stats);
-    let stats = std::mem::replace(&mut *stats, Stats::new(plan.warm_up, 0));
+/// Sums a run up. `open`: what the open model's pacer did, and when what it released and nobody took was due.
+#[expect(clippy::too_many_arguments, reason = "each is one fact about the run")]
+pub(crate) fn conclude(
+    plan: &Plan,
+    names: &[String],
+    stats: Stats,
+    open: Option<(Paced, Vec<Duration>)>,
+    ended: Duration,
+    wall: Duration,
+    mut stopped: bool,
+    own: Own,
+) -> Report {
     let mut latency = stats.latency;
     let mut unsent_wait = histogram();
     let mut late_p50_us = stats.phases.generator.value_at_quantile(0.5);
     let mut late_p99_us = stats.phases.generator.value_at_quantile(0.99);
-    let (mut planned, mut stopped) = (stats.requests, shared.stop.is_cancelled());
-    if let Some(paced) = paced {
-        let mut dispatch = shared.dispatch.as_ref().map(lock);
-        let taken = dispatch.as_ref().map_or(0, |d| d.taken);
-        let rest = dispatch.as_mut().map(|d| &mut d.arrivals);
-        for due in rest
-            .into_iter()
-            .flatten()
-            .take(paced.released.saturating_sub(taken) as usize)
-            .filter(|due| *due >= plan.warm_up)
-        {
+    let (mut planned, mut late_sends) = (stats.requests, 0);
+    if let Some((paced, rest)) = open {
+        for due in rest.into_iter().filter(|due| *due >= plan.warm_up) {
             let waited = micros(ended.saturating_sub(due));
             unsent_wait.saturating_record(waited);
             latency.saturating_record(waited);
@@ -482,10 +546,12 @@ fn report(shared: &Shared, paced: Option<Paced>, ended: Duration, wall: Duration
         stopped = paced.stopped;
         late_p50_us = late_p50_us.max(paced.late.value_at_quantile(0.5));
         late_p99_us = late_p99_us.max(paced.late.value_at_quantile(0.99));
+        let on_time = |h: &Histogram<u64>| h.count_between(0, LATE_US);
+        let late = |h: &Histogram<u64>| h.len().saturating_sub(on_time(h));
+        late_sends = late(&paced.late).max(late(&stats.phases.generator));
     }
-    let names = shared.requests.names.iter().cloned();
-    let mut order: Vec<usize> = (0..shared.requests.names.len()).collect();
-    order.sort_unstable_by_key(|i| &shared.requests.names[*i]);
+    let mut order: Vec<usize> = (0..names.len()).collect();
+    order.sort_unstable_by_key(|i| &names[*i]);
     let mut per_second = stats.per_second;
     for second in per_second.iter_mut().filter(|s| !s.routes.is_empty()) {
         second.routes = order.iter().map(|i| second.routes[*i]).collect();
@@ -519,7 +585,9 @@ fn report(shared: &Shared, paced: Option<Paced>, ended: Duration, wall: Duration
         valid: true,
         reasons: Vec::new(),
         per_second,
-        routes: names.zip(stats.routes).collect(),
+        routes: names.iter().cloned().zip(stats.routes).collect(),
+        late_sends,
+        own,
     };
     report.judge(plan.connections);
     report

@@ -8,8 +8,11 @@ pub mod conn;
 mod dispatch;
 mod engine;
 pub mod export;
+#[cfg(target_os = "linux")]
+mod fast;
 pub mod gate;
 mod hdr;
+pub mod http1;
 mod json;
 mod merge;
 mod pacer;
@@ -25,8 +28,8 @@ pub mod truth;
 
 pub use engine::{Progress, run};
 pub use merge::merge;
-pub use plan::{Model, Plan, RequestSpec};
-pub use report::{Phases, Quantiles, Report, RouteReport, RouteSecond, Second};
+pub use plan::{Engine, Model, Plan, RequestSpec};
+pub use report::{Own, Phases, Quantiles, Report, RouteReport, RouteSecond, Second};
 pub use shape::Shape;
 pub use stored::StoredError;
 

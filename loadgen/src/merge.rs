@@ -93,9 +93,17 @@ fn add(whole: &mut Report, part: Report) -> Result<(), String> {
         (&mut whole.waited_for_connection, part.waited_for_connection),
         (&mut whole.timeouts, part.timeouts),
         (&mut whole.unsent, part.unsent),
+        (&mut whole.late_sends, part.late_sends),
     ] {
         *into += from;
     }
+    let own = &mut whole.own;
+    if own.engine != part.own.engine {
+        own.engine = format!("{}, {}", own.engine, part.own.engine);
+    }
+    own.threads += part.own.threads;
+    own.cpu_s += part.own.cpu_s;
+    own.busy = own.busy.max(part.own.busy);
     whole.late_p50_us = whole.late_p50_us.max(part.late_p50_us);
     whole.late_p99_us = whole.late_p99_us.max(part.late_p99_us);
     add_counts(&mut whole.errors, part.errors);

@@ -55,6 +55,24 @@ pub struct Plan {
     pub recorded: Arc<[(Duration, u32)]>,
     /// Keep each second's whole latency histogram in the report (about 1 KB a second).
     pub keep_seconds: bool,
+    /// Which engine sends.
+    pub engine: Engine,
+    /// Threads that send, each with its share of the connections (1 to 64); chosen when none is given.
+    pub threads: Option<usize>,
+}
+
+/// What moves the bytes of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// The quickest that this machine has and that can carry the plan.
+    #[default]
+    Auto,
+    /// Our own HTTP/1.1 client over io_uring (Linux 6.1).
+    IoUring,
+    /// Our own HTTP/1.1 client over epoll (Linux).
+    Epoll,
+    /// hyper over tokio.
+    Hyper,
 }
 
 /// One kind of request.
@@ -157,6 +175,8 @@ impl Plan {
             in_turn: false,
             recorded: Arc::new([]),
             keep_seconds: false,
+            engine: Engine::Auto,
+            threads: None,
         })
     }
 
@@ -231,6 +251,9 @@ impl Plan {
                 self.connections
             ));
         }
+        if self.threads.is_some_and(|n| !(1..=64).contains(&n)) {
+            return bad("threads are not 1 to 64".to_owned());
+        }
         if self.timeout.is_zero() || self.timeout > Duration::from_secs(600) {
             return bad(format!(
                 "timeout {:?} is not above 0 and at most 10 minutes",
@@ -262,7 +285,7 @@ impl Plan {
 
 /// The plan's requests, checked and ready to be rendered.
 pub(crate) struct Requests {
-    prepared: Vec<Prepared>,
+    pub(crate) prepared: Vec<Prepared>,
     /// Upper ends of each spec's share of the total weight.
     ends: Vec<u64>,
     seed: u64,
@@ -274,12 +297,12 @@ pub(crate) struct Requests {
     pub(crate) names: Vec<String>,
 }
 
-struct Prepared {
-    route: usize,
-    method: Method,
-    path: String,
-    headers: HeaderMap,
-    body: Option<String>,
+pub(crate) struct Prepared {
+    pub(crate) route: usize,
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<String>,
     range: u64,
 }
 
@@ -352,20 +375,43 @@ impl Requests {
         Ok(all)
     }
 
-    /// The request of this index and its route: the same for the same seed and index.
-    pub(crate) fn render(&self, index: u64) -> (usize, Request<Full<Bytes>>) {
-        let total = self.ends.last().copied().unwrap_or(1);
-        let literal = self.in_turn || !self.recorded.is_empty();
-        let picked = if let Some((_, request)) = self.recorded.get(index as usize) {
+    /// Which of the prepared requests this index is: the same for the same seed and index.
+    pub(crate) fn pick(&self, index: u64) -> usize {
+        if let Some((_, request)) = self.recorded.get(index as usize) {
             *request as usize
         } else if self.in_turn {
             (index % self.prepared.len() as u64) as usize
+        } else if self.prepared.len() == 1 {
+            0
         } else {
+            let total = self.ends.last().copied().unwrap_or(1);
             let draw = mix(self.seed, index, 1) % total;
             self.ends.partition_point(|end| *end <= draw)
-        };
+        }
+    }
+
+    /// True when `{n}` stands for itself.
+    pub(crate) fn literal(&self) -> bool {
+        self.in_turn || !self.recorded.is_empty()
+    }
+
+    /// What `{n}` stands for in this index's request.
+    pub(crate) fn number(&self, index: u64, picked: usize) -> u64 {
+        mix(self.seed, index, 2) % self.prepared[picked].range + 1
+    }
+
+    /// Trace id, as two halves, and span id of this index's request.
+    pub(crate) fn trace(&self, index: u64) -> [u64; 3] {
+        let [high, low, span] = [3, 4, 5].map(|stream| mix(self.seed, index, stream));
+        [high, low, span | 1]
+    }
+
+    /// The request of this index and its route: the same for the same seed and index.
+    pub(crate) fn render(&self, index: u64) -> (usize, Request<Full<Bytes>>) {
+        let literal = self.literal();
+        let picked = self.pick(index);
         let spec = &self.prepared[picked];
-        let n = (mix(self.seed, index, 2) % spec.range + 1).to_string();
+        let n = self.number(index, picked).to_string();
         let fill = |text: &str| {
             if literal {
                 text.to_owned()
@@ -383,11 +429,8 @@ impl Requests {
         // The template was checked with a number in place, and any number is as good as another.
         *request.uri_mut() = fill(&spec.path).parse().unwrap_or_default();
         *request.headers_mut() = spec.headers.clone();
-        let (high, low) = (mix(self.seed, index, 3), mix(self.seed, index, 4));
-        let parent = format!(
-            "00-{high:016x}{low:016x}-{:016x}-01",
-            mix(self.seed, index, 5) | 1
-        );
+        let [high, low, span] = self.trace(index);
+        let parent = format!("00-{high:016x}{low:016x}-{span:016x}-01");
         if let Ok(value) = HeaderValue::from_str(&parent) {
             request.headers_mut().insert("traceparent", value);
         }

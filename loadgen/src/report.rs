@@ -70,6 +70,23 @@ pub struct Report {
     pub per_second: Vec<Second>,
     /// By request name.
     pub routes: BTreeMap<String, RouteReport>,
+    /// Requests that left more than 1 ms after they were due though a connection was free.
+    pub late_sends: u64,
+    /// The generator itself.
+    pub own: Own,
+}
+
+/// What sent the load, and what that cost.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Own {
+    /// `io_uring`, `epoll` or `hyper`; empty when a report does not say.
+    pub engine: String,
+    /// Threads that sent.
+    pub threads: u32,
+    /// Their CPU time, user and system, in seconds; of hyper, the whole process'.
+    pub cpu_s: f64,
+    /// Share of its time that the busiest thread used its core, 0 to 1.
+    pub busy: f64,
 }
 
 /// Where the time of each request went.
@@ -289,6 +306,12 @@ impl Report {
         if self.responses == 0 {
             faults.push("no response arrived".to_owned());
         }
+        if self.own.busy > 0.9 {
+            notes.push(format!(
+                "the generator's own thread was busy {:.0} % of the time: a quicker one, or more threads, might see more",
+                self.own.busy * 100.0
+            ));
+        }
         if self.stopped {
             notes.push("stopped before its end".to_owned());
         }
@@ -383,6 +406,20 @@ impl Report {
         }
         let late = (ms(self.late_p50_us), ms(self.late_p99_us));
         writeln!(out, "generator late by {} (p50), {} (p99)", late.0, late.1)?;
+        if !self.own.engine.is_empty() {
+            let Own {
+                engine,
+                threads,
+                cpu_s,
+                busy,
+            } = &self.own;
+            writeln!(
+                out,
+                "generator {engine}, {threads} thread{}, {cpu_s:.2} CPU s, {:.0} % busy",
+                if *threads == 1 { "" } else { "s" },
+                busy * 100.0
+            )?;
+        }
         if self.routes.len() > 1 {
             writeln!(out)?;
             for (name, route) in &self.routes {
@@ -492,5 +529,7 @@ pub(crate) fn sample() -> Report {
         valid: true,
         reasons: Vec::new(),
         routes: BTreeMap::from([("GET /a<b".to_owned(), route)]),
+        late_sends: 0,
+        own: Own::default(),
     }
 }

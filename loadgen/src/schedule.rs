@@ -83,6 +83,16 @@ impl Schedule {
         })
     }
 
+    /// One of `of` equal parts of what is this worker's: every `of`-th arrival.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn part(&self, number: usize, of: usize) -> Schedule {
+        let (first, step) = self.share;
+        Schedule {
+            share: (first + number as u64 * step, step * of as u64),
+            ..self.clone()
+        }
+    }
+
     /// When the last arrival is over: warm-up plus measured part.
     pub fn end(&self) -> Duration {
         Duration::from_secs_f64(self.warm_up + self.measured)

@@ -27,7 +27,7 @@ pub(crate) fn histogram() -> Histogram<u64> {
 
 /// Whole microseconds, rounded.
 pub(crate) fn micros(d: Duration) -> u64 {
-    u64::try_from((d.as_nanos() + 500) / 1000).unwrap_or(u64::MAX)
+    d.as_secs().saturating_mul(1_000_000) + u64::from((d.subsec_nanos() + 500) / 1000)
 }
 
 /// One finished request; instants as offsets from the run's start.
@@ -182,11 +182,14 @@ impl Stats {
 
     /// Counts a request as it starts.
     pub(crate) fn started(&mut self, due: Duration) {
-        self.live.sent += 1;
-        self.window.sent += 1;
-        if due >= self.warm_up {
-            self.requests += 1;
-        }
+        self.started_many(1, u64::from(due >= self.warm_up));
+    }
+
+    /// Counts requests as they start, and those of them due in the measured part.
+    pub(crate) fn started_many(&mut self, all: u64, measured: u64) {
+        self.live.sent += all;
+        self.window.sent += all;
+        self.requests += measured;
     }
 
     /// Records a finished request.

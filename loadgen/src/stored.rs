@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value};
 
 use crate::hdr;
-use crate::report::{Phases, Quantiles, Report, RouteReport, RouteSecond, Second};
+use crate::report::{Own, Phases, Quantiles, Report, RouteReport, RouteSecond, Second};
 
 /// Why a file is not a stored run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -180,7 +180,21 @@ impl Report {
             reasons: reasons.map(str::to_owned).collect(),
             per_second,
             routes,
+            late_sends: n.map.get("late_sends").and_then(Value::as_u64).unwrap_or(0),
+            own: own(&n),
         })
+    }
+}
+
+/// Reports of versions before 0.2 say nothing of it.
+fn own(n: &At<'_>) -> Own {
+    let text = |key: &str| n.map.get(key).and_then(Value::as_str);
+    let number = |key: &str| n.map.get("client").and_then(|c| c.get(key)?.as_f64());
+    Own {
+        engine: text("engine").unwrap_or_default().to_owned(),
+        threads: number("threads").unwrap_or(0.0) as u32,
+        cpu_s: number("cpu_s").unwrap_or(0.0),
+        busy: number("busy").unwrap_or(0.0),
     }
 }
 

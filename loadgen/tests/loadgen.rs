@@ -12,7 +12,7 @@ use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use loadgen::schedule::Schedule;
 use loadgen::truth::{Profile, quantile, serve};
-use loadgen::{Model, Plan, Progress, Report, RequestSpec};
+use loadgen::{Engine, Model, Plan, Progress, Report, RequestSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -43,7 +43,7 @@ where
     target
 }
 
-fn plan(target: &str, per_second: f64, duration: Duration) -> Plan {
+fn plan(engine: Engine, target: &str, per_second: f64, duration: Duration) -> Plan {
     let model = Model::Rate {
         per_second,
         poisson: false,
@@ -52,6 +52,7 @@ fn plan(target: &str, per_second: f64, duration: Duration) -> Plan {
         model,
         duration,
         connections: 8,
+        engine,
         ..Plan::new(target).unwrap()
     }
 }
@@ -65,8 +66,7 @@ async fn run(plan: Plan) -> (Report, Progress) {
     (report, last)
 }
 
-#[tokio::test]
-async fn counts_are_exact_and_requests_carry_their_ids() {
+async fn counts_are_exact_and_requests_carry_their_ids(engine: Engine) {
     let (seen, marked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (s, m) = (Arc::clone(&seen), Arc::clone(&marked));
     let router = Router::new()
@@ -87,7 +87,7 @@ async fn counts_are_exact_and_requests_carry_their_ids() {
     let target = app(router).await;
     let mut plan = Plan {
         run_id: "run-7".into(),
-        ..plan(&target, 200.0, 500 * MS)
+        ..plan(engine, &target, 200.0, 500 * MS)
     };
     plan.warm_up = 100 * MS;
     let echo = RequestSpec {
@@ -156,15 +156,14 @@ async fn counts_are_exact_and_requests_carry_their_ids() {
     );
 }
 
-#[tokio::test]
-async fn shards_sent_apart_and_merged_are_the_whole() {
+async fn shards_sent_apart_and_merged_are_the_whole(engine: Engine) {
     let target = app(Router::new().route("/{n}", get(async || "x"))).await;
     let shard = |shard| {
         let mut plan = Plan {
             run_id: "one".into(),
             shard,
             keep_seconds: true,
-            ..plan(&target, 150.0, 700 * MS)
+            ..plan(engine, &target, 150.0, 700 * MS)
         };
         plan.requests = ["/a", "/b"].map(RequestSpec::get).into();
         run(plan)
@@ -253,8 +252,7 @@ fn json_has_both_schemas(report: &Report) {
     }
 }
 
-#[tokio::test]
-async fn a_stall_shows_in_latency_and_not_in_service_time() {
+async fn a_stall_shows_in_latency_and_not_in_service_time(engine: Engine) {
     // One connection; the 20th request takes 300 ms, so those due meanwhile wait for it.
     let count = Arc::new(AtomicU64::new(0));
     let router = Router::new().route(
@@ -268,7 +266,7 @@ async fn a_stall_shows_in_latency_and_not_in_service_time() {
     let target = app(router).await;
     let (report, _) = run(Plan {
         connections: 1,
-        ..plan(&target, 100.0, Duration::from_secs(1))
+        ..plan(engine, &target, 100.0, Duration::from_secs(1))
     })
     .await;
     assert_eq!(report.responses, 100);
@@ -287,15 +285,14 @@ async fn a_stall_shows_in_latency_and_not_in_service_time() {
     assert!(over(&report.phases.connection) >= 15);
 }
 
-#[tokio::test]
-async fn closed_runs_send_exactly_what_was_asked() {
+async fn closed_runs_send_exactly_what_was_asked(engine: Engine) {
     let target = app(Router::new().route("/", get(async || "x"))).await;
     let model = Model::Closed {
         requests: Some(500),
     };
     let (report, _) = run(Plan {
         model,
-        ..plan(&target, 1.0, Duration::from_secs(60))
+        ..plan(engine, &target, 1.0, Duration::from_secs(60))
     })
     .await;
     assert_eq!(
@@ -305,8 +302,7 @@ async fn closed_runs_send_exactly_what_was_asked() {
     assert!(report.valid, "{:?}", report.reasons);
 }
 
-#[tokio::test]
-async fn a_server_that_closes_each_connection_costs_connections_not_errors() {
+async fn a_server_that_closes_each_connection_costs_connections_not_errors(engine: Engine) {
     let target = raw(async |mut stream| {
         let _ = stream.read(&mut [0_u8; 2048]).await;
         let _ = stream
@@ -316,7 +312,7 @@ async fn a_server_that_closes_each_connection_costs_connections_not_errors() {
     .await;
     let (report, _) = run(Plan {
         connections: 2,
-        ..plan(&target, 100.0, 300 * MS)
+        ..plan(engine, &target, 100.0, 300 * MS)
     })
     .await;
     assert_eq!(
@@ -328,13 +324,12 @@ async fn a_server_that_closes_each_connection_costs_connections_not_errors() {
     assert_eq!(report.connections_opened, 30);
 }
 
-#[tokio::test]
-async fn failures_are_counted_by_kind_within_bounded_time() {
+async fn failures_are_counted_by_kind_within_bounded_time(engine: Engine) {
     let began = Instant::now();
     let one_kind = async |target: String, kind: &str| {
         let short = Plan {
             timeout: 200 * MS,
-            ..plan(&target, 100.0, 200 * MS)
+            ..plan(engine, &target, 100.0, 200 * MS)
         };
         let (report, _) = run(short).await;
         assert_eq!(report.responses, 0);
@@ -377,7 +372,7 @@ async fn failures_are_counted_by_kind_within_bounded_time() {
     assert!(report.unsent > 0 && report.unsent_wait.len() == report.unsent);
     let closed = Plan {
         model: Model::Closed { requests: None },
-        ..plan(&shut, 1.0, 300 * MS)
+        ..plan(engine, &shut, 1.0, 300 * MS)
     };
     let (report, _) = run(closed).await;
     assert!(
@@ -392,13 +387,12 @@ async fn failures_are_counted_by_kind_within_bounded_time() {
     );
 }
 
-#[tokio::test]
-async fn a_stop_ends_the_run_early_and_whole() {
+async fn a_stop_ends_the_run_early_and_whole(engine: Engine) {
     let target = app(Router::new().route("/", get(async || "x"))).await;
     let stop = CancellationToken::new();
     let (progress, mut seen) = watch::channel(Progress::default());
     let task = tokio::spawn(loadgen::run(
-        plan(&target, 100.0, Duration::from_secs(600)),
+        plan(engine, &target, 100.0, Duration::from_secs(600)),
         progress,
         stop.clone(),
     ));
@@ -417,9 +411,7 @@ async fn a_stop_ends_the_run_early_and_whole() {
     );
 }
 
-#[tokio::test]
-#[ignore = "needs openssl"]
-async fn tls_is_spoken_and_unknown_certificates_are_refused() {
+async fn tls_is_spoken_and_unknown_certificates_are_refused(engine: Engine) {
     use std::process::{Command, Stdio};
     let dir = tempfile::tempdir().unwrap();
     let made = Command::new("openssl")
@@ -470,7 +462,7 @@ async fn tls_is_spoken_and_unknown_certificates_are_refused() {
     }
     let one = Plan {
         connections: 1,
-        ..plan(&format!("https://127.0.0.1:{port}"), 20.0, 500 * MS)
+        ..plan(engine, &format!("https://127.0.0.1:{port}"), 20.0, 500 * MS)
     };
     let (trusting, _) = run(Plan {
         insecure: true,
@@ -496,17 +488,22 @@ async fn tls_is_spoken_and_unknown_certificates_are_refused() {
 }
 
 /// Loads one server of known delay for 10 s; the worst quantile's text when it is off.
-async fn accuracy(name: &str, profile: Profile, connections: usize) -> Option<String> {
+async fn accuracy(
+    engine: Engine,
+    name: &str,
+    profile: Profile,
+    connections: usize,
+) -> Option<String> {
     let server = serve(profile, false).unwrap();
     let target = format!("http://{}", server.addr);
     let plan = Plan {
         connections,
         drain: Some(Duration::from_secs(60)),
-        ..plan(&target, 500.0, Duration::from_secs(10))
+        ..plan(engine, &target, 500.0, Duration::from_secs(5))
     };
     let arrivals: Vec<Duration> = Schedule::of(&plan).unwrap().arrivals().collect();
     let (report, _) = run(plan).await;
-    assert_eq!((report.responses, report.unsent), (5000, 0));
+    assert_eq!((report.responses, report.unsent), (2500, 0));
     assert!(report.valid, "{name}: {:?}", report.reasons);
     let truth = profile.latencies(
         arrivals.into_iter(),
@@ -538,16 +535,51 @@ async fn accuracy(name: &str, profile: Profile, connections: usize) -> Option<St
     (!wrong.is_empty()).then(|| format!("{wrong}{}", report.summary()))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a minute"]
-async fn percentiles_are_the_truth() {
+async fn percentiles_are_the_truth(engine: Engine) {
     let mut wrong = String::new();
-    for (name, profile) in Profile::table(5000) {
+    for (name, profile) in Profile::table(2500) {
         for connections in [64, 4096] {
-            wrong += &accuracy(name, profile, connections)
+            wrong += &accuracy(engine, name, profile, connections)
                 .await
                 .unwrap_or_default();
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Each of these tests with each engine.
+macro_rules! with_engines {
+    ($($(#[$ignored:meta])* $test:ident,)*) => {
+        with_engines! { @ hyper Engine::Hyper; $($(#[$ignored])* $test,)* }
+        #[cfg(target_os = "linux")]
+        with_engines! { @ epoll Engine::Epoll; $($(#[$ignored])* $test,)* }
+        #[cfg(target_os = "linux")]
+        with_engines! { @ io_uring Engine::IoUring; $($(#[$ignored])* $test,)* }
+    };
+    (@ $module:ident $engine:expr; $($(#[$ignored:meta])* $test:ident,)*) => {
+        mod $module {
+            use loadgen::Engine;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                $(#[$ignored])*
+                async fn $test() {
+                    super::$test($engine).await;
+                }
+            )*
+        }
+    };
+}
+
+with_engines! {
+    counts_are_exact_and_requests_carry_their_ids,
+    shards_sent_apart_and_merged_are_the_whole,
+    a_stall_shows_in_latency_and_not_in_service_time,
+    closed_runs_send_exactly_what_was_asked,
+    a_server_that_closes_each_connection_costs_connections_not_errors,
+    failures_are_counted_by_kind_within_bounded_time,
+    a_stop_ends_the_run_early_and_whole,
+    #[ignore = "needs openssl"]
+    tls_is_spoken_and_unknown_certificates_are_refused,
+    #[ignore = "takes half a minute"]
+    percentiles_are_the_truth,
 }

@@ -148,6 +148,14 @@ pub struct Common {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
+    /// What sends: auto is the quickest that can carry the plan
+    #[arg(long, default_value = "auto", value_name = "ENGINE", value_parser = ["auto", "io_uring", "epoll", "hyper"])]
+    engine: String,
+
+    /// Threads that send, each with its share of the connections [default: one, or more when there are cores to spare]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+
     /// Write the JSON report here
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -280,6 +288,13 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
         None => None,
     };
     plan.connections = common.connections;
+    plan.threads = common.threads;
+    plan.engine = match common.engine.as_str() {
+        "io_uring" => loadgen::Engine::IoUring,
+        "epoll" => loadgen::Engine::Epoll,
+        "hyper" => loadgen::Engine::Hyper,
+        _ => loadgen::Engine::Auto,
+    };
     plan.seed = common.seed.unwrap_or(plan.seed);
     if let Some(run_id) = &common.run_id {
         plan.run_id.clone_from(run_id);

@@ -1,0 +1,652 @@
+//! Owns one thread's share of a run: its connections, and what each does next. One loop waits for whatever comes first
+//! (bytes, an instant, a stop) and acts on it; nothing else blocks. Must not know how bytes move.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::conn::{ErrorKind, Opened, Timings, io_kind};
+use crate::dispatch::Ticket;
+use crate::http1::{Fault, Reader};
+use crate::stats::{Answer, Sample};
+
+use super::batching::Batching;
+use super::deadlines::Deadlines;
+use super::driver::{Driver, Event, Waker};
+use super::resolve::Resolver;
+use super::tls::Session;
+use super::work::Queue;
+use super::{Ended, MAX_BODY, Run, cpu_time};
+
+/// How far a connection has come.
+enum Link {
+    Closed,
+    /// Since when its name is being looked up.
+    Resolving(Duration),
+    Connecting {
+        began: Duration,
+        dns: Duration,
+        addrs: Rc<[SocketAddr]>,
+        /// Which of them is being tried.
+        at: usize,
+    },
+    Handshaking {
+        began: Duration,
+        dns: Duration,
+        tcp: Duration,
+    },
+    Open,
+}
+
+/// A request under way.
+struct Flight {
+    ticket: Ticket,
+    picked: Duration,
+    sent: Duration,
+    headers: Option<Duration>,
+    opened: Option<Opened>,
+    route: usize,
+    idempotent: bool,
+    closes: bool,
+    /// This try is on a connection that has carried another request.
+    reused: bool,
+    reconnected: bool,
+    dialled: bool,
+    /// Bytes of the response so far.
+    received: u64,
+}
+
+/// A connection, and the one request it carries.
+struct Slot {
+    link: Link,
+    tls: Option<Box<Session>>,
+    reader: Reader,
+    flight: Option<Flight>,
+    failed_dials: u32,
+}
+
+/// What bytes meant to a request.
+enum Verdict {
+    More,
+    Complete {
+        reusable: bool,
+    },
+    Failed(ErrorKind),
+    /// Nothing was asked.
+    Stray,
+}
+
+/// One thread's connections and what they wait for.
+pub(super) struct Shard<D> {
+    run: Arc<Run>,
+    driver: D,
+    /// None in the closed model.
+    queue: Option<Queue>,
+    /// Most connections.
+    limit: usize,
+    slots: Vec<Slot>,
+    /// Connections of an open load that wait for a request; the last used is the first to be used, so that few stay
+    /// warm.
+    idle: Vec<usize>,
+    /// Connections that have just become free.
+    free: Vec<usize>,
+    /// Connections of a closed load that pause, and until when.
+    paused: BinaryHeap<Reverse<(Duration, usize)>>,
+    deadlines: Deadlines,
+    resolver: Resolver,
+    addrs: Option<Rc<[SocketAddr]>>,
+    /// Requests under way.
+    flying: usize,
+    /// Connections of a closed load that are not done.
+    active: usize,
+    scratch: Vec<u8>,
+    /// Since the last flush: requests started, those of them measured, and requests finished.
+    started: (u64, u64),
+    samples: Vec<Sample>,
+    batching: Batching,
+}
+
+impl<D: Driver> Shard<D> {
+    pub(super) fn new(
+        run: Arc<Run>,
+        driver: D,
+        queue: Option<Queue>,
+        limit: usize,
+        waker: Waker,
+    ) -> Shard<D> {
+        let closed = queue.is_none();
+        let mut shard = Shard {
+            resolver: Resolver::new(&run.target, waker),
+            addrs: run.literal.map(|addr| Rc::from([addr])),
+            driver,
+            queue,
+            limit,
+            slots: Vec::new(),
+            idle: Vec::new(),
+            free: Vec::new(),
+            paused: BinaryHeap::new(),
+            deadlines: Deadlines::new(),
+            flying: 0,
+            active: 0,
+            scratch: Vec::new(),
+            started: (0, 0),
+            samples: Vec::new(),
+            batching: Batching::new(closed.then_some(limit)),
+            run,
+        };
+        if closed {
+            shard.active = limit;
+            for _ in 0..limit {
+                let key = shard.add_slot();
+                shard.free.push(key);
+            }
+        }
+        shard
+    }
+
+    fn add_slot(&mut self) -> usize {
+        self.slots.push(Slot {
+            link: Link::Closed,
+            tls: None,
+            reader: Reader::new(MAX_BODY),
+            flight: None,
+            failed_dials: 0,
+        });
+        self.slots.len() - 1
+    }
+
+    fn now(&self) -> Duration {
+        self.run.start.elapsed()
+    }
+
+    /// Runs to the end.
+    pub(super) fn run(mut self) -> Result<Ended, io::Error> {
+        let cpu_before = cpu_time();
+        loop {
+            let now = self.now();
+            let stop = self.run.stop.load(Ordering::Relaxed);
+            if let Some(queue) = &mut self.queue {
+                queue.maybe_end(now, stop);
+            }
+            self.release_due(now);
+            self.expire(now);
+            self.resume(now, stop);
+            self.settle(now);
+            self.flush();
+            let now = self.now();
+            if self.run.abort.load(Ordering::Relaxed) || self.finished(now) {
+                break;
+            }
+            let left = self.wakes().map(|at| at.saturating_sub(now));
+            let enough = self.batching.enough();
+            self.driver.wait(left, enough)?;
+            while let Some(event) = self.driver.next() {
+                let now = self.now();
+                self.on(event, now);
+                self.settle(now);
+                self.release_due(now);
+            }
+            self.batching.tick(self.run.start, self.samples.len());
+        }
+        self.flush();
+        Ok(Ended {
+            cpu: cpu_time().saturating_sub(cpu_before),
+            queue: self.queue,
+            engine: D::NAME,
+        })
+    }
+
+    fn finished(&self, now: Duration) -> bool {
+        match &self.queue {
+            None => self.active == 0,
+            Some(queue) => {
+                queue.over() && self.flying == 0 && (queue.waiting() == 0 || queue.closed(now))
+            }
+        }
+    }
+
+    /// When there is something to do without anything having happened.
+    fn wakes(&mut self) -> Option<Duration> {
+        let due = self.queue.as_mut().and_then(Queue::wakes);
+        let deadline = self.deadlines.first().map(|(_, at)| at);
+        let pause = self.paused.peek().map(|Reverse((at, _))| *at);
+        // Nothing of a closed load falls due, but a stop must not go unseen for long should its wake be lost.
+        [due, deadline, pause].into_iter().flatten().min()
+    }
+
+    /// Releases what is due; a late batch in pieces, so that responses are not kept waiting for the whole of it.
+    fn release_due(&mut self, now: Duration) {
+        for _ in 0..64 {
+            let Some(queue) = &mut self.queue else { return };
+            if !queue.release(now) {
+                return;
+            }
+            // Whoever waits longer goes first.
+            if queue.waiting() > 1 {
+                continue;
+            }
+            let key = match self.idle.pop() {
+                Some(key) => key,
+                None if self.slots.len() < self.limit => self.add_slot(),
+                None => continue,
+            };
+            if let Some(ticket) = self.queue.as_mut().and_then(|q| q.take(false)) {
+                self.start(key, ticket, now);
+            }
+        }
+    }
+
+    /// Ends what ran out of time.
+    fn expire(&mut self, now: Duration) {
+        while let Some((key, _)) = self.deadlines.first().filter(|(_, at)| *at <= now) {
+            self.deadlines.remove(key);
+            self.resolver.forget(key);
+            self.close(key);
+            self.finish(key, Err(ErrorKind::Timeout), now);
+        }
+    }
+
+    /// Ends pauses.
+    fn resume(&mut self, now: Duration, stop: bool) {
+        while let Some(Reverse((at, key))) = self.paused.peek().copied()
+            && (at <= now || stop)
+        {
+            self.paused.pop();
+            self.free.push(key);
+        }
+    }
+
+    /// Gives each free connection its next request, or nothing more.
+    fn settle(&mut self, now: Duration) {
+        while let Some(key) = self.free.pop() {
+            let Some(queue) = &mut self.queue else {
+                let stopped = self.run.stop.load(Ordering::Relaxed);
+                let run = &self.run;
+                match (!stopped)
+                    .then(|| run.counter.take(&run.plan, now))
+                    .flatten()
+                {
+                    Some(ticket) => self.start(key, ticket, now),
+                    None => {
+                        self.active -= 1;
+                        self.close(key);
+                    }
+                }
+                continue;
+            };
+            if queue.closed(now) {
+                continue;
+            }
+            if queue.waiting() > 0 {
+                if let Some(ticket) = queue.take(true) {
+                    self.start(key, ticket, now);
+                }
+            } else if !queue.over() {
+                self.idle.push(key);
+            }
+        }
+    }
+
+    fn start(&mut self, key: usize, ticket: Ticket, now: Duration) {
+        self.started.0 += 1;
+        self.started.1 += u64::from(ticket.due >= self.run.plan.warm_up);
+        self.flying += 1;
+        self.deadlines.push(key, now + self.run.plan.timeout);
+        let reused = matches!(self.slots[key].link, Link::Open);
+        self.slots[key].flight = Some(Flight {
+            ticket,
+            picked: now,
+            sent: now,
+            headers: None,
+            opened: None,
+            route: 0,
+            idempotent: false,
+            closes: false,
+            reused,
+            reconnected: false,
+            dialled: true,
+            received: 0,
+        });
+        if reused {
+            self.send(key, now);
+        } else {
+            self.dial(key, now);
+        }
+    }
+
+    fn dial(&mut self, key: usize, now: Duration) {
+        if let Some(flight) = &mut self.slots[key].flight {
+            flight.dialled = false;
+            flight.reused = false;
+            flight.sent = now;
+        }
+        match self.addrs.clone() {
+            Some(addrs) => self.connect(key, Duration::ZERO, addrs, 0, now),
+            None => {
+                self.slots[key].link = Link::Resolving(now);
+                self.resolver.ask(key);
+            }
+        }
+    }
+
+    /// Tries one address after another.
+    fn connect(
+        &mut self,
+        key: usize,
+        dns: Duration,
+        addrs: Rc<[SocketAddr]>,
+        mut at: usize,
+        now: Duration,
+    ) {
+        loop {
+            let error = match self.driver.connect(key, addrs[at]) {
+                Ok(()) => {
+                    let began = now;
+                    self.slots[key].link = Link::Connecting {
+                        began,
+                        dns,
+                        addrs,
+                        at,
+                    };
+                    return;
+                }
+                Err(error) => error,
+            };
+            at += 1;
+            if at == addrs.len() {
+                self.fail(key, io_kind(&error), true, now);
+                return;
+            }
+        }
+    }
+
+    fn resolved(&mut self, now: Duration) {
+        let Some((keys, answer)) = self.resolver.answer() else {
+            return;
+        };
+        let addrs = answer.ok().filter(|all| !all.is_empty());
+        for key in keys {
+            let Link::Resolving(began) = self.slots[key].link else {
+                continue;
+            };
+            match addrs.clone() {
+                Some(addrs) => self.connect(key, now.saturating_sub(began), addrs.into(), 0, now),
+                None => self.fail(key, ErrorKind::Dns, true, now),
+            }
+        }
+    }
+
+    fn on(&mut self, event: Event, now: Duration) {
+        match event {
+            Event::Data(key) => self.data(key, now),
+            Event::Connected(key) => self.connected(key, now),
+            Event::End(key) => self.end(key, now),
+            Event::Broken { key, error, unsent } => self.broken(key, &error, unsent, now),
+            Event::Woken => self.resolved(now),
+        }
+    }
+
+    fn connected(&mut self, key: usize, now: Duration) {
+        let slot = &mut self.slots[key];
+        let Link::Connecting { began, dns, .. } = slot.link else {
+            return;
+        };
+        let tcp = now.saturating_sub(began);
+        let Some((config, name)) = &self.run.tls else {
+            let tls = Duration::ZERO;
+            self.open(key, Opened { dns, tcp, tls }, now);
+            return;
+        };
+        let began = now;
+        match Session::new(config, name) {
+            Ok(session) => slot.tls = Some(Box::new(session)),
+            Err(_) => return self.fail(key, ErrorKind::Tls, true, now),
+        }
+        slot.link = Link::Handshaking { began, dns, tcp };
+        self.data(key, now);
+    }
+
+    /// The connection carries its first request.
+    fn open(&mut self, key: usize, opened: Opened, now: Duration) {
+        let slot = &mut self.slots[key];
+        slot.link = Link::Open;
+        if let Some(flight) = &mut slot.flight {
+            flight.opened = Some(opened);
+            flight.dialled = true;
+            self.send(key, now);
+        }
+    }
+
+    fn send(&mut self, key: usize, now: Duration) {
+        let slot = &mut self.slots[key];
+        let Some(flight) = &mut slot.flight else {
+            return;
+        };
+        let run = &self.run;
+        let index = flight.ticket.index;
+        let template = run.templates.write(&run.requests, index, &mut self.scratch);
+        flight.sent = now;
+        flight.route = template.route;
+        flight.idempotent = template.idempotent;
+        flight.closes = template.closes;
+        slot.reader.begin(template.head);
+        let sent = match &mut slot.tls {
+            None => self.driver.send(key, &self.scratch),
+            Some(session) => session
+                .encrypt(&mut self.scratch)
+                .and_then(|()| self.driver.send(key, &self.scratch)),
+        };
+        if let Err(error) = sent {
+            self.fail(key, io_kind(&error), true, now);
+        }
+    }
+
+    fn data(&mut self, key: usize, now: Duration) {
+        let slot = &mut self.slots[key];
+        let Some(mut session) = slot.tls.take() else {
+            let verdict = slot.receive(self.driver.bytes(), now);
+            return self.judge(key, verdict, now);
+        };
+        // A new session has read nothing yet; it only has something to say.
+        let fresh = matches!(slot.link, Link::Handshaking { .. }) && !session.begun();
+        let wire = if fresh { &[] } else { self.driver.bytes() };
+        let mut verdict = Verdict::More;
+        let read = session.decrypt(wire, |plain| {
+            verdict = match std::mem::replace(&mut verdict, Verdict::More) {
+                Verdict::More => slot.receive(plain, now),
+                Verdict::Complete { .. } => Verdict::Complete { reusable: false },
+                over => over,
+            };
+        });
+        let over = session.peer_closed();
+        let shaken = !session.is_handshaking();
+        let answer = session.answer(&mut self.scratch);
+        slot.tls = Some(session);
+        let told = match answer {
+            true => self.driver.send(key, &self.scratch),
+            false => Ok(()),
+        };
+        if let Link::Handshaking { began, dns, tcp } = slot.link {
+            if let Err(error) = told {
+                return self.broken(key, &error, true, now);
+            }
+            if read.is_err() || over {
+                return self.fail(key, ErrorKind::Tls, true, now);
+            }
+            if shaken {
+                let tls = now.saturating_sub(began);
+                self.open(key, Opened { dns, tcp, tls }, now);
+            }
+            return;
+        }
+        match verdict {
+            Verdict::More if read.is_err() => self.fail(key, ErrorKind::Tls, false, now),
+            Verdict::More if over => self.end(key, now),
+            Verdict::Complete { .. } if read.is_err() || over => {
+                self.judge(key, Verdict::Complete { reusable: false }, now);
+            }
+            verdict => self.judge(key, verdict, now),
+        }
+    }
+
+    fn judge(&mut self, key: usize, verdict: Verdict, now: Duration) {
+        match verdict {
+            Verdict::More => {}
+            Verdict::Stray => self.close(key),
+            Verdict::Failed(kind) => self.fail(key, kind, false, now),
+            Verdict::Complete { reusable } => {
+                // A request that was answered before it had left whole cannot be followed by another.
+                if !reusable || self.driver.sending(key) {
+                    self.close(key);
+                }
+                self.finish(key, Ok(()), now);
+            }
+        }
+    }
+
+    /// The peer closed its side.
+    fn end(&mut self, key: usize, now: Duration) {
+        let slot = &mut self.slots[key];
+        match (&slot.link, &slot.flight) {
+            (Link::Handshaking { .. }, Some(_)) => self.fail(key, ErrorKind::Tls, true, now),
+            (Link::Connecting { .. }, Some(_)) => self.fail(key, ErrorKind::Closed, true, now),
+            (_, None) => self.close(key),
+            // An end without TLS' own word for it may be a cut.
+            (_, Some(_)) if slot.tls.as_ref().is_some_and(|s| !s.peer_closed()) => {
+                self.fail(key, ErrorKind::Closed, false, now);
+            }
+            (_, Some(_)) => match slot.reader.close() {
+                Ok(()) => {
+                    self.close(key);
+                    self.finish(key, Ok(()), now);
+                }
+                Err(_) => self.fail(key, ErrorKind::Closed, false, now),
+            },
+        }
+    }
+
+    fn broken(&mut self, key: usize, error: &io::Error, unsent: bool, now: Duration) {
+        let kind = io_kind(error);
+        match &self.slots[key].link {
+            Link::Connecting { dns, addrs, at, .. } => {
+                let (dns, addrs, next) = (*dns, Rc::clone(addrs), at + 1);
+                if next < addrs.len() {
+                    self.connect(key, dns, addrs, next, now);
+                } else {
+                    self.fail(key, kind, true, now);
+                }
+            }
+            Link::Handshaking { .. } if kind != ErrorKind::Reset => {
+                self.fail(key, ErrorKind::Tls, true, now);
+            }
+            _ => self.fail(key, kind, unsent, now),
+        }
+    }
+
+    fn close(&mut self, key: usize) {
+        self.driver.close(key);
+        let slot = &mut self.slots[key];
+        slot.link = Link::Closed;
+        slot.tls = None;
+    }
+
+    /// The connection failed; its request too, unless it may be tried again.
+    fn fail(&mut self, key: usize, kind: ErrorKind, never_sent: bool, now: Duration) {
+        self.close(key);
+        let Some(flight) = &mut self.slots[key].flight else {
+            return;
+        };
+        let closed = matches!(kind, ErrorKind::Closed | ErrorKind::Reset) && flight.received == 0;
+        let stale = flight.reused && closed && (flight.idempotent || never_sent);
+        if stale && !flight.reconnected {
+            flight.reconnected = true;
+            self.dial(key, now);
+            return;
+        }
+        self.finish(key, Err(kind), now);
+    }
+
+    fn finish(&mut self, key: usize, outcome: Result<(), ErrorKind>, now: Duration) {
+        let slot = &mut self.slots[key];
+        let Some(flight) = slot.flight.take() else {
+            return;
+        };
+        self.flying -= 1;
+        self.deadlines.remove(key);
+        let outcome = outcome.map(|()| {
+            let headers = flight.headers.unwrap_or(now);
+            Answer {
+                status: slot.reader.status(),
+                bytes: flight.received,
+                timings: Timings {
+                    first_byte: headers.saturating_sub(flight.sent),
+                    transfer: now.saturating_sub(headers),
+                },
+            }
+        });
+        let Ticket { due, queued, .. } = flight.ticket;
+        self.samples.push(Sample {
+            route: flight.route,
+            due,
+            picked: flight.picked,
+            sent: flight.sent,
+            ended: now,
+            queued,
+            opened: flight.opened,
+            reconnected: flight.reconnected,
+            outcome,
+        });
+        if flight.dialled {
+            slot.failed_dials = 0;
+        } else {
+            slot.failed_dials = (slot.failed_dials + 1).min(7);
+        }
+        if slot.failed_dials > 0 && self.queue.is_none() {
+            // A target that refuses at once would otherwise be dialled as fast as the machine can.
+            let pause = Duration::from_millis(5 << slot.failed_dials);
+            self.paused.push(Reverse((now + pause, key)));
+        } else {
+            self.free.push(key);
+        }
+    }
+
+    /// Hands over what was seen.
+    fn flush(&mut self) {
+        if self.started.0 == 0 && self.samples.is_empty() {
+            return;
+        }
+        let mut stats = self.run.stats();
+        let (all, measured) = std::mem::take(&mut self.started);
+        stats.started_many(all, measured);
+        for sample in self.samples.drain(..) {
+            stats.record(&sample);
+        }
+    }
+}
+
+impl Slot {
+    fn receive(&mut self, bytes: &[u8], now: Duration) -> Verdict {
+        let Some(flight) = &mut self.flight else {
+            return Verdict::Stray;
+        };
+        flight.received += bytes.len() as u64;
+        let fed = self.reader.feed(bytes);
+        if self.reader.head_complete() && flight.headers.is_none() {
+            flight.headers = Some(now);
+        }
+        match fed {
+            Ok(None) => Verdict::More,
+            Ok(Some(used)) => Verdict::Complete {
+                reusable: self.reader.keep_alive() && used == bytes.len() && !flight.closes,
+            },
+            Err(Fault::Malformed(_)) => Verdict::Failed(ErrorKind::Protocol),
+            Err(Fault::TooLarge) => Verdict::Failed(ErrorKind::TooLarge),
+            Err(Fault::Cut) => Verdict::Failed(ErrorKind::Closed),
+        }
+    }
+}

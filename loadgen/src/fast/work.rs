@@ -1,0 +1,192 @@
+//! Owns which request is sent next: of an open load, what fell due, in order; of a closed one, the next number. Reads no
+//! clock and sends nothing.
+
+use std::iter::Peekable;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::dispatch::Ticket;
+use crate::pacer::Paced;
+use crate::plan::{Model, Plan};
+use crate::schedule::{Arrivals, Schedule, share};
+use crate::stats::{histogram, micros};
+
+/// The queue of an open load. Requests wait as a count only: their instants come from the schedule when they are taken.
+pub(super) struct Queue {
+    due: Peekable<Arrivals>,
+    /// What is not yet taken.
+    pub(super) rest: Arrivals,
+    pub(super) taken: u64,
+    pub(super) paced: Paced,
+    warm_up: Duration,
+    end: Duration,
+    drain: Duration,
+    /// Nothing is taken from this instant on; set once nothing more falls due.
+    cut: Option<Duration>,
+}
+
+impl Queue {
+    pub(super) fn new(schedule: &Schedule, plan: &Plan) -> Queue {
+        Queue {
+            due: schedule.arrivals().peekable(),
+            rest: schedule.arrivals(),
+            taken: 0,
+            paced: Paced {
+                released: 0,
+                measured: 0,
+                late: histogram(),
+                stopped: false,
+            },
+            warm_up: plan.warm_up,
+            end: schedule.end(),
+            drain: plan.drain(),
+            cut: None,
+        }
+    }
+
+    /// Releases the next request if it is due.
+    pub(super) fn release(&mut self, now: Duration) -> bool {
+        if self.cut.is_some() {
+            return false;
+        }
+        let Some(due) = self.due.next_if(|due| *due <= now) else {
+            return false;
+        };
+        self.paced.released += 1;
+        if due >= self.warm_up {
+            self.paced.measured += 1;
+            self.paced.late.saturating_record(micros(now - due));
+        }
+        true
+    }
+
+    /// Ends the schedule when its time is over, or at once when `stop`.
+    pub(super) fn maybe_end(&mut self, now: Duration, stop: bool) {
+        if self.cut.is_some() {
+            return;
+        }
+        let over = self.due.peek().is_none() && now >= self.end;
+        if over || stop {
+            self.paced.stopped = !over;
+            self.cut = Some(now + self.drain);
+        }
+    }
+
+    /// Requests that fell due and are not taken.
+    pub(super) fn waiting(&self) -> u64 {
+        self.paced.released - self.taken
+    }
+
+    /// Nothing falls due any more.
+    pub(super) fn over(&self) -> bool {
+        self.cut.is_some()
+    }
+
+    /// The time to take what waits is over too.
+    pub(super) fn closed(&self, now: Duration) -> bool {
+        self.cut.is_some_and(|cut| now >= cut)
+    }
+
+    /// When there is something to do without anything having happened.
+    pub(super) fn wakes(&mut self) -> Option<Duration> {
+        match self.cut {
+            None => Some(self.due.peek().copied().unwrap_or(self.end)),
+            Some(cut) => (self.waiting() > 0).then_some(cut),
+        }
+    }
+
+    /// Takes the request that waits longest; `queued` when no connection was free as it fell due.
+    pub(super) fn take(&mut self, queued: bool) -> Option<Ticket> {
+        let index = self.rest.next_index();
+        let due = self.rest.next()?;
+        self.taken += 1;
+        Some(Ticket { index, due, queued })
+    }
+}
+
+/// What the closed model has handed out, to all threads.
+#[derive(Default)]
+pub(super) struct Counter {
+    next: AtomicU64,
+    /// Requests whose due instant lies in the measured part.
+    measured: AtomicU64,
+}
+
+impl Counter {
+    /// The next request, due now; none when the run is over.
+    pub(super) fn take(&self, plan: &Plan, now: Duration) -> Option<Ticket> {
+        let Model::Closed { requests } = plan.model else {
+            return None;
+        };
+        let (first, step) = share(plan);
+        let enough = |n: u64| n.saturating_sub(first).div_ceil(step);
+        if now >= plan.warm_up + plan.duration {
+            return None;
+        }
+        if now >= plan.warm_up
+            && let Some(requests) = requests
+            && self.measured.fetch_add(1, Ordering::Relaxed) >= enough(requests)
+        {
+            return None;
+        }
+        let index = first + self.next.fetch_add(1, Ordering::Relaxed) * step;
+        Some(Ticket {
+            index,
+            due: now,
+            queued: false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_hands_out_what_fell_due_in_order_and_ends() {
+        let plan = Plan {
+            duration: Duration::from_millis(450),
+            drain: Some(Duration::from_secs(1)),
+            ..Plan::new("http://localhost").unwrap()
+        };
+        let ms = Duration::from_millis;
+        let mut queue = Queue::new(&Schedule::of(&plan).unwrap(), &plan);
+        assert_eq!(queue.wakes(), Some(ms(0)));
+        assert!(queue.release(ms(0)) && !queue.release(ms(99)));
+        assert!(queue.release(ms(250)) && queue.release(ms(250)) && !queue.release(ms(250)));
+        assert_eq!((queue.waiting(), queue.paced.late.max() / 1000), (3, 150));
+        let first = queue.take(false).unwrap();
+        assert_eq!((first.index, first.due, queue.waiting()), (0, ms(0), 2));
+        assert_eq!(queue.take(true).unwrap().due, ms(100));
+        assert!(queue.release(ms(440)) && queue.release(ms(440)));
+        assert_eq!(queue.wakes(), Some(ms(450)));
+        queue.maybe_end(ms(449), false);
+        assert!(!queue.over());
+        queue.maybe_end(ms(451), false);
+        assert!(queue.over() && !queue.paced.stopped && !queue.closed(ms(1450)));
+        assert_eq!(queue.wakes(), Some(ms(1451)));
+        assert!(queue.closed(ms(1451)));
+        let mut stopped = Queue::new(&Schedule::of(&plan).unwrap(), &plan);
+        stopped.maybe_end(ms(10), true);
+        assert!(stopped.paced.stopped && !stopped.release(ms(400)));
+        assert_eq!(stopped.wakes(), None);
+    }
+
+    #[test]
+    fn a_closed_load_counts_the_measured_requests() {
+        let ms = Duration::from_millis;
+        let plan = Plan {
+            model: Model::Closed { requests: Some(3) },
+            warm_up: ms(100),
+            shard: Some((2, 2)),
+            ..Plan::new("http://localhost").unwrap()
+        };
+        let counter = Counter::default();
+        let indices: Vec<_> = [0, 50, 100, 101]
+            .map(|at| counter.take(&plan, ms(at)).map(|t| t.index))
+            .into();
+        // Of requests 0, 1 and 2 the second of two workers has one.
+        assert_eq!(indices, [Some(1), Some(3), Some(5), None]);
+        assert_eq!(counter.take(&plan, ms(10_100)), None);
+    }
+}

@@ -1,0 +1,448 @@
+//! Owns reading HTTP/1 responses: bytes go in, wherever they were cut, and the end of each response comes out. The body
+//! is counted and thrown away. Knows no socket, no clock and no plan.
+//!
+//! RFC 9112, with the leniences of the common parsers: a line may end in LF alone, empty lines may precede a response,
+//! a reason phrase may be missing.
+
+use memchr::memchr;
+
+#[cfg(test)]
+mod tests;
+
+/// The longest head read (status line and fields, interim responses apart), and the most a chunked body may spend on
+/// chunk extensions and trailers, in bytes.
+pub const MAX_HEAD: usize = 400 * 1024;
+
+/// Why the bytes are no complete response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// They are not HTTP/1.
+    #[error("not HTTP/1: {0}")]
+    Malformed(&'static str),
+    /// The head is longer than [`MAX_HEAD`], or the body than the limit.
+    #[error("head or body beyond the limit")]
+    TooLarge,
+    /// The peer closed before the end.
+    #[error("closed before the response was complete")]
+    Cut,
+}
+
+/// What the next byte belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Status,
+    Fields,
+    /// So many bytes of body are missing.
+    Length(u64),
+    /// The body ends with the connection.
+    UntilClose,
+    Chunk(Chunk),
+    Trailers,
+    Done,
+}
+
+/// Where in a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chunk {
+    /// No digit yet.
+    Start,
+    Size(u64),
+    SizeSpace(u64),
+    Extension(u64),
+    SizeLf(u64),
+    Data(u64),
+    DataCr,
+    DataLf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    Unknown,
+    Is(u64),
+    Bad,
+}
+
+/// Reads one response at a time.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    state: State,
+    /// The beginning of a line whose end has not arrived.
+    line: Vec<u8>,
+    /// Bytes of head, or of extensions and trailers, so far.
+    overhead: usize,
+    status: u16,
+    minor: u8,
+    head_request: bool,
+    length: Length,
+    /// A transfer coding was named; the last one is `chunked`.
+    coding: Option<bool>,
+    says_close: bool,
+    says_keep: bool,
+    head_complete: bool,
+    keep_alive: bool,
+    body: u64,
+    limit: u64,
+}
+
+impl Reader {
+    /// A reader that refuses bodies of more than `limit` bytes.
+    pub fn new(limit: u64) -> Reader {
+        Reader {
+            state: State::Done,
+            line: Vec::new(),
+            overhead: 0,
+            status: 0,
+            minor: 1,
+            head_request: false,
+            length: Length::Unknown,
+            coding: None,
+            says_close: false,
+            says_keep: false,
+            head_complete: false,
+            keep_alive: false,
+            body: 0,
+            limit,
+        }
+    }
+
+    /// A request was sent whose response comes next; `head` when its method was HEAD: the response has no body.
+    pub fn begin(&mut self, head: bool) {
+        self.head_request = head;
+        self.body = 0;
+        self.begin_head();
+    }
+
+    fn begin_head(&mut self) {
+        self.state = State::Status;
+        self.line.clear();
+        self.overhead = 0;
+        self.length = Length::Unknown;
+        self.coding = None;
+        self.says_close = false;
+        self.says_keep = false;
+        self.head_complete = false;
+        self.keep_alive = false;
+    }
+
+    /// The status code; meaningful once [`Reader::head_complete`].
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// True once the final response's head has been read.
+    pub fn head_complete(&self) -> bool {
+        self.head_complete
+    }
+
+    /// True when, the response being complete, the connection may carry another request.
+    pub fn keep_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// Bytes of body so far, transfer coding removed.
+    pub fn body_len(&self) -> u64 {
+        self.body
+    }
+
+    /// Takes what arrived. `Some(used)` when the response is complete, after so many of these bytes; `None` when more
+    /// is needed, all of them being used.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] and [`Fault::TooLarge`]; the connection is then of no further use.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
+        let mut rest = bytes;
+        loop {
+            match self.state {
+                State::Done => return Ok(Some(bytes.len() - rest.len())),
+                _ if rest.is_empty() => return Ok(None),
+                State::Status | State::Fields | State::Trailers => self.lines(&mut rest)?,
+                State::Length(left) => {
+                    let n = left.min(rest.len() as u64);
+                    self.body += n;
+                    rest = &rest[n as usize..];
+                    self.state = if n == left {
+                        State::Done
+                    } else {
+                        State::Length(left - n)
+                    };
+                }
+                State::UntilClose => {
+                    self.body += rest.len() as u64;
+                    rest = &[];
+                    self.within_limit(0)?;
+                }
+                State::Chunk(at) => self.chunk(at, &mut rest)?,
+            }
+        }
+    }
+
+    /// The peer closed its side.
+    ///
+    /// # Errors
+    /// [`Fault::Cut`] unless that ends the response.
+    pub fn close(&mut self) -> Result<(), Fault> {
+        match self.state {
+            State::UntilClose | State::Done => {
+                self.state = State::Done;
+                Ok(())
+            }
+            _ => Err(Fault::Cut),
+        }
+    }
+
+    fn within_limit(&self, more: u64) -> Result<(), Fault> {
+        if self.body.saturating_add(more) > self.limit {
+            return Err(Fault::TooLarge);
+        }
+        Ok(())
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.overhead += bytes;
+        if self.overhead > MAX_HEAD {
+            return Err(Fault::TooLarge);
+        }
+        Ok(())
+    }
+
+    /// Takes lines until the head or the trailers end, or the bytes do.
+    fn lines(&mut self, rest: &mut &[u8]) -> Result<(), Fault> {
+        while matches!(self.state, State::Status | State::Fields | State::Trailers) {
+            let Some(end) = memchr(b'\n', rest) else {
+                self.spend(rest.len())?;
+                self.line.extend_from_slice(rest);
+                *rest = &[];
+                return self.promising();
+            };
+            let (line, after) = rest.split_at(end + 1);
+            *rest = after;
+            self.spend(line.len())?;
+            if self.line.is_empty() {
+                self.one_line(&line[..end])?;
+            } else {
+                self.line.extend_from_slice(&line[..end]);
+                let whole = std::mem::take(&mut self.line);
+                let read = self.one_line(&whole);
+                self.line = whole;
+                self.line.clear();
+                read?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Another protocol's greeting is recognised without waiting for the end of its line.
+    fn promising(&self) -> Result<(), Fault> {
+        let begun = &self.line[..self.line.len().min(7)];
+        if self.state == State::Status && begun != b"\r" && !b"HTTP/1.".starts_with(begun) {
+            return Err(Fault::Malformed("the status line"));
+        }
+        Ok(())
+    }
+
+    /// One line without its LF.
+    fn one_line(&mut self, line: &[u8]) -> Result<(), Fault> {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        match self.state {
+            State::Status if line.is_empty() => Ok(()),
+            State::Status => self.status_line(line),
+            State::Trailers if line.is_empty() => {
+                self.state = State::Done;
+                Ok(())
+            }
+            State::Trailers => field(line).map(|_| ()),
+            _ if line.is_empty() => self.head_ends(),
+            _ => self.field_line(line),
+        }
+    }
+
+    fn status_line(&mut self, line: &[u8]) -> Result<(), Fault> {
+        let bad = Err(Fault::Malformed("the status line"));
+        let Some([minor @ (b'0' | b'1'), b' ', a, b, c, reason @ ..]) =
+            line.strip_prefix(b"HTTP/1.")
+        else {
+            return bad;
+        };
+        let digits = [*a, *b, *c];
+        if !digits.iter().all(u8::is_ascii_digit) || *a == b'0' || !is_text(reason) {
+            return bad;
+        }
+        if !matches!(reason, [] | [b' ', ..]) {
+            return bad;
+        }
+        self.minor = minor - b'0';
+        self.status = digits.iter().fold(0, |n, d| n * 10 + u16::from(*d - b'0'));
+        self.state = State::Fields;
+        Ok(())
+    }
+
+    fn field_line(&mut self, line: &[u8]) -> Result<(), Fault> {
+        let (name, value) = field(line)?;
+        match name.len() {
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+                    self.says_close |= token.eq_ignore_ascii_case(b"close");
+                    self.says_keep |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                for part in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+                    self.length = match (self.length, decimal(part)) {
+                        (Length::Unknown, Some(n)) => Length::Is(n),
+                        (Length::Is(was), Some(n)) if was == n => Length::Is(n),
+                        _ => Length::Bad,
+                    };
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                let last = value.rsplit(|b| *b == b',').next().unwrap_or(value);
+                self.coding = Some(last.trim_ascii().eq_ignore_ascii_case(b"chunked"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn head_ends(&mut self) -> Result<(), Fault> {
+        if (100..200).contains(&self.status) && self.status != 101 {
+            self.begin_head();
+            return Ok(());
+        }
+        self.head_complete = true;
+        self.overhead = 0;
+        self.keep_alive = !self.says_close && (self.minor == 1 || self.says_keep);
+        if self.coding.is_some() && self.minor == 0 {
+            return Err(Fault::Malformed("a transfer coding in HTTP/1.0"));
+        }
+        let bodiless = self.head_request || matches!(self.status, 101 | 204 | 304);
+        self.state = match (bodiless, self.coding, self.length) {
+            (true, _, _) => State::Done,
+            (_, Some(true), _) => State::Chunk(Chunk::Start),
+            (_, None, Length::Is(0)) => State::Done,
+            (_, None, Length::Is(n)) => {
+                self.within_limit(n)?;
+                State::Length(n)
+            }
+            (_, None, Length::Bad) => return Err(Fault::Malformed("the content length")),
+            (_, Some(false), _) | (_, None, Length::Unknown) => State::UntilClose,
+        };
+        // A connection that was upgraded, or that ends the body, carries nothing more.
+        self.keep_alive &= self.status != 101 && self.state != State::UntilClose;
+        Ok(())
+    }
+
+    fn chunk(&mut self, at: Chunk, rest: &mut &[u8]) -> Result<(), Fault> {
+        if let Chunk::Data(left) = at {
+            let n = left.min(rest.len() as u64);
+            self.body += n;
+            self.within_limit(0)?;
+            *rest = &rest[n as usize..];
+            let next = if n == left {
+                Chunk::DataCr
+            } else {
+                Chunk::Data(left - n)
+            };
+            self.state = State::Chunk(next);
+            return Ok(());
+        }
+        let (byte, after) = (rest[0], &rest[1..]);
+        *rest = after;
+        let next = match (at, byte) {
+            (Chunk::Start, b) if b.is_ascii_hexdigit() => Chunk::Size(hex(b)),
+            (Chunk::Size(n), b) if b.is_ascii_hexdigit() => {
+                if n >> 60 != 0 {
+                    return Err(Fault::Malformed("the size of a chunk"));
+                }
+                Chunk::Size(n << 4 | hex(b))
+            }
+            (Chunk::Size(n) | Chunk::SizeSpace(n), b' ' | b'\t') => {
+                self.spend(1)?;
+                Chunk::SizeSpace(n)
+            }
+            (Chunk::Size(n) | Chunk::SizeSpace(n), b';') => Chunk::Extension(n),
+            (Chunk::Size(n) | Chunk::SizeSpace(n) | Chunk::Extension(n), b'\r') => Chunk::SizeLf(n),
+            (Chunk::Extension(n), b) if b != b'\n' => {
+                self.spend(1)?;
+                Chunk::Extension(n)
+            }
+            (Chunk::SizeLf(0), b'\n') => {
+                self.state = State::Trailers;
+                return Ok(());
+            }
+            (Chunk::SizeLf(n), b'\n') => {
+                self.within_limit(n)?;
+                Chunk::Data(n)
+            }
+            (Chunk::DataCr, b'\r') => Chunk::DataLf,
+            (Chunk::DataLf, b'\n') => Chunk::Start,
+            _ => return Err(Fault::Malformed("a chunk")),
+        };
+        self.state = State::Chunk(next);
+        Ok(())
+    }
+}
+
+/// Name and value of a field line, the value without surrounding blanks.
+fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
+    let bad = Fault::Malformed("a header field");
+    let colon = memchr(b':', line).ok_or(bad)?;
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if name.is_empty() || !name.iter().all(|b| TOKEN[usize::from(*b)]) || !is_text(value) {
+        return Err(bad);
+    }
+    Ok((name, value.trim_ascii()))
+}
+
+/// No control character but the tab.
+fn is_text(bytes: &[u8]) -> bool {
+    // Without an early way out the compiler checks sixteen at a time.
+    !bytes.iter().fold(false, |bad, b| {
+        bad | ((*b < 0x20) & (*b != b'\t')) | (*b == 0x7f)
+    })
+}
+
+fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |n, b| {
+        let digit = b.is_ascii_digit().then(|| u64::from(*b - b'0'))?;
+        n.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+fn hex(digit: u8) -> u64 {
+    u64::from(match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    })
+}
+
+/// The characters of a field name (RFC 9110, section 5.6.2).
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut i = 0;
+    while i < 256 {
+        let b = i as u8;
+        table[i] = b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        i += 1;
+    }
+    table
+};
