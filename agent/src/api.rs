@@ -3,6 +3,7 @@
 //! Owns routes and what they need. Must not know wire formats of receivers. Queries run off the async threads.
 
 mod alerting;
+mod body;
 mod cardinality;
 mod form;
 mod keep;

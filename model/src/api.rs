@@ -15,7 +15,7 @@ use crate::labels::Labels;
 use crate::query::{QueryData, RangeSeries, VectorElement};
 use crate::sample::{Points, Value};
 
-pub use answer::Answer;
+pub use answer::AnswerText;
 
 /// Paths of the API.
 pub mod path {

@@ -133,6 +133,18 @@ impl Labels {
         Labels(Arc::from(packed))
     }
 
+    /// Appends the packed form of the labels whose name `keep` accepts: what identifies them, without an allocation.
+    pub fn pack_retained(&self, packed: &mut String, mut keep: impl FnMut(&str) -> bool) {
+        let mut rest: &str = &self.0;
+        while let Some((name, tail)) = take(rest) {
+            let Some((_, tail)) = take(tail) else { break };
+            if keep(name) {
+                packed.push_str(&rest[..rest.len() - tail.len()]);
+            }
+            rest = tail;
+        }
+    }
+
     /// This set with `name` set to `value` (removed when empty).
     #[must_use]
     pub fn with(&self, name: &str, value: &str) -> Labels {
@@ -153,7 +165,13 @@ impl<'a> IntoIterator for &'a Labels {
 /// Prometheus' order: pair by pair by name, then value; a prefix sorts first.
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.iter().cmp(other.iter())
+        // Pairs that are the same need no reading but for where they end.
+        let same = shared_prefix(self.0.as_bytes(), other.0.as_bytes());
+        let mut at = 0;
+        while let Some(end) = pair_end(&self.0[at..]).filter(|end| at + end <= same) {
+            at += end;
+        }
+        (Iter { rest: &self.0[at..] }).cmp(Iter { rest: &other.0[at..] })
     }
 }
 
@@ -385,7 +403,32 @@ fn push(packed: &mut String, text: &str) {
     packed.push_str(text);
 }
 
+/// How many bytes two texts begin with in common.
+fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
+    let (x, y) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    let whole = x.iter().zip(y).take_while(|(x, y)| x == y).count() * 8;
+    let rest = a[whole..].iter().zip(&b[whole..]);
+    whole + rest.take_while(|(x, y)| x == y).count()
+}
+
+/// Where the first pair ends.
+fn pair_end(packed: &str) -> Option<usize> {
+    let (_, tail) = take(packed)?;
+    let (_, tail) = take(tail)?;
+    Some(packed.len() - tail.len())
+}
+
+#[inline]
 fn take(packed: &str) -> Option<(&str, &str)> {
+    let first = *packed.as_bytes().first()?;
+    if first < 0x80 {
+        let rest = &packed[1..];
+        return rest.split_at_checked(first as usize);
+    }
+    take_long(packed)
+}
+
+fn take_long(packed: &str) -> Option<(&str, &str)> {
     let mut chars = packed.chars();
     let code = chars.next()? as u32;
     let len = if code < GAP_START { code } else { code - GAP } as usize;
@@ -465,6 +508,24 @@ mod tests {
             let labels = Labels::from_pairs(pairs.clone());
             prop_assert_eq!(ascending.as_packed(), labels.as_packed());
             prop_assert_eq!(ascending.build(), labels);
+        }
+
+        #[test]
+        fn order_is_that_of_the_pairs(
+            a in proptest::collection::btree_map("[ab]{1,3}", "[xyé]{1,17}", 0..5),
+            b in proptest::collection::btree_map("[ab]{1,3}", "[xyé]{1,17}", 0..5),
+            shared in proptest::collection::btree_map("[AZ]{1,3}", "[xy]{1,140}", 0..4),
+        ) {
+            let of = |own: std::collections::BTreeMap<String, String>| {
+                Labels::from_pairs(own.into_iter().chain(shared.clone()))
+            };
+            let (a, b) = (of(a), of(b));
+            prop_assert_eq!(a.cmp(&b), a.iter().cmp(b.iter()));
+            prop_assert_eq!(a.cmp(&a.clone()), std::cmp::Ordering::Equal);
+            let mut packed = String::new();
+            a.pack_retained(&mut packed, |n| n != "a");
+            let kept = a.retain(|n| n != "a");
+            prop_assert_eq!(packed.as_str(), kept.as_packed());
         }
 
         #[test]

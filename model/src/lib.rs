@@ -7,6 +7,7 @@
 pub mod api;
 pub mod duration;
 pub mod exphist;
+pub mod hashing;
 pub mod histogram;
 pub mod labels;
 pub mod log;

@@ -73,6 +73,14 @@ impl Points {
         self.t_ms.is_empty()
     }
 
+    /// Removes every point and keeps the memory.
+    pub fn clear(&mut self) {
+        self.t_ms.clear();
+        self.values.clear();
+        self.histograms.clear();
+        self.start_ms.clear();
+    }
+
     /// Appends a float.
     pub fn push_float(&mut self, t_ms: i64, value: f64) {
         self.t_ms.push(t_ms);

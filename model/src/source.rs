@@ -3,10 +3,12 @@
 //! Owns the read interface that the embedded store, a remote Prometheus-compatible server and a test corpus share.
 //! PromQL, alerts, dashboards and screens cannot tell which they read. Must not know how any of them works.
 
+use std::ops::ControlFlow;
+
 use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::query::QueryData;
-use crate::sample::SeriesData;
+use crate::sample::{Points, SeriesData};
 
 /// What to read. Both bounds are inclusive, Unix milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -78,12 +80,27 @@ pub enum SourceError {
     Refused(String),
 }
 
+/// Takes one series after another, see [`Source::visit`]. `Break`: no more.
+pub type Visit<'a> = dyn FnMut(&Labels, &mut Points) -> ControlFlow<()> + 'a;
+
 /// Reads series. Implementations are cheap to share and safe to call from many threads; a call may block (on disk or
 /// on the network), so async callers wrap it in `spawn_blocking`.
 pub trait Source: Send + Sync {
     /// The series that match, each with its points in the bounds, ascending. Series without a point in the bounds are
     /// left out. Order of series is unspecified. Staleness markers are returned as points.
     fn select(&self, request: &SelectRequest<'_>) -> Result<Vec<SeriesData>, SourceError>;
+
+    /// The same series as [`Source::select`], in the same order, handed over one after another, so that nobody has to hold
+    /// the points of all. `visit` may take or change the points: they are the next call's to overwrite. An error may come
+    /// after some series.
+    fn visit(&self, request: &SelectRequest<'_>, visit: &mut Visit<'_>) -> Result<(), SourceError> {
+        for mut series in self.select(request)? {
+            if visit(&series.labels, &mut series.points).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
 
     /// The label sets of the matching series that have a point in the bounds (approximate at the granularity of the
     /// source's blocks: never missing one, possibly one too many).

@@ -6,8 +6,9 @@ mod eval;
 mod hist;
 mod syntax;
 
-pub use eval::engine::{Engine, Options, Output, QueryError};
+pub use eval::engine::{Engine, Options, Output, QueryError, RangeData, RangeOutput};
 pub use eval::stop::Stop;
+pub use eval::table::Table;
 pub use syntax::ast;
 pub use syntax::ast::{Expr, ExprKind, Span};
 pub use syntax::diagnose::ParseError;

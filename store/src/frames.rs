@@ -34,6 +34,11 @@ impl<'a> Frames<'a> {
         }
     }
 
+    /// The frames that are still to come.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.reader.rest()
+    }
+
     /// The chunks from the first one on that may end at `start` or later, of chunks whose times ascend.
     pub(crate) fn from(frames: &'a [u8], start: i64) -> Self {
         let mut rest = frames;
@@ -66,6 +71,21 @@ impl<'a> Iterator for Frames<'a> {
             self.reader = Reader::new(&[]);
         }
         Some(next.and_then(|chunk| back.map(|_| chunk)))
+    }
+}
+
+/// The chunks that may begin at `end` or earlier, of chunks whose times ascend.
+pub(crate) fn until(frames: &[u8], end: i64) -> &[u8] {
+    let mut all = Frames::new(frames);
+    loop {
+        let before = all.rest().len();
+        let Some(chunk) = all.next() else {
+            return frames;
+        };
+        let header = chunk.and_then(|c| chunk::read_header(&mut Reader::new(c)));
+        if header.is_ok_and(|h| h.min_t > end) {
+            return &frames[..frames.len() - before];
+        }
     }
 }
 
@@ -117,6 +137,10 @@ mod tests {
                     merge(runs)
                 };
                 assert_eq!(read(true), read(false), "{start}..={end}");
+                let mut runs = Vec::new();
+                let copied = until(Frames::from(&frames, start).rest(), end);
+                collect(copied, true, (start, end), &mut runs).expect("own bytes");
+                assert_eq!(merge(runs), read(false), "{start}..={end}");
             }
         }
         assert_eq!(Frames::new(&frames).count(), 60);

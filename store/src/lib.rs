@@ -23,6 +23,7 @@ mod merge;
 mod options;
 mod packed;
 mod postings;
+mod reading;
 mod record;
 mod select;
 mod series;

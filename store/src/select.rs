@@ -5,56 +5,57 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use model::source::{Exemplar, Metadata};
-use model::{Labels, SelectRequest, SeriesData, Source, SourceError};
+use model::hashing::FoldState;
+use model::source::{Exemplar, Metadata, Visit};
+use model::{Labels, Points, SelectRequest, SeriesData, Source, SourceError};
 
-use crate::block::read::Pages;
+use crate::block::read::{Entry, Pages};
 use crate::blocks::Blocks;
 use crate::error::StoreError;
 use crate::frames;
-use crate::merge::{self, Run};
+use crate::merge;
+use crate::reading::{Copies, Part};
 use crate::stats;
 use crate::store::{State, Store};
 use crate::wire::Damaged;
 
-/// The parts of each series found so far, in the order in which they were written.
-struct Found {
-    all: Vec<(Labels, Vec<Run>)>,
-    by_labels: HashMap<Labels, usize>,
-    points: usize,
-    limit: usize,
+/// What memory answers, and the blocks that go with it: taken under one lock, so that no sample is missed or seen
+/// twice. Decoding comes after it.
+pub(crate) struct InMemory {
+    pub(crate) series: Vec<(Labels, Part)>,
+    pub(crate) copies: Copies,
+    pub(crate) blocks: Blocks,
 }
 
-// === impl Found ===
+/// Where the parts of one series are, in the order in which they were written.
+struct Parts {
+    labels: Labels,
+    /// The number of a block, and the series in it.
+    blocks: Vec<(usize, Entry)>,
+    memory: Option<Part>,
+}
 
-impl Found {
-    fn runs(&mut self, labels: Labels) -> &mut Vec<Run> {
-        let next = self.all.len();
-        let at = *self.by_labels.entry(labels.clone()).or_insert(next);
-        if at == next {
-            self.all.push((labels, Vec::new()));
+/// Hands series over and counts their points.
+struct Handing<'a, 'v> {
+    visit: &'a mut Visit<'v>,
+    limit: usize,
+    points: usize,
+}
+
+// === impl Handing ===
+
+impl Handing<'_, '_> {
+    /// Whether more is wanted.
+    fn hand_over(&mut self, labels: &Labels, points: &mut Points) -> Result<bool, SourceError> {
+        if points.is_empty() {
+            return Ok(true);
         }
-        &mut self.all[at].1
-    }
-
-    fn count(&mut self, points: usize) -> Result<(), SourceError> {
-        self.points = self.points.saturating_add(points);
+        self.points = self.points.saturating_add(points.len());
         if self.points > self.limit {
             return Err(SourceError::TooManyPoints { limit: self.limit });
         }
-        Ok(())
+        Ok((self.visit)(labels, points).is_continue())
     }
-}
-
-fn points(runs: &[Run]) -> usize {
-    runs.iter().map(Run::len).sum()
-}
-
-/// What memory answers, and the blocks that go with it: taken under one lock, so that no sample is missed or seen
-/// twice.
-pub(crate) struct InMemory {
-    pub(crate) series: Vec<(Labels, Vec<Run>)>,
-    pub(crate) blocks: Blocks,
 }
 
 // === impl Store ===
@@ -70,96 +71,152 @@ impl Store {
 
     pub(crate) fn in_memory(&self, request: &SelectRequest<'_>) -> Result<InMemory, SourceError> {
         let state = self.read();
-        let mut left = request.max_points;
-        let mut all = Vec::new();
-        for slot in state.head.matching(request.matchers) {
-            let series = &state.head.slots[slot as usize];
-            let mut runs = Vec::new();
-            collect(&state, slot, request, &mut runs)
-                .map_err(|e| SourceError::Corrupt(format!("in memory: {e}")))?;
-            if runs.is_empty() {
-                continue;
+        let slots = state.head.matching(request.matchers);
+        let mut series = Vec::with_capacity(slots.len());
+        let mut copies = Copies::default();
+        for slot in slots {
+            let part = copy(&state, slot, request, &mut copies).map_err(in_memory)?;
+            if let Some(part) = part {
+                series.push((state.head.slots[slot as usize].labels.clone(), part));
             }
-            left = left
-                .checked_sub(points(&runs))
-                .ok_or(SourceError::TooManyPoints {
-                    limit: request.max_points,
-                })?;
-            all.push((series.labels.clone(), runs));
         }
         Ok(InMemory {
-            series: all,
+            series,
+            copies,
             blocks: state.blocks.clone(),
         })
     }
 
-    fn add_blocks(
+    /// The series in the blocks that overlap the bounds.
+    fn in_blocks(
         &self,
         blocks: &Blocks,
         request: &SelectRequest<'_>,
-        found: &mut Found,
-    ) -> Result<(), SourceError> {
-        let bounds = (request.start_ms, request.end_ms);
-        let cache = &self.inner.cache;
-        for block in blocks.iter().filter(|b| b.overlaps(bounds.0, bounds.1)) {
-            let mut pages = Pages::default();
-            let mut over = None;
-            let read = block.visit_matching(request.matchers, cache, |entry| {
-                if over.is_some() || !entry.overlaps(bounds.0, bounds.1) {
-                    return Ok(());
+        known: &mut HashMap<Labels, usize, FoldState>,
+    ) -> Result<Vec<Parts>, SourceError> {
+        let (start, end) = (request.start_ms, request.end_ms);
+        let mut all: Vec<Parts> = Vec::new();
+        let overlapping = blocks.iter().enumerate();
+        for (number, block) in overlapping.filter(|(_, b)| b.overlaps(start, end)) {
+            let read = block.visit_matching(request.matchers, &self.inner.cache, |entry| {
+                if entry.overlaps(start, end) {
+                    let at = *known.entry(entry.labels.clone()).or_insert(all.len());
+                    if at == all.len() {
+                        all.push(Parts {
+                            labels: entry.labels.clone(),
+                            blocks: Vec::with_capacity(1),
+                            memory: None,
+                        });
+                    }
+                    all[at].blocks.push((number, entry));
                 }
-                let runs = found.runs(entry.labels.clone());
-                let before = points(runs);
-                block.collect(&entry, bounds, &mut pages, Some(cache), runs)?;
-                let more = points(runs) - before;
-                over = found.count(more).err();
                 Ok(())
             });
             read.map_err(|e| self.corrupt(e))?;
-            if let Some(error) = over {
-                return Err(error);
+        }
+        Ok(all)
+    }
+
+    /// Hands over the series of blocks and memory together.
+    fn visit_together(
+        &self,
+        memory: InMemory,
+        mut all: Vec<Parts>,
+        mut known: HashMap<Labels, usize, FoldState>,
+        bounds: (i64, i64),
+        handing: &mut Handing<'_, '_>,
+    ) -> Result<(), SourceError> {
+        for (labels, part) in memory.series {
+            let at = *known.entry(labels.clone()).or_insert(all.len());
+            if at == all.len() {
+                all.push(Parts {
+                    labels,
+                    blocks: Vec::new(),
+                    memory: None,
+                });
+            }
+            all[at].memory = Some(part);
+        }
+        drop(known);
+        let mut pages: Vec<Pages> = memory.blocks.iter().map(|_| Pages::default()).collect();
+        for parts in all {
+            let mut runs = Vec::new();
+            for (number, entry) in &parts.blocks {
+                let cache = Some(&self.inner.cache);
+                memory.blocks[*number]
+                    .collect(entry, bounds, &mut pages[*number], cache, &mut runs)
+                    .map_err(|e| self.corrupt(e))?;
+            }
+            if let Some(part) = parts.memory {
+                let read = memory.copies.runs(part, bounds, &mut runs);
+                read.map_err(in_memory)?;
+            }
+            if !handing.hand_over(&parts.labels, &mut merge::merge(runs))? {
+                break;
             }
         }
         Ok(())
     }
 }
 
-/// Appends the runs of one series in memory.
-fn collect(
+fn in_memory(damage: Damaged) -> SourceError {
+    SourceError::Corrupt(format!("in memory: {damage}"))
+}
+
+/// Copies what memory holds of one series. While its older samples are on their way to a block they are decoded at once.
+fn copy(
     state: &State,
     slot: u32,
     request: &SelectRequest<'_>,
-    runs: &mut Vec<Run>,
-) -> Result<(), Damaged> {
+    copies: &mut Copies,
+) -> Result<Option<Part>, Damaged> {
     let (start, end) = (request.start_ms, request.end_ms);
-    if let Some(frozen) = state.frozen.as_ref().and_then(|f| f.series.get(&slot)) {
-        frames::collect(&frozen.chunks, false, (start, end), runs)?;
-    }
-    state.head.slots[slot as usize].collect(start, end, runs)
+    let series = &state.head.slots[slot as usize];
+    let Some(frozen) = state.frozen.as_ref().and_then(|f| f.series.get(&slot)) else {
+        return series.copy(start, end, copies);
+    };
+    let mut runs = Vec::new();
+    frames::collect(&frozen.chunks, false, (start, end), &mut runs)?;
+    series.collect(start, end, &mut runs)?;
+    Ok((!runs.is_empty()).then_some(Part::Runs(runs)))
 }
 
 impl Source for Store {
     fn select(&self, request: &SelectRequest<'_>) -> Result<Vec<SeriesData>, SourceError> {
+        let mut all = Vec::new();
+        self.visit(request, &mut |labels, points| {
+            all.push(SeriesData {
+                labels: labels.clone(),
+                // The copy has the size that it needs; what was decoded into is used again.
+                points: points.clone(),
+            });
+            std::ops::ControlFlow::Continue(())
+        })?;
+        Ok(all)
+    }
+
+    fn visit(&self, request: &SelectRequest<'_>, visit: &mut Visit<'_>) -> Result<(), SourceError> {
         let memory = self.in_memory(request)?;
-        let mut found = Found {
-            all: Vec::new(),
-            by_labels: HashMap::new(),
-            points: memory.series.iter().map(|(_, runs)| points(runs)).sum(),
+        let bounds = (request.start_ms, request.end_ms);
+        let mut handing = Handing {
+            visit,
             limit: request.max_points,
+            points: 0,
         };
-        self.add_blocks(&memory.blocks, request, &mut found)?;
-        if found.all.is_empty() {
-            found.all = memory.series;
-        } else {
-            for (labels, runs) in memory.series {
-                found.runs(labels).extend(runs);
+        let mut known = HashMap::with_hasher(FoldState::default());
+        let blocks = self.in_blocks(&memory.blocks, request, &mut known)?;
+        if !blocks.is_empty() {
+            return self.visit_together(memory, blocks, known, bounds, &mut handing);
+        }
+        let mut points = Points::default();
+        for (labels, part) in memory.series {
+            let decoded = memory.copies.decode(part, bounds, &mut points);
+            decoded.map_err(in_memory)?;
+            if !handing.hand_over(&labels, &mut points)? {
+                break;
             }
         }
-        let merged = found.all.into_iter().map(|(labels, runs)| SeriesData {
-            labels,
-            points: merge::merge(runs),
-        });
-        Ok(merged.filter(|s| !s.points.is_empty()).collect())
+        Ok(())
     }
 
     fn series(&self, request: &SelectRequest<'_>) -> Result<Vec<Labels>, SourceError> {

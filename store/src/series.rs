@@ -10,6 +10,7 @@ use model::{Labels, NativeHistogram, Points, Value};
 use crate::chunk::{self, HistogramAt, Times};
 use crate::frames::{self, Frames};
 use crate::merge::{self, Run};
+use crate::reading::{Copies, Open, Part};
 use crate::wire::{Damaged, Reader};
 
 /// Samples that are held as they came before they become a chunk.
@@ -322,6 +323,35 @@ impl Series {
             }
         }
         bounds
+    }
+
+    /// Copies what may hold samples in `start..=end`, as it is: decoding needs no lock. `None` when there is nothing;
+    /// late samples and histograms that are still open are decoded at once.
+    pub(crate) fn copy(
+        &self,
+        start: i64,
+        end: i64,
+        copies: &mut Copies,
+    ) -> Result<Option<Part>, Damaged> {
+        if self.has_late_chunks || self.extra.is_some() {
+            let mut runs = Vec::new();
+            self.collect(start, end, &mut runs)?;
+            return Ok((!runs.is_empty()).then_some(Part::Runs(runs)));
+        }
+        let mut closed = Frames::from(&self.closed, start).rest();
+        if end < self.last_t {
+            closed = frames::until(closed, end);
+        }
+        let closed = copies.closed(closed);
+        let inside = !self.open.is_empty() && self.open_time(0) <= end && self.last_t >= start;
+        let open = inside.then(|| Open {
+            first: self.open_first,
+            step: self.open_step,
+            start: self.open_start,
+            irregular: self.irregular.clone(),
+            values: copies.open(&self.open),
+        });
+        Ok((!closed.is_empty() || open.is_some()).then_some(Part::Copied { closed, open }))
     }
 
     /// Appends the runs that hold the samples in `start..=end`, oldest written first.

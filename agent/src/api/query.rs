@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::response::Response;
-use model::QueryData;
-use model::api::{Answer, Envelope};
-use promql::{Output, QueryError, Stop};
+use promql::{QueryError, RangeData, RangeOutput, Stop};
 
+use super::body::AnswerBody;
 use super::form::Params;
-use super::respond::{ApiError, json_bytes, success};
+use super::respond::{ApiError, success};
 use super::state::Api;
 use super::tree;
 use crate::clock;
@@ -26,7 +25,12 @@ pub(super) async fn instant(State(api): State<Api>, params: Params) -> Result<Re
     let t_ms = params.time("time")?.unwrap_or_else(clock::now_ms);
     let engine = engine(&api, &params)?;
     evaluate(api, &params, "instant", move |source, stop| {
-        engine.with_stop(stop).instant(source, &text, t_ms)
+        let output = engine.with_stop(stop).instant(source, &text, t_ms)?;
+        Ok(RangeOutput {
+            data: RangeData::Data(output.data),
+            warnings: output.warnings,
+            infos: output.infos,
+        })
     })
     .await
 }
@@ -61,7 +65,7 @@ pub(super) async fn range(State(api): State<Api>, params: Params) -> Result<Resp
     evaluate(api, &params, "range", move |source, stop| {
         engine
             .with_stop(stop)
-            .range(source, &text, start_ms, end_ms, step_ms)
+            .range_table(source, &text, start_ms, end_ms, step_ms)
     })
     .await
 }
@@ -106,7 +110,7 @@ async fn evaluate(
     api: Api,
     params: &Params,
     kind: &'static str,
-    work: impl FnOnce(&dyn model::Source, Stop) -> Result<Output, QueryError> + Send + 'static,
+    work: impl FnOnce(&dyn model::Source, Stop) -> Result<RangeOutput, QueryError> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let begun = Instant::now();
     let timeout = timeout(&api, params)?;
@@ -123,7 +127,7 @@ async fn evaluate(
             let span = tracing::info_span!(target: TARGET, "query", kind);
             let _entered = span.enter();
             let output = work(source.as_ref(), stop).map_err(|e| query_error(&e))?;
-            body(output, limit)
+            Ok(AnswerBody::new(output, limit).into_response())
         })
         .await
         .unwrap_or_else(|_| Err(ApiError::new("internal", "the query's worker failed")))
@@ -136,7 +140,7 @@ async fn evaluate(
     });
     telemetry.query(kind, begun.elapsed().as_secs_f64());
     match answer {
-        Ok(bytes) => Ok(json_bytes(bytes)),
+        Ok(response) => Ok(response),
         Err(error) => {
             let failures = &telemetry.query_failures;
             failures.with_label_values(&[error.kind()]).inc();
@@ -157,29 +161,4 @@ fn query_error(error: &QueryError) -> ApiError {
         QueryError::Parse(error) => ApiError::parameter("query", error),
         other => ApiError::new(other.kind(), other.to_string()),
     }
-}
-
-fn body(mut output: Output, limit: Option<usize>) -> Result<Vec<u8>, ApiError> {
-    if let Some(limit) = limit {
-        let cut = match &mut output.data {
-            QueryData::Vector(all) => cut(all, limit),
-            QueryData::Matrix(all) => cut(all, limit),
-            QueryData::Scalar(..) | QueryData::String(..) => false,
-        };
-        if cut {
-            output
-                .warnings
-                .push("results truncated due to limit".into());
-        }
-    }
-    let mut envelope = Envelope::success(Answer(&output.data));
-    envelope.warnings = output.warnings;
-    envelope.infos = output.infos;
-    serde_json::to_vec(&envelope).map_err(|e| ApiError::new("internal", e.to_string()))
-}
-
-fn cut<T>(all: &mut Vec<T>, limit: usize) -> bool {
-    let too_many = all.len() > limit;
-    all.truncate(limit);
-    too_many
 }

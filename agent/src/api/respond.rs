@@ -101,7 +101,12 @@ pub(crate) fn json<T: Serialize>(body: &T) -> Response {
 
 /// A body that is JSON already.
 pub(crate) fn json_bytes(bytes: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(bytes));
+    json_body(Body::from(bytes))
+}
+
+/// The same, in whatever pieces.
+pub(crate) fn json_body(body: Body) -> Response {
+    let mut response = Response::new(body);
     let value = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, value);
     response

@@ -1,75 +1,27 @@
 //! Aggregations that fold a group into one value: sum, avg, count, min, max, group, stddev, stdvar, quantile,
-//! count_values. Group ids are computed once for all steps.
+//! count_values.
 //!
-//! Owns grouping and the folds. Must not know topk and its kin, which keep series (that is `topk`).
+//! Owns the folds, each over rows as they come. Must not know topk and its kin, which keep series (that is `topk`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use model::{Labels, METRIC_NAME};
+use model::Labels;
 
-use super::block::{Block, Cell, Hist, Meta, is_absent};
+use super::block::{ABSENT, Block, Cell, Hist, Meta, is_absent};
 use super::engine::QueryError;
+use super::group::{Groups, keeps, members};
 use super::notes::Note;
 use super::over_time::{HistMean, Mean};
+use super::row::Row;
 use super::run::{Evaluated, Evaluator, Grid};
 use super::topk;
 use crate::hist::accumulate::Kahan;
 use crate::hist::bucket::to_text;
 use crate::hist::{arith, quantile};
-use crate::syntax::ast::{Aggregate, AggregateOp, ExprKind, Grouping, Span};
+use crate::syntax::ast::{Aggregate, AggregateOp, ExprKind, Span};
 use crate::syntax::lexer::is_label_name;
 use crate::syntax::print::quote;
-
-/// Appends what identifies the labels that `keep` accepts.
-pub(crate) fn push_key(key: &mut String, labels: &Labels, keep: impl Fn(&str) -> bool) {
-    for (n, v) in labels.iter().filter(|(n, _)| keep(n)) {
-        key.push_str(n);
-        key.push('\u{0}');
-        key.push_str(v);
-        key.push('\u{1}');
-    }
-}
-
-/// Which group each series belongs to.
-pub(crate) struct Groups {
-    /// The group of each series.
-    pub(crate) ids: Vec<usize>,
-    /// The labels of each group.
-    pub(crate) labels: Vec<Labels>,
-}
-
-/// Whether a label stays in a group's labels.
-fn keeps(grouping: Option<&Grouping>, name: &str) -> bool {
-    match grouping {
-        None => false,
-        Some(g) if g.without => name != METRIC_NAME && !g.labels.iter().any(|l| l == name),
-        Some(g) => g.labels.iter().any(|l| l == name),
-    }
-}
-
-impl Groups {
-    pub(crate) fn new(series: &[Meta], grouping: Option<&Grouping>) -> Self {
-        let mut ids = Vec::with_capacity(series.len());
-        let mut labels: Vec<Labels> = Vec::new();
-        let mut by_key: HashMap<String, usize> = HashMap::new();
-        let mut key = String::new();
-        for meta in series {
-            key.clear();
-            push_key(&mut key, &meta.labels, |n| keeps(grouping, n));
-            let id = match by_key.get(&key) {
-                Some(id) => *id,
-                None => {
-                    labels.push(meta.labels.retain(|n| keeps(grouping, n)));
-                    by_key.insert(key.clone(), labels.len() - 1);
-                    labels.len() - 1
-                }
-            };
-            ids.push(id);
-        }
-        Groups { ids, labels }
-    }
-}
 
 pub(crate) fn aggregate(
     ev: &Evaluator<'_>,
@@ -84,13 +36,16 @@ pub(crate) fn aggregate(
         Some(p) => ev.scalar(p, grid)?,
         None => Vec::new(),
     };
-    let block = ev.vector(&a.expr, grid)?;
     match a.op {
         AggregateOp::Topk
         | AggregateOp::Bottomk
         | AggregateOp::Limitk
-        | AggregateOp::LimitRatio => topk::keep(ev, a, &param, block, span),
+        | AggregateOp::LimitRatio => {
+            let block = ev.vector(&a.expr, grid)?;
+            topk::keep(ev, a, &param, block, span)
+        }
         AggregateOp::Quantile => {
+            let block = ev.vector(&a.expr, grid)?;
             let q_span = a.param.as_ref().map_or(span, |p| p.span);
             for q in &param {
                 if !(0.0..=1.0).contains(q) {
@@ -99,124 +54,152 @@ pub(crate) fn aggregate(
             }
             Ok(quantiles(ev, a, &param, &block))
         }
-        AggregateOp::Sum | AggregateOp::Avg => Ok(sums(ev, a, &block)),
-        _ => Ok(simple(ev, a, &block)),
+        AggregateOp::Sum | AggregateOp::Avg => sums(ev, a, grid),
+        _ => simple(ev, a, grid),
     }
 }
 
-/// A block with a series for each group.
-fn grouped(groups: &Groups, block: &Block) -> Block {
-    let mut out = Block::new(block.steps);
-    for labels in &groups.labels {
-        out.push_series(Meta {
-            labels: labels.clone(),
-            drop_name: false,
-        });
-    }
-    for (meta, id) in block.series.iter().zip(&groups.ids) {
-        out.series[*id].drop_name |= meta.drop_name;
-    }
-    out
-}
-
-/// What a group has gathered at one step of a sum or mean.
-#[derive(Debug, Clone, Default)]
+/// What the groups have gathered at each step of a sum or mean: columns, group by group.
 struct Sums {
-    floats: Option<Fold>,
-    hists: Option<Box<HistMean>>,
+    steps: usize,
+    avg: bool,
+    /// Of sums: so far, and what rounding took from it. Absent until there is a float.
+    floats: Vec<f64>,
+    lost: Vec<f64>,
+    means: Vec<Option<Mean>>,
+    /// Empty until there is a histogram.
+    hists: Vec<Hists>,
+}
+
+/// The histograms of one group at one step.
+#[derive(Debug, Clone, Default)]
+struct Hists {
+    sum: Option<Box<HistMean>>,
     incompatible: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Fold {
-    Sum(Kahan),
-    Mean(Mean),
-}
+// === impl Sums ===
 
-fn sums(ev: &Evaluator<'_>, a: &Aggregate, block: &Block) -> Block {
-    let groups = Groups::new(&block.series, a.grouping.as_ref());
-    let mut out = grouped(&groups, block);
-    let steps = block.steps;
-    if !block.has_hists() && a.op == AggregateOp::Sum {
-        float_sums(ev, &groups, block, &mut out);
-        return out;
-    }
-    let avg = a.op == AggregateOp::Avg;
-    let mut cells = vec![Sums::default(); groups.labels.len() * steps];
-    for (s, id) in groups.ids.iter().enumerate() {
-        if ev.is_over(steps) {
-            break;
+impl Sums {
+    /// Makes room for a group.
+    fn grow(&mut self, groups: usize) {
+        let cells = groups * self.steps;
+        if self.avg {
+            self.means.resize(cells, None);
+        } else if self.floats.len() < cells {
+            self.floats.resize(cells, ABSENT);
+            self.lost.resize(cells, 0.0);
         }
-        for step in 0..steps {
-            let cell = &mut cells[id * steps + step];
-            if let Some(h) = block.hist(s, step) {
-                add_hist(ev, a, cell, h, block.series[s].labels.name());
-                continue;
-            }
-            let v = block.floats[s * steps + step];
-            if is_absent(v) {
-                continue;
-            }
-            match &mut cell.floats {
-                Some(Fold::Sum(sum)) => sum.add(v),
-                Some(Fold::Mean(mean)) => mean.add(v),
-                None if avg => {
-                    let mut mean = Mean::default();
-                    mean.add(v);
-                    cell.floats = Some(Fold::Mean(mean));
+        if !self.hists.is_empty() {
+            self.hists.resize(cells, Hists::default());
+        }
+    }
+
+    fn add_floats(&mut self, id: usize, row: &[f64]) {
+        let cells = id * self.steps..(id + 1) * self.steps;
+        if self.avg {
+            for (mean, v) in self.means[cells].iter_mut().zip(row) {
+                if !is_absent(*v) {
+                    mean.get_or_insert_default().add(*v);
                 }
-                None => cell.floats = Some(Fold::Sum(Kahan::new(v))),
+            }
+            return;
+        }
+        let (sums, lost) = (&mut self.floats[cells.clone()], &mut self.lost[cells]);
+        let gaps = |values: &[f64]| values.iter().fold(false, |any, v| any | is_absent(*v));
+        if gaps(sums) || gaps(row) {
+            for ((sum, lost), v) in sums.iter_mut().zip(lost).zip(row) {
+                if is_absent(*v) {
+                    continue;
+                }
+                if is_absent(*sum) {
+                    *sum = *v;
+                    continue;
+                }
+                add(sum, lost, *v);
+            }
+        } else {
+            for ((sum, lost), v) in sums.iter_mut().zip(lost).zip(row) {
+                add(sum, lost, *v);
             }
         }
     }
-    for (i, cell) in cells.into_iter().enumerate() {
-        let value = finish_sum(ev, a, cell);
-        out.set(i / steps.max(1), i % steps.max(1), value);
+
+    fn hists(&mut self, id: usize, step: usize, groups: usize) -> &mut Hists {
+        self.hists.resize(groups * self.steps, Hists::default());
+        &mut self.hists[id * self.steps + step]
     }
-    out.drop_empty();
-    out
+
+    /// The float of a cell.
+    fn float(&self, cell: usize) -> Option<f64> {
+        if self.avg {
+            return self.means[cell].map(|mean| mean.value());
+        }
+        let (sum, lost) = (self.floats[cell], self.lost[cell]);
+        (!is_absent(sum)).then(|| Kahan { sum, lost }.total())
+    }
 }
 
-/// Sums of floats alone, column by column.
-fn float_sums(ev: &Evaluator<'_>, groups: &Groups, block: &Block, out: &mut Block) {
-    let steps = block.steps;
-    let mut lost = vec![0.0; out.floats.len()];
-    for (s, id) in groups.ids.iter().enumerate() {
-        if ev.is_over(steps) {
-            break;
-        }
-        let base = id * steps;
-        for (step, v) in block.row(s).iter().enumerate() {
-            if is_absent(*v) {
-                continue;
+/// [`Kahan::add`] without a branch that depends on the values.
+#[inline]
+fn add(sum: &mut f64, lost: &mut f64, v: f64) {
+    let t = *sum + v;
+    let larger = if sum.abs() >= v.abs() { *sum } else { v };
+    let smaller = if sum.abs() >= v.abs() { v } else { *sum };
+    let next = *lost + ((larger - t) + smaller);
+    *lost = if t.is_infinite() { 0.0 } else { next };
+    *sum = t;
+}
+
+fn sums(ev: &Evaluator<'_>, a: &Aggregate, grid: Grid) -> Evaluated<Block> {
+    let steps = grid.steps;
+    let mut groups = Groups::new(a.grouping.as_ref());
+    let mut sums = Sums {
+        steps,
+        avg: a.op == AggregateOp::Avg,
+        floats: Vec::new(),
+        lost: Vec::new(),
+        means: Vec::new(),
+        hists: Vec::new(),
+    };
+    ev.rows(&a.expr, grid, &mut |labels, drop_name, row| {
+        let id = groups.id(labels, drop_name);
+        ev.check_size(groups.len().saturating_mul(steps))?;
+        ev.tick(steps)?;
+        sums.grow(groups.len());
+        sums.add_floats(id, &row.floats);
+        for (step, h) in row.hists.iter().enumerate() {
+            if let Some(h) = h {
+                let hists = sums.hists(id, step, groups.len());
+                add_hist(ev, a, hists, h, labels.name());
             }
-            let at = base + step;
-            if is_absent(out.floats[at]) {
-                out.floats[at] = *v;
-                continue;
-            }
-            let mut sum = Kahan {
-                sum: out.floats[at],
-                lost: lost[at],
-            };
-            sum.add(*v);
-            (out.floats[at], lost[at]) = (sum.sum, sum.lost);
         }
-    }
-    for (v, lost) in out.floats.iter_mut().zip(lost) {
-        if !is_absent(*v) && !v.is_infinite() {
-            *v += lost;
+        Ok(())
+    })?;
+    let cells = groups.len() * steps;
+    let mut out = groups.into_block(steps);
+    let mut hists = std::mem::take(&mut sums.hists).into_iter();
+    for cell in 0..cells {
+        let hists = hists.next().unwrap_or_default();
+        match (sums.float(cell), hists.sum) {
+            (Some(v), None) => out.floats[cell] = v,
+            (None, None) => {}
+            (float, Some(sum)) => {
+                let value = finish_hists(ev, a, float.is_some(), *sum, hists.incompatible);
+                out.set(cell / steps, cell % steps, value);
+            }
         }
     }
     out.drop_empty();
+    Ok(out)
 }
 
-fn add_hist(ev: &Evaluator<'_>, a: &Aggregate, cell: &mut Sums, h: &Hist, name: &str) {
+fn add_hist(ev: &Evaluator<'_>, a: &Aggregate, cell: &mut Hists, h: &Hist, name: &str) {
     if cell.incompatible {
         return;
     }
-    match &mut cell.hists {
-        None => cell.hists = Some(Box::new(HistMean::new(h, a.op == AggregateOp::Avg))),
+    match &mut cell.sum {
+        None => cell.sum = Some(Box::new(HistMean::new(h, a.op == AggregateOp::Avg))),
         Some(sum) => {
             if sum.add(h) == Err(arith::Incompatible) {
                 cell.incompatible = true;
@@ -227,32 +210,32 @@ fn add_hist(ev: &Evaluator<'_>, a: &Aggregate, cell: &mut Sums, h: &Hist, name: 
     }
 }
 
-fn finish_sum(ev: &Evaluator<'_>, a: &Aggregate, cell: Sums) -> Cell {
-    match (cell.floats, cell.hists) {
-        (None, None) => Cell::None,
-        (Some(_), Some(_)) => {
-            ev.notes.add(Note::MixedFloatsHistogramsAgg, a.expr.span);
-            Cell::None
-        }
-        (Some(Fold::Sum(sum)), None) => Cell::Float(sum.total()),
-        (Some(Fold::Mean(mean)), None) => Cell::Float(mean.value()),
-        (None, Some(sum)) => {
-            if sum.reconciled {
-                ev.notes
-                    .add(Note::BoundsReconciled("aggregation"), a.expr.span);
-            }
-            if cell.incompatible {
-                return Cell::None;
-            }
-            if sum.collides() {
-                ev.notes
-                    .add(Note::ResetCollision("aggregation"), a.expr.span);
-            }
-            let mut h = sum.value();
-            arith::compact(&mut h);
-            Cell::Hist(Arc::new(h))
-        }
+/// The sum or mean of histograms; nothing when there were floats too, or when they did not fit together.
+fn finish_hists(
+    ev: &Evaluator<'_>,
+    a: &Aggregate,
+    floats: bool,
+    sum: HistMean,
+    incompatible: bool,
+) -> Cell {
+    if floats {
+        ev.notes.add(Note::MixedFloatsHistogramsAgg, a.expr.span);
+        return Cell::None;
     }
+    if sum.reconciled {
+        ev.notes
+            .add(Note::BoundsReconciled("aggregation"), a.expr.span);
+    }
+    if incompatible {
+        return Cell::None;
+    }
+    if sum.collides() {
+        ev.notes
+            .add(Note::ResetCollision("aggregation"), a.expr.span);
+    }
+    let mut h = sum.value();
+    arith::compact(&mut h);
+    Cell::Hist(Arc::new(h))
 }
 
 /// A running count, mean and spread.
@@ -296,52 +279,50 @@ impl Stats {
     }
 }
 
-fn simple(ev: &Evaluator<'_>, a: &Aggregate, block: &Block) -> Block {
-    let groups = Groups::new(&block.series, a.grouping.as_ref());
-    let mut out = grouped(&groups, block);
-    let steps = block.steps;
+fn simple(ev: &Evaluator<'_>, a: &Aggregate, grid: Grid) -> Evaluated<Block> {
+    let steps = grid.steps;
     let counts_hists = matches!(a.op, AggregateOp::Count | AggregateOp::Group);
-    let mut stats = vec![Stats::default(); groups.labels.len() * steps];
-    for (s, id) in groups.ids.iter().enumerate() {
-        if ev.is_over(steps) {
-            break;
-        }
-        for step in 0..steps {
-            let stat = &mut stats[id * steps + step];
-            if block.hist(s, step).is_some() {
-                if counts_hists {
-                    stat.add(a.op, 0.0);
-                } else {
-                    ev.notes
-                        .add(Note::IgnoredInAggregation(a.op.name()), a.expr.span);
-                }
-                continue;
-            }
-            let v = block.floats[s * steps + step];
-            if !is_absent(v) {
-                stat.add(a.op, v);
+    let mut groups = Groups::new(a.grouping.as_ref());
+    let mut stats: Vec<Stats> = Vec::new();
+    let mut add = |labels: &Labels, drop_name: bool, row: &mut Row| {
+        let id = groups.id(labels, drop_name);
+        ev.check_size(groups.len().saturating_mul(steps))?;
+        ev.tick(steps)?;
+        stats.resize(groups.len() * steps, Stats::default());
+        let cells = &mut stats[id * steps..(id + 1) * steps];
+        for (stat, v) in cells.iter_mut().zip(&row.floats) {
+            if !is_absent(*v) {
+                stat.add(a.op, *v);
             }
         }
-    }
+        for (step, _) in row.hists.iter().enumerate().filter(|(_, h)| h.is_some()) {
+            if counts_hists {
+                cells[step].add(a.op, 0.0);
+            } else {
+                ev.notes
+                    .add(Note::IgnoredInAggregation(a.op.name()), a.expr.span);
+            }
+        }
+        Ok(())
+    };
+    ev.rows(&a.expr, grid, &mut add)?;
+    let mut out = groups.into_block(steps);
     for (v, stat) in out.floats.iter_mut().zip(&stats) {
         if stat.count > 0.0 {
             *v = stat.result(a.op);
         }
     }
     out.drop_empty();
-    out
+    Ok(out)
 }
 
 fn quantiles(ev: &Evaluator<'_>, a: &Aggregate, q: &[f64], block: &Block) -> Block {
-    let groups = Groups::new(&block.series, a.grouping.as_ref());
-    let mut out = grouped(&groups, block);
+    let mut groups = Groups::new(a.grouping.as_ref());
+    let members = members(&mut groups, &block.series);
+    let mut out = groups.into_block(block.steps);
     if block.hists.iter().any(Option::is_some) {
         ev.notes
             .add(Note::IgnoredInAggregation(a.op.name()), a.expr.span);
-    }
-    let mut members: Vec<Vec<usize>> = vec![Vec::new(); groups.labels.len()];
-    for (s, id) in groups.ids.iter().enumerate() {
-        members[*id].push(s);
     }
     let mut values: Vec<f64> = Vec::new();
     for (id, series) in members.iter().enumerate() {

@@ -5,9 +5,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use model::hashing::FoldState;
 use model::{Labels, METRIC_NAME};
 
-use super::aggregate::push_key;
 use super::block::{Block, Cell, Meta, is_absent, without_metadata};
 use super::engine::QueryError;
 use super::math;
@@ -191,13 +191,13 @@ fn matches_on(m: &Matching, name: &str) -> bool {
 
 /// Numbers the distinct matching labels of both sides.
 fn signatures(m: &Matching, sides: [&Block; 2]) -> ([Vec<usize>; 2], usize) {
-    let mut ids: HashMap<String, usize> = HashMap::new();
+    let mut ids: HashMap<String, usize, FoldState> = HashMap::default();
     let mut key = String::new();
     let out = sides.map(|block| {
         let mut all = Vec::with_capacity(block.len());
         for meta in &block.series {
             key.clear();
-            push_key(&mut key, &meta.labels, |n| matches_on(m, n));
+            meta.labels.pack_retained(&mut key, |n| matches_on(m, n));
             let next = ids.len();
             let id = match ids.get(&key) {
                 Some(id) => *id,

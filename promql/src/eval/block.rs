@@ -4,11 +4,14 @@
 //! can produce), histograms beside it only when there are any. Must not know what the values mean.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use model::hashing::FoldState;
 use model::{Labels, METRIC_NAME, NativeHistogram, STALE_NAN_BITS};
 
 use super::engine::QueryError;
+use super::row::Row;
 
 /// A histogram shared with the source.
 pub(crate) type Hist = Arc<NativeHistogram>;
@@ -102,6 +105,20 @@ impl Block {
         self.series.len() - 1
     }
 
+    /// Appends a series with its values.
+    pub(crate) fn push_row(&mut self, labels: &Labels, drop_name: bool, row: &mut Row) {
+        self.series.push(Meta {
+            labels: labels.clone(),
+            drop_name,
+        });
+        if self.has_hists() || !row.hists.is_empty() {
+            self.hists.resize(self.floats.len(), None);
+            self.hists.append(&mut row.hists);
+            self.hists.resize(self.floats.len() + self.steps, None);
+        }
+        self.floats.extend_from_slice(&row.floats);
+    }
+
     pub(crate) fn set_float(&mut self, series: usize, step: usize, v: f64) {
         self.floats[series * self.steps + step] = v;
     }
@@ -176,12 +193,13 @@ impl Block {
         if self.len() < 2 {
             return Ok(());
         }
-        let mut first: HashMap<Labels, usize> = HashMap::with_capacity(self.len());
+        let mut first: HashMap<&str, usize, FoldState> =
+            HashMap::with_capacity_and_hasher(self.len(), FoldState::default());
         let mut duplicates: Vec<(usize, usize)> = Vec::new();
         for (s, meta) in self.series.iter().enumerate() {
-            match first.entry(meta.labels.clone()) {
-                std::collections::hash_map::Entry::Occupied(e) => duplicates.push((*e.get(), s)),
-                std::collections::hash_map::Entry::Vacant(e) => {
+            match first.entry(meta.labels.as_packed()) {
+                Entry::Occupied(e) => duplicates.push((*e.get(), s)),
+                Entry::Vacant(e) => {
                     e.insert(s);
                 }
             }

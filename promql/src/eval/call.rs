@@ -13,7 +13,9 @@ use super::math;
 use super::notes::Note;
 use super::over_time;
 use super::rate::{self, Kind, Scope};
+use super::row::{Row, Sink};
 use super::run::{Evaluated, Evaluator, Grid, Out, reference};
+use super::sweep::{self, Edges};
 use super::window::{Cursor, Samples, Window, count_drops};
 use crate::syntax::ast::{Call, Expr, ExprKind, Extension, Modifiers, Span, ValueType};
 
@@ -212,7 +214,7 @@ fn timestamps(ev: &Evaluator<'_>, call: &Call, grid: Grid) -> Evaluated<Block> {
             labels: data.labels.clone(),
             drop_name: true,
         });
-        ev.look_back(&data, &s.modifiers, grid, |step, i| {
+        ev.look_back(&data.points, &s.modifiers, grid, |step, i| {
             let t = if start {
                 data.points.start(i)
             } else {
@@ -225,86 +227,101 @@ fn timestamps(ev: &Evaluator<'_>, call: &Call, grid: Grid) -> Evaluated<Block> {
     Ok(block)
 }
 
-/// The range that a function sweeps over.
-struct Range {
-    samples: Vec<Samples>,
-    modifiers: Modifiers,
+/// The windows that a function sweeps over.
+struct Windows<'e> {
+    modifiers: &'e Modifiers,
     range_ms: i64,
     extension: Extension,
 }
 
-fn range_of(ev: &Evaluator<'_>, arg: &Expr, grid: Grid) -> Evaluated<Range> {
-    match &arg.unparen().kind {
-        ExprKind::Matrix(m) => Ok(Range {
-            samples: ev.ranges(m, grid)?,
-            modifiers: m.selector.modifiers.clone(),
-            range_ms: m.range.literal_ms().unwrap_or(0),
-            extension: m.selector.extension,
-        }),
-        ExprKind::Subquery(s) => Ok(Range {
-            samples: ev.subquery(s, grid)?.0,
-            modifiers: s.modifiers.clone(),
-            range_ms: s.range.literal_ms().unwrap_or(0),
-            extension: Extension::None,
-        }),
-        _ => Err(QueryError::execution("expected a range vector")),
-    }
+/// Whether a call computes each series of its result from the windows of one series.
+pub(crate) fn is_sweep(call: &Call) -> bool {
+    call.function.name != "absent_over_time"
+        && (call.args.iter()).any(|a| a.value_type() == ValueType::Matrix)
 }
 
 /// Functions over windows.
 fn over_ranges(ev: &Evaluator<'_>, call: &Call, arg_at: usize, grid: Grid) -> Evaluated<Block> {
-    let name = call.function.name;
-    let arg = &call.args[arg_at];
-    let mut scalars: Vec<Vec<f64>> = Vec::new();
-    for (_, other) in call.args.iter().enumerate().filter(|(i, _)| *i != arg_at) {
-        scalars.push(ev.scalar(other, grid)?);
-    }
-    let range = range_of(ev, arg, grid)?;
-    extended::check_function(range.extension, name)?;
-    ev.check_size(range.samples.len().saturating_mul(grid.steps))?;
-    let keeps_name = matches!(name, "last_over_time" | "first_over_time");
-    let starts =
-        ev.options.experimental && matches!(name, "rate" | "irate" | "increase" | "resets");
-    let sweep = Sweep {
-        ev,
-        name,
-        range: &range,
-        grid,
-        reach: ev.reach(range.extension),
-        starts,
-        scalars: &scalars,
-        drops: matches!(name, "rate" | "increase") && grid.steps > 4,
-        call_span: arg.span,
-    };
     let mut block = Block::new(grid.steps);
-    block.series.reserve(range.samples.len());
-    block.floats.reserve(range.samples.len() * grid.steps);
-    for samples in &range.samples {
-        ev.tick(grid.steps)?;
-        let at = block.push_series(Meta {
-            labels: samples.labels.clone(),
-            drop_name: samples.drop_name || !keeps_name,
-        });
-        let scope = Scope {
-            notes: ev.notes,
-            span: arg.span,
-            name: samples.labels.name(),
-            range_s: range.range_ms as f64 / 1000.0,
-        };
-        let floats = sweep.run(samples, &scope, &mut block, at)?;
-        if floats && matches!(name, "rate" | "increase") {
-            counter_note(ev, samples, &scope);
-        }
-        block.pop_if_empty();
-    }
-    if name == "absent_over_time" {
+    sweep_rows(ev, call, grid, &mut |labels, drop_name, row| {
+        ev.check_size((block.len() + 1).saturating_mul(grid.steps))?;
+        block.push_row(labels, drop_name, row);
+        Ok(())
+    })?;
+    if call.function.name == "absent_over_time" {
         let mut out = absent(&block, call, grid);
         if let Some(meta) = out.series.first_mut() {
-            meta.labels = absent_labels(arg);
+            meta.labels = absent_labels(&call.args[arg_at]);
         }
         return Ok(out);
     }
     Ok(block)
+}
+
+/// The same, row by row.
+pub(crate) fn sweep_rows(
+    ev: &Evaluator<'_>,
+    call: &Call,
+    grid: Grid,
+    sink: &mut Sink<'_>,
+) -> Evaluated<()> {
+    let name = call.function.name;
+    let is_range = |a: &&Expr| a.value_type() == ValueType::Matrix;
+    let Some(arg) = call.args.iter().find(is_range) else {
+        return Err(QueryError::execution("expected a range vector"));
+    };
+    let mut scalars: Vec<Vec<f64>> = Vec::new();
+    for other in call.args.iter().filter(|a| !is_range(a)) {
+        scalars.push(ev.scalar(other, grid)?);
+    }
+    let (modifiers, range, extension) = match &arg.unparen().kind {
+        ExprKind::Matrix(m) => (&m.selector.modifiers, &m.range, m.selector.extension),
+        ExprKind::Subquery(s) => (&s.modifiers, &s.range, Extension::None),
+        _ => return Err(QueryError::execution("expected a range vector")),
+    };
+    extended::check_function(extension, name)?;
+    let sweep = Sweep::new(
+        ev,
+        name,
+        grid,
+        arg.span,
+        Windows {
+            modifiers,
+            range_ms: range.literal_ms().unwrap_or(0),
+            extension,
+        },
+        &scalars,
+    );
+    let keeps_name = matches!(name, "last_over_time" | "first_over_time");
+    let counts = matches!(name, "rate" | "increase");
+    let mut row = Row::new(grid.steps);
+    let mut noted = String::new();
+    let mut each = |samples: &mut Samples| {
+        ev.tick(grid.steps)?;
+        let scope = Scope {
+            notes: ev.notes,
+            span: arg.span,
+            name: samples.labels.name(),
+            range_s: sweep.windows.range_ms as f64 / 1000.0,
+        };
+        row.clear();
+        let floats = sweep.run(samples, &scope, &mut row)?;
+        // What there is to say of a name is said once.
+        if floats && counts && (ev.options.experimental || noted != scope.name) {
+            counter_note(ev, samples, &scope);
+            noted.clear();
+            noted.push_str(scope.name);
+        }
+        if row.is_empty() {
+            return Ok(());
+        }
+        sink(&samples.labels, samples.drop_name || !keeps_name, &mut row)
+    };
+    match &arg.unparen().kind {
+        ExprKind::Matrix(m) => ev.each_range(m, grid, each),
+        ExprKind::Subquery(s) => (ev.subquery(s, grid)?.0.iter_mut()).try_for_each(&mut each),
+        _ => Ok(()),
+    }
 }
 
 /// Tells when a metric does not look like a counter.
@@ -334,7 +351,7 @@ fn counter_note(ev: &Evaluator<'_>, samples: &Samples, scope: &Scope<'_>) {
 struct Sweep<'a> {
     ev: &'a Evaluator<'a>,
     name: &'static str,
-    range: &'a Range,
+    windows: Windows<'a>,
     grid: Grid,
     /// How far beyond the window samples are handed out, before and after.
     reach: (i64, i64),
@@ -342,20 +359,62 @@ struct Sweep<'a> {
     scalars: &'a [Vec<f64>],
     /// Whether drops are counted beforehand.
     drops: bool,
+    /// The quick way for series of floats without start times, where there is one.
+    quick: Option<(Kind, Edges)>,
     call_span: Span,
 }
 
 // === impl Sweep ===
 
-impl Sweep<'_> {
-    /// Fills row `at` of `block`; whether any value was a float.
-    fn run(
-        &self,
-        samples: &Samples,
-        scope: &Scope<'_>,
-        block: &mut Block,
-        at: usize,
-    ) -> Evaluated<bool> {
+impl<'a> Sweep<'a> {
+    fn new(
+        ev: &'a Evaluator<'a>,
+        name: &'static str,
+        grid: Grid,
+        call_span: Span,
+        windows: Windows<'a>,
+        scalars: &'a [Vec<f64>],
+    ) -> Self {
+        let kind = match name {
+            "rate" => Some((true, true)),
+            "increase" => Some((true, false)),
+            "delta" => Some((false, false)),
+            _ => None,
+        };
+        let kind = kind.filter(|_| windows.extension == Extension::None);
+        let quick = kind.and_then(|(counter, per_second)| {
+            let edges = Edges::new(windows.modifiers, grid, windows.range_ms)?;
+            let kind = Kind {
+                counter,
+                per_second,
+            };
+            Some((kind, edges))
+        });
+        Sweep {
+            ev,
+            name,
+            grid,
+            reach: ev.reach(windows.extension),
+            starts: ev.options.experimental
+                && matches!(name, "rate" | "irate" | "increase" | "resets"),
+            scalars,
+            drops: matches!(name, "rate" | "increase") && grid.steps > 4,
+            quick,
+            call_span,
+            windows,
+        }
+    }
+
+    /// Fills a row; whether any value was a float.
+    fn run(&self, samples: &Samples, scope: &Scope<'_>, row: &mut Row) -> Evaluated<bool> {
+        let without_starts = !self.starts || samples.float_start.is_empty();
+        if let Some((kind, edges)) = self.quick
+            && samples.hist_t.is_empty()
+            && without_starts
+        {
+            let (times, values) = (&samples.float_t, &samples.floats);
+            return Ok(sweep::rates(times, values, edges, kind, &mut row.floats));
+        }
         let drops = if self.drops {
             count_drops(&samples.floats)
         } else {
@@ -372,8 +431,8 @@ impl Sweep<'_> {
         };
         for step in 0..self.grid.steps {
             let t_ms = self.grid.at(step);
-            let to = reference(&self.range.modifiers, t_ms);
-            let from = to.saturating_sub(self.range.range_ms);
+            let to = reference(self.windows.modifiers, t_ms);
+            let from = to.saturating_sub(self.windows.range_ms);
             let (low, high) = (
                 from.saturating_sub(self.reach.0),
                 to.saturating_add(self.reach.1),
@@ -399,7 +458,7 @@ impl Sweep<'_> {
             };
             let cell = self.apply(&window, scope, step)?;
             any_float |= matches!(cell, Cell::Float(_));
-            block.set(at, step, cell);
+            row.set(step, cell);
         }
         Ok(any_float)
     }
@@ -417,10 +476,10 @@ impl Sweep<'_> {
             counter,
             per_second,
         };
-        let extended = self.range.extension != Extension::None;
+        let extended = self.windows.extension != Extension::None;
         let extrapolate = |k: Kind| {
             if extended {
-                extended::rate(w, scope, k, self.range.extension == Extension::Smoothed)
+                extended::rate(w, scope, k, self.windows.extension == Extension::Smoothed)
             } else {
                 rate::extrapolated(w, scope, k)
             }
@@ -448,8 +507,8 @@ impl Sweep<'_> {
             "mad_over_time" => over_time::mad(w, scope),
             "deriv" => over_time::trend(w, scope, None),
             "predict_linear" => over_time::trend(w, scope, Some(self.scalar(0, step))),
-            "resets" => over_time::count_pairs(w, self.range.extension, false),
-            "changes" => over_time::count_pairs(w, self.range.extension, true),
+            "resets" => over_time::count_pairs(w, self.windows.extension, false),
+            "changes" => over_time::count_pairs(w, self.windows.extension, true),
             "quantile_over_time" => {
                 let q = self.scalar(0, step);
                 if !w.floats.is_empty() && !(0.0..=1.0).contains(&q) {

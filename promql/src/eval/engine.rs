@@ -5,13 +5,14 @@
 use std::time::{Duration, Instant};
 
 use model::source::{SourceError, WholeQuery};
-use model::{Points, QueryData, RangeSeries, Source, VectorElement};
+use model::{QueryData, RangeSeries, Source, VectorElement};
 
-use super::block::{Block, Cell};
+use super::block::Cell;
 use super::notes::Notes;
 use super::plan;
 use super::run::{Evaluator, Grid, Out};
 use super::stop::{Stop, Watch};
+use super::table::Table;
 use crate::syntax::ast::{Expr, ExprKind, ValueType};
 use crate::syntax::diagnose::ParseError;
 use crate::syntax::parse::{MAX_DEPTH, parse};
@@ -60,6 +61,38 @@ pub struct Output {
     pub warnings: Vec<String>,
     /// What is worth knowing, each ending in `(line:column)`.
     pub infos: Vec<String>,
+}
+
+/// A range query's answer, as it was computed.
+#[derive(Debug)]
+pub struct RangeOutput {
+    /// The values.
+    pub data: RangeData,
+    /// As in [`Output`].
+    pub warnings: Vec<String>,
+    /// As in [`Output`].
+    pub infos: Vec<String>,
+}
+
+/// The values of a range query.
+#[derive(Debug)]
+pub enum RangeData {
+    /// What was evaluated here.
+    Table(Table),
+    /// What the source answered.
+    Data(QueryData),
+}
+
+/// What came of an evaluation, before it has the form that was asked for.
+enum Answer {
+    Ours { out: Out, ordered: bool },
+    Theirs(QueryData),
+}
+
+struct Annotated {
+    answer: Answer,
+    warnings: Vec<String>,
+    infos: Vec<String>,
 }
 
 /// Why there is no answer.
@@ -156,7 +189,9 @@ impl Engine {
         t_ms: i64,
     ) -> Result<Output, QueryError> {
         let expr = parse(text)?;
-        self.query(source, Some(text), &expr, Grid::instant(t_ms), true)
+        let grid = Grid::instant(t_ms);
+        let found = self.query(source, Some(text), &expr, grid, true)?;
+        Ok(found.into_instant(grid))
     }
 
     /// Evaluates from `start_ms` to `end_ms` inclusive, every `step_ms` (all Unix milliseconds).
@@ -168,9 +203,24 @@ impl Engine {
         end_ms: i64,
         step_ms: i64,
     ) -> Result<Output, QueryError> {
+        let out = self.range_table(source, text, start_ms, end_ms, step_ms)?;
+        Ok(out.into_output())
+    }
+
+    /// [`Engine::range`], its answer as it was computed: for answers of millions of points, which need not be copied to
+    /// be written somewhere.
+    pub fn range_table(
+        &self,
+        source: &dyn Source,
+        text: &str,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+    ) -> Result<RangeOutput, QueryError> {
         let expr = parse(text)?;
         let grid = self.grid(start_ms, end_ms, step_ms)?;
-        self.query(source, Some(text), &expr, grid, false)
+        let found = self.query(source, Some(text), &expr, grid, false)?;
+        Ok(found.into_range(grid))
     }
 
     /// [`Engine::instant`] over a parsed query; positions in annotations are those of its text, taken as one line.
@@ -180,7 +230,9 @@ impl Engine {
         expr: &Expr,
         t_ms: i64,
     ) -> Result<Output, QueryError> {
-        self.query(source, None, expr, Grid::instant(t_ms), true)
+        let grid = Grid::instant(t_ms);
+        let found = self.query(source, None, expr, grid, true)?;
+        Ok(found.into_instant(grid))
     }
 
     /// [`Engine::range`] over a parsed query.
@@ -193,7 +245,8 @@ impl Engine {
         step_ms: i64,
     ) -> Result<Output, QueryError> {
         let grid = self.grid(start_ms, end_ms, step_ms)?;
-        self.query(source, None, expr, grid, false)
+        let found = self.query(source, None, expr, grid, false)?;
+        Ok(found.into_range(grid).into_output())
     }
 
     fn grid(&self, start_ms: i64, end_ms: i64, step_ms: i64) -> Result<Grid, QueryError> {
@@ -228,7 +281,7 @@ impl Engine {
         expr: &Expr,
         grid: Grid,
         instant: bool,
-    ) -> Result<Output, QueryError> {
+    ) -> Result<Annotated, QueryError> {
         if !instant && !matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
             let message = format!(
                 "invalid expression type {:?} for range query, must be scalar or instant vector",
@@ -251,8 +304,8 @@ impl Engine {
             step_ms: if instant { 0 } else { grid.step },
         };
         if let Some(answer) = source.evaluate(&whole) {
-            return Ok(Output {
-                data: answer?,
+            return Ok(Annotated {
+                answer: Answer::Theirs(answer?),
                 warnings: Vec::new(),
                 infos: Vec::new(),
             });
@@ -293,7 +346,7 @@ impl Engine {
         expr: &Expr,
         grid: Grid,
         instant: bool,
-    ) -> Result<Output, QueryError> {
+    ) -> Result<Annotated, QueryError> {
         let planned = plan::prepare(expr, grid, instant)?;
         let notes = Notes::default();
         let deadline = (self.options.timeout).and_then(|t| Instant::now().checked_add(t));
@@ -308,17 +361,58 @@ impl Engine {
             evaluator.finish_matrix(block);
         }
         let ordered = is_ordered(&planned);
-        let data = if instant {
-            instant_data(out, grid.start, ordered)
-        } else {
-            range_data(out, grid)
-        };
         let (warnings, infos) = notes.finish(text);
-        Ok(Output {
-            data,
+        Ok(Annotated {
+            answer: Answer::Ours { out, ordered },
             warnings,
             infos,
         })
+    }
+}
+
+// === impl Annotated ===
+
+impl Annotated {
+    fn into_instant(self, grid: Grid) -> Output {
+        let data = match self.answer {
+            Answer::Ours { out, ordered } => instant_data(out, grid.start, ordered),
+            Answer::Theirs(data) => data,
+        };
+        Output {
+            data,
+            warnings: self.warnings,
+            infos: self.infos,
+        }
+    }
+
+    fn into_range(self, grid: Grid) -> RangeOutput {
+        let data = match self.answer {
+            Answer::Ours { out, .. } => RangeData::Table(Table::new(out, grid)),
+            Answer::Theirs(data) => RangeData::Data(data),
+        };
+        RangeOutput {
+            data,
+            warnings: self.warnings,
+            infos: self.infos,
+        }
+    }
+}
+
+// === impl RangeOutput ===
+
+impl RangeOutput {
+    /// The same, as a matrix.
+    #[must_use]
+    pub fn into_output(self) -> Output {
+        let data = match self.data {
+            RangeData::Table(table) => table.into_data(),
+            RangeData::Data(data) => data,
+        };
+        Output {
+            data,
+            warnings: self.warnings,
+            infos: self.infos,
+        }
     }
 }
 
@@ -366,37 +460,4 @@ fn instant_data(out: Out, t_ms: i64, ordered: bool) -> QueryData {
             QueryData::Vector(all)
         }
     }
-}
-
-fn range_data(out: Out, grid: Grid) -> QueryData {
-    let block = match out {
-        Out::Scalar(values) => {
-            let mut block = Block::new(grid.steps);
-            block.push_series(super::block::Meta {
-                labels: model::Labels::empty(),
-                drop_name: false,
-            });
-            block.floats = values;
-            block
-        }
-        Out::Vector(block) => block,
-        Out::Text(_) | Out::Matrix(_) => Block::new(grid.steps),
-    };
-    let mut all: Vec<RangeSeries> = Vec::with_capacity(block.len());
-    for s in 0..block.len() {
-        let mut points = Points::default();
-        for (step, t) in grid.times().enumerate() {
-            match block.cell(s, step) {
-                Cell::None => {}
-                Cell::Float(v) => points.push_float(t, v),
-                Cell::Hist(h) => points.push_histogram(t, h),
-            }
-        }
-        if !points.is_empty() {
-            let labels = block.series[s].labels.clone();
-            all.push(RangeSeries { labels, points });
-        }
-    }
-    all.sort_by(|a, b| a.labels.cmp(&b.labels));
-    QueryData::Matrix(all)
 }

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use model::hashing::FoldState;
 use model::{Labels, NativeHistogram};
 
 use super::block::{Block, Meta, is_absent};
@@ -138,7 +139,7 @@ impl Input {
     fn new(ev: &Evaluator<'_>, arg: &Expr, grid: Grid) -> Evaluated<Self> {
         let block = ev.vector(arg, grid)?;
         let mut groups: Vec<Group> = Vec::new();
-        let mut by_key: HashMap<String, usize> = HashMap::new();
+        let mut by_key: HashMap<String, usize, FoldState> = HashMap::default();
         let mut native = Vec::new();
         let mut key = String::new();
         for (s, meta) in block.series.iter().enumerate() {
@@ -156,7 +157,7 @@ impl Input {
                 continue;
             };
             key.clear();
-            super::aggregate::push_key(&mut key, &meta.labels, |n| n != "le");
+            meta.labels.pack_retained(&mut key, |n| n != "le");
             let group = match by_key.get(&key) {
                 Some(g) => *g,
                 None => {
@@ -176,7 +177,7 @@ impl Input {
         }
         for (s, group) in &mut native {
             key.clear();
-            super::aggregate::push_key(&mut key, &block.series[*s].labels, |_| true);
+            key.push_str(block.series[*s].labels.as_packed());
             *group = by_key.get(&key).copied();
         }
         Ok(Input {

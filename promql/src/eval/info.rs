@@ -121,7 +121,7 @@ fn read(
     for series in ev.read_instants(&matchers, &modifiers, false, grid)? {
         let mut taken = vec![None; grid.steps];
         let mut histogram = false;
-        ev.look_back(&series, &modifiers, grid, |step, i| {
+        ev.look_back(&series.points, &modifiers, grid, |step, i| {
             histogram |= series.points.histogram(i).is_some();
             taken[step] = Some(series.points.t_ms[i]);
         });

@@ -9,10 +9,11 @@ use model::Source;
 use super::block::{Block, Meta};
 use super::engine::{Options, QueryError};
 use super::notes::Notes;
+use super::row::{Row, Sink};
 use super::stop::Watch;
 use super::window::Samples;
 use super::{aggregate, binary, call, plan};
-use crate::syntax::ast::{At, Expr, ExprKind, Modifiers, Span, Subquery};
+use crate::syntax::ast::{At, Expr, ExprKind, Extension, Modifiers, Span, Subquery};
 
 /// The instants of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl Grid {
         self.at(self.steps.saturating_sub(1))
     }
 
-    pub(crate) fn times(&self) -> impl Iterator<Item = i64> + use<> {
+    pub(crate) fn times(&self) -> impl Iterator<Item = i64> + Clone + use<> {
         let grid = *self;
         (0..grid.steps).map(move |s| grid.at(s))
     }
@@ -216,6 +217,23 @@ impl<'a> Evaluator<'a> {
                 Err(QueryError::execution("expected an instant vector"))
             }
         }
+    }
+
+    /// The vector that an expression evaluates to, row by row: what is computed series by series never lies in one table.
+    pub(crate) fn rows(&self, expr: &Expr, grid: Grid, sink: &mut Sink<'_>) -> Evaluated<()> {
+        let inner = expr.unparen();
+        if grid.steps > 1 && plan::is_invariant(inner) {
+            return Row::of_block(self.vector(inner, grid)?, sink);
+        }
+        self.look()?;
+        match &inner.kind {
+            ExprKind::Selector(s) if s.extension != Extension::Smoothed => {
+                self.instants(s, inner.span, grid, sink)?;
+            }
+            ExprKind::Call(c) if call::is_sweep(c) => call::sweep_rows(self, c, grid, sink)?,
+            _ => Row::of_block(self.vector(inner, grid)?, sink)?,
+        }
+        self.look()
     }
 
     /// The numbers that an expression evaluates to.

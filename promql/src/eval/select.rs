@@ -2,14 +2,16 @@
 //!
 //! Owns which time span a selector needs, lookback and staleness. Must not know functions.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use model::histogram::ResetHint;
-use model::{Matcher, SelectRequest, SeriesData};
+use model::{Labels, Matcher, Points, SelectRequest, SeriesData};
 
-use super::block::{Block, Hist, Meta};
+use super::block::{Block, Cell, Hist};
 use super::engine::QueryError;
 use super::extended;
+use super::row::{Row, Sink};
 use super::run::{Evaluated, Evaluator, Grid, reference};
 use super::window::Samples;
 use crate::hist::arith;
@@ -18,13 +20,13 @@ use crate::syntax::ast::{Extension, MatrixSelector, Modifiers, Selector, Span};
 // === impl Evaluator ===
 
 impl Evaluator<'_> {
-    /// Reads the series that match in `(after, to]`.
-    pub(crate) fn read(
+    /// Reads the series that match in `(after, to]`, one after another. The points are `each`'s to take.
+    pub(crate) fn visit(
         &self,
         matchers: &[Matcher],
-        after: i64,
-        to: i64,
-    ) -> Evaluated<Vec<SeriesData>> {
+        (after, to): (i64, i64),
+        mut each: impl FnMut(&Labels, &mut Points) -> Evaluated<()>,
+    ) -> Evaluated<()> {
         let limit = self.options.max_samples;
         let request = SelectRequest {
             matchers,
@@ -32,42 +34,95 @@ impl Evaluator<'_> {
             end_ms: to,
             max_points: self.budget(),
         };
-        let series = self.source.select(&request).map_err(|e| match e {
+        let mut failed = None;
+        let read = self.source.visit(&request, &mut |labels, points| {
+            let samples = points.len();
+            let charged = self.charge(samples).and_then(|()| self.tick(samples));
+            match charged.and_then(|()| each(labels, points)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        read.map_err(|e| match e {
             model::SourceError::TooManyPoints { .. } => QueryError::TooManySamples { limit },
             other => QueryError::Source(other),
         })?;
-        self.charge(series.iter().map(|s| s.points.len()).sum())?;
-        self.look()?;
-        Ok(series)
+        self.look()
+    }
+
+    /// The same, all at once.
+    pub(crate) fn read(
+        &self,
+        matchers: &[Matcher],
+        bounds: (i64, i64),
+    ) -> Evaluated<Vec<SeriesData>> {
+        let mut all = Vec::new();
+        self.visit(matchers, bounds, |labels, points| {
+            all.push(SeriesData {
+                labels: labels.clone(),
+                points: std::mem::take(points),
+            });
+            Ok(())
+        })?;
+        Ok(all)
     }
 
     /// An instant vector selector over all steps.
     pub(crate) fn selector(&self, s: &Selector, span: Span, grid: Grid) -> Evaluated<Block> {
-        let smoothed = s.extension == Extension::Smoothed;
-        let mut series = self.read_instants(&s.all_matchers(), &s.modifiers, smoothed, grid)?;
-        if self.is_hinted(span) {
-            series.iter_mut().for_each(hint);
-        }
-        if smoothed {
+        if s.extension == Extension::Smoothed {
+            let mut series = self.read_instants(&s.all_matchers(), &s.modifiers, true, grid)?;
+            if self.is_hinted(span) {
+                series.iter_mut().for_each(|s| hint(&mut s.points));
+            }
             return extended::smooth(self, series, &s.modifiers, span, grid);
         }
-        self.check_size(series.len().saturating_mul(grid.steps))?;
         let mut block = Block::new(grid.steps);
-        block.series.reserve(series.len());
-        block.floats.reserve(series.len() * grid.steps);
-        for data in series {
-            self.tick(grid.steps + data.points.len())?;
-            let meta = Meta {
-                labels: data.labels.clone(),
-                drop_name: false,
-            };
-            let at = block.push_series(meta);
-            self.look_back(&data, &s.modifiers, grid, |step, i| {
-                block.set(at, step, super::block::Cell::from(data.points.value(i)));
-            });
-            block.pop_if_empty();
-        }
+        self.instants(s, span, grid, &mut |labels, drop_name, row| {
+            self.check_size((block.len() + 1).saturating_mul(grid.steps))?;
+            block.push_row(labels, drop_name, row);
+            Ok(())
+        })?;
         Ok(block)
+    }
+
+    /// The same, row by row; not for `smoothed`.
+    pub(crate) fn instants(
+        &self,
+        s: &Selector,
+        span: Span,
+        grid: Grid,
+        sink: &mut Sink<'_>,
+    ) -> Evaluated<()> {
+        let hinted = self.is_hinted(span);
+        let bounds = self.instant_bounds(&s.modifiers, false, grid);
+        let mut row = Row::new(grid.steps);
+        self.visit(&s.all_matchers(), bounds, |labels, points| {
+            self.tick(grid.steps)?;
+            if hinted {
+                hint(points);
+            }
+            row.clear();
+            if points.histograms.is_empty() {
+                let values = &points.values;
+                self.look_back(points, &s.modifiers, grid, |step, i| {
+                    row.floats[step] = values[i];
+                });
+            } else {
+                self.look_back(points, &s.modifiers, grid, |step, i| {
+                    row.set(step, Cell::from(points.value(i)));
+                });
+            }
+            if row.is_empty() {
+                return Ok(());
+            }
+            sink(labels, false, &mut row)
+        })
     }
 
     /// Reads what instant lookups on the grid can see.
@@ -78,6 +133,11 @@ impl Evaluator<'_> {
         ahead: bool,
         grid: Grid,
     ) -> Evaluated<Vec<SeriesData>> {
+        self.read(matchers, self.instant_bounds(modifiers, ahead, grid))
+    }
+
+    /// After when, and until when, instant lookups on the grid see samples.
+    fn instant_bounds(&self, modifiers: &Modifiers, ahead: bool, grid: Grid) -> (i64, i64) {
         let lookback = self.options.lookback_ms;
         let first = reference(modifiers, grid.start);
         let last = reference(modifiers, grid.last());
@@ -86,18 +146,18 @@ impl Evaluator<'_> {
         } else {
             last
         };
-        self.read(matchers, first.saturating_sub(lookback), to)
+        (first.saturating_sub(lookback), to)
     }
 
     /// Calls `found(step, index)` for each step at which the series has a current sample.
     pub(crate) fn look_back(
         &self,
-        data: &SeriesData,
+        points: &Points,
         modifiers: &Modifiers,
         grid: Grid,
         mut found: impl FnMut(usize, usize),
     ) {
-        let times = &data.points.t_ms;
+        let times = &points.t_ms;
         let mut next = 0;
         for (step, t) in grid.times().enumerate() {
             let to = reference(modifiers, t);
@@ -107,9 +167,9 @@ impl Evaluator<'_> {
             let Some(i) = next.checked_sub(1) else {
                 continue;
             };
-            let stale = match data.points.histogram(i) {
+            let stale = match points.histogram(i) {
                 Some(h) => model::is_stale(h.sum),
-                None => model::is_stale(data.points.values[i]),
+                None => model::is_stale(points.values[i]),
             };
             if times[i] > to.saturating_sub(self.options.lookback_ms) && !stale {
                 found(step, i);
@@ -118,29 +178,40 @@ impl Evaluator<'_> {
     }
 
     /// A range vector selector's samples over all windows that the grid needs.
-    pub(crate) fn ranges(&self, m: &MatrixSelector, grid: Grid) -> Evaluated<Vec<Samples>> {
+    fn ranges(&self, m: &MatrixSelector, grid: Grid) -> Evaluated<Vec<Samples>> {
+        let mut all = Vec::new();
+        self.each_range(m, grid, |samples| {
+            all.push(std::mem::take(samples));
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// The same, one series after another. The samples are `each`'s to take.
+    pub(crate) fn each_range(
+        &self,
+        m: &MatrixSelector,
+        grid: Grid,
+        mut each: impl FnMut(&mut Samples) -> Evaluated<()>,
+    ) -> Evaluated<()> {
         let range = m.range.literal_ms().unwrap_or(0);
         let modifiers = &m.selector.modifiers;
         let (behind, ahead) = self.reach(m.selector.extension);
         let first = reference(modifiers, grid.start).saturating_sub(range);
         let last = reference(modifiers, grid.last());
-        let mut series = self.read(
-            &m.selector.all_matchers(),
-            first.saturating_sub(behind),
-            last.saturating_add(ahead),
-        )?;
-        if self.is_hinted(m.selector_span) {
-            series.iter_mut().for_each(hint);
-        }
-        let mut all = Vec::with_capacity(series.len());
-        for data in series {
-            self.tick(data.points.len())?;
-            let samples = Samples::from_series(data);
-            if samples.len() > 0 {
-                all.push(samples);
+        let bounds = (first.saturating_sub(behind), last.saturating_add(ahead));
+        let hinted = self.is_hinted(m.selector_span);
+        let mut samples = Samples::default();
+        self.visit(&m.selector.all_matchers(), bounds, |labels, points| {
+            if hinted {
+                hint(points);
             }
-        }
-        Ok(all)
+            samples.refill(labels, points);
+            if samples.len() > 0 {
+                each(&mut samples)?;
+            }
+            Ok(())
+        })
     }
 
     /// How far beyond its window an extended selector looks, before and after, milliseconds.
@@ -168,9 +239,9 @@ impl Evaluator<'_> {
 }
 
 /// Settles unknown reset hints by the histogram before.
-fn hint(series: &mut SeriesData) {
+fn hint(points: &mut Points) {
     let mut before: Option<Hist> = None;
-    for h in series.points.histograms.iter_mut().flatten() {
+    for h in points.histograms.iter_mut().flatten() {
         if model::is_stale(h.sum) {
             continue;
         }
@@ -188,11 +259,11 @@ fn hint(series: &mut SeriesData) {
     }
 }
 
-impl From<model::Value> for super::block::Cell {
+impl From<model::Value> for Cell {
     fn from(value: model::Value) -> Self {
         match value {
-            model::Value::Float(v) => super::block::Cell::Float(v),
-            model::Value::Histogram(h) => super::block::Cell::Hist(h),
+            model::Value::Float(v) => Cell::Float(v),
+            model::Value::Histogram(h) => Cell::Hist(h),
         }
     }
 }

@@ -4,9 +4,9 @@
 
 use model::Labels;
 
-use super::aggregate::Groups;
 use super::block::{Block, Cell, is_absent};
 use super::engine::QueryError;
+use super::group::{Groups, members};
 use super::notes::Note;
 use super::run::{Evaluated, Evaluator};
 use crate::syntax::ast::{Aggregate, AggregateOp, Span};
@@ -29,11 +29,7 @@ pub(crate) fn keep(
             return Ok(Block::new(block.steps));
         }
     }
-    let groups = Groups::new(&block.series, a.grouping.as_ref());
-    let mut members: Vec<Vec<usize>> = vec![Vec::new(); groups.labels.len()];
-    for (s, id) in groups.ids.iter().enumerate() {
-        members[*id].push(s);
-    }
+    let members = members(&mut Groups::new(a.grouping.as_ref()), &block.series);
     let ranked = matches!(a.op, AggregateOp::Topk | AggregateOp::Bottomk);
     if ranked && block.hists.iter().any(Option::is_some) {
         ev.notes.add(Note::IgnoredInAggregation(a.op.name()), span);

@@ -26,40 +26,54 @@ pub(crate) struct Samples {
 // === impl Samples ===
 
 impl Samples {
-    pub(crate) fn from_series(series: SeriesData) -> Self {
-        let SeriesData { labels, points } = series;
-        let mut out = Samples {
-            labels,
-            ..Samples::default()
-        };
-        if points.histograms.is_empty() && !points.values.iter().any(|v| is_stale(*v)) {
-            out.float_t = points.t_ms;
-            out.floats = points.values;
-            out.float_start = points.start_ms;
-            return out;
+    pub(crate) fn from_series(mut series: SeriesData) -> Self {
+        let mut out = Samples::default();
+        out.refill(&series.labels, &mut series.points);
+        out
+    }
+
+    /// Replaces everything by the points of a series. `points` gets the old columns, to be overwritten.
+    pub(crate) fn refill(&mut self, labels: &Labels, points: &mut Points) {
+        self.clear();
+        self.labels = labels.clone();
+        let stale = points.values.iter().fold(false, |any, v| any | is_stale(*v));
+        if points.histograms.is_empty() && !stale {
+            std::mem::swap(&mut self.float_t, &mut points.t_ms);
+            std::mem::swap(&mut self.floats, &mut points.values);
+            std::mem::swap(&mut self.float_start, &mut points.start_ms);
+            return;
         }
         let starts = !points.start_ms.is_empty();
         for i in 0..points.len() {
             match points.histogram(i) {
                 Some(h) if !is_stale(h.sum) => {
-                    out.hist_t.push(points.t_ms[i]);
-                    out.hists.push(Arc::clone(h));
+                    self.hist_t.push(points.t_ms[i]);
+                    self.hists.push(Arc::clone(h));
                     if starts {
-                        out.hist_start.push(points.start(i));
+                        self.hist_start.push(points.start(i));
                     }
                 }
                 Some(_) => {}
                 None if is_stale(points.values[i]) => {}
                 None => {
-                    out.float_t.push(points.t_ms[i]);
-                    out.floats.push(points.values[i]);
+                    self.float_t.push(points.t_ms[i]);
+                    self.floats.push(points.values[i]);
                     if starts {
-                        out.float_start.push(points.start(i));
+                        self.float_start.push(points.start(i));
                     }
                 }
             }
         }
-        out
+    }
+
+    fn clear(&mut self) {
+        self.drop_name = false;
+        self.float_t.clear();
+        self.floats.clear();
+        self.float_start.clear();
+        self.hist_t.clear();
+        self.hists.clear();
+        self.hist_start.clear();
     }
 
     /// A subquery's result as samples.

@@ -86,7 +86,10 @@ impl Store {
             let mut writer = self.begin(&block_dir, &numbers)?;
             let mut all = memory.series;
             all.sort_unstable_by(|a, b| a.0.as_packed().cmp(b.0.as_packed()));
-            for (labels, runs) in all {
+            for (labels, part) in all {
+                let mut runs = Vec::new();
+                let decoded = memory.copies.runs(part, (i64::MIN, at_ms), &mut runs);
+                decoded.map_err(|e| StoreError::corrupt(self.dir(), 0, e))?;
                 writer.add(&labels, &encode(runs))?;
             }
             self.finish(writer, numbers.seq, &mut report)?;
