@@ -10,6 +10,7 @@ pub mod dashboards;
 pub mod demo;
 pub mod gate;
 pub mod load;
+pub mod load_explain;
 mod load_run;
 pub mod load_schedule;
 pub mod logs;

@@ -7,6 +7,7 @@ pub mod compare;
 pub mod conn;
 mod dispatch;
 mod engine;
+pub mod explain;
 pub mod export;
 #[cfg(target_os = "linux")]
 mod fast;

@@ -8,10 +8,12 @@ use alerts::slo::{Part, Slo, SloFile};
 use clap::Args as ClapArgs;
 use loadgen::Report;
 use loadgen::compare::{Change, Verdict, compare};
+use loadgen::explain::explain;
 use loadgen::gate::{Check, Rule, validity};
 use loadgen::{export, gate};
 use model::query::QueryData;
 
+use super::load_explain::observed;
 use crate::cli::Shared;
 use crate::console::{CommandResult, Outcome, block_on, print, read_file, usage};
 
@@ -81,6 +83,7 @@ pub struct Gate {
     slos: Vec<Slo>,
     baseline: Option<Report>,
     client: Option<client::Client>,
+    explains: bool,
 }
 
 /// Runs the subcommand.
@@ -132,14 +135,27 @@ impl Judge {
             slos,
             baseline,
             client: agent.map(client::Client::new),
+            explains: false,
             flags: self,
         })
     }
 }
 
 impl Gate {
+    /// Ends with the cause when an agent is near.
+    pub fn explaining(mut self) -> Gate {
+        self.explains = true;
+        self
+    }
+
     /// Judges the run, writes what was asked for, prints one line a broken rule.
     pub fn conclude(&self, report: &Report, shared: Shared) -> CommandResult {
+        let asks = self.client.as_ref().filter(|_| self.explains);
+        let seen = asks.and_then(|client| observed(client, report));
+        let why = explain(report, seen.as_ref());
+        if seen.is_some() && !shared.quiet {
+            print(&format!("\n{}\n", why.text()))?;
+        }
         let mut checks = vec![validity(report)];
         checks.extend(self.rules.iter().map(|rule| rule.check(report)));
         if let Some(client) = &self.client {

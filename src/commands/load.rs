@@ -56,6 +56,8 @@ enum Command {
         #[command(flatten)]
         judge: Judge,
     },
+    /// Why a stored run was slow or failed: what grew, which resource was used up and when, the trace to open
+    Explain(super::load_explain::Args),
     /// ApacheBench's flags, report and exit codes: nines load ab -n 1000 -c 10 URL (-h lists them)
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Ab {
@@ -187,7 +189,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             agent,
             judge,
         } => {
-            let gate = judge.ready(agent)?;
+            let gate = judge.ready(agent)?.explaining();
             let read = reports.iter().map(|path| read_report(path));
             let parts = read.collect::<anyhow::Result<Vec<_>>>()?;
             let whole = loadgen::merge(parts).map_err(usage)?;
@@ -195,6 +197,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             gate.conclude(&whole, shared)
         }
         Command::Run(args) => super::load_run::run(args, shared),
+        Command::Explain(args) => super::load_explain::run(args),
         Command::Ab {
             i_own_this_target,
             args,
@@ -356,7 +359,7 @@ fn shard(text: &str) -> anyhow::Result<(u32, u32)> {
 fn begin(plan: loadgen::Plan, common: Common, shared: Shared) -> CommandResult {
     let at = common.start_at.as_deref().map(start_ms).transpose()?;
     plan.check().map_err(|e| usage(e.to_string()))?;
-    let gate = common.judge.ready(common.agent.clone())?;
+    let gate = common.judge.ready(common.agent.clone())?.explaining();
     if let Some(at) = at {
         let left = at - now_ms();
         if left < -1000 {
