@@ -90,6 +90,11 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// Writes text to standard error as it is, without a newline of its own.
+pub fn note_raw(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// Whether a person looks at standard output and error.
 pub fn is_terminal() -> bool {
     let both = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();

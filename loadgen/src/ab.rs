@@ -1,73 +1,140 @@
-//! Owns the ab drop-in: ab's command line, a closed loop of HTTP/1.0 requests, ab's report.
-//! Must not know the terminal: everything is returned as text.
+//! Owns the ab drop-in: ApacheBench's command line, its closed loop of HTTP/1.0 requests, its report, files and exit codes.
+//! Must not know the terminal: what is to be printed is handed to the caller, piece by piece.
+//!
+//! One thread, one poll loop ([`client`]): first one connection, and once it was answered all the others, as in ab.
 
+mod client;
 mod column;
+mod files;
+mod head;
+mod html;
 mod options;
 mod report;
-mod run;
+mod request;
+mod secure;
+mod tally;
+mod wire;
+
+use tokio_util::sync::CancellationToken;
 
 pub use options::{Method, Options, parse};
-pub use report::{AbReport, Sample};
-pub use run::run;
 
-use crate::LoadError;
-use crate::conn::ErrorKind;
+/// ApacheBench's version whose command line and report are followed.
+pub const FOLLOWS: &str = "2.3";
 
-/// Why ab's command line or run ended early.
+/// Where a piece of output goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Say {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// Why a command line or a run ended early: what to say on standard error, and the exit code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AbError {
-    /// `-h` or `-V`: the text to print; not a failure.
-    #[error("{0}")]
-    Info(String),
-    /// The command line is wrong.
-    #[error("{0}")]
-    Usage(String),
-    /// A flag ab has and this does not.
-    #[error("take -{flag}: not supported ({why})")]
-    Unsupported {
-        /// The flag's letter.
-        flag: char,
-        /// Why, or what to use.
-        why: &'static str,
-    },
-    /// The body file could not be read.
-    #[error("read {path:?}: {why}")]
-    File {
-        /// The file.
-        path: String,
-        /// The system's message.
-        why: String,
-    },
-    /// A socket failed and `-r` was not given, or ten dials in a row failed.
-    #[error("go on after {done} completed requests: {detail}")]
-    Aborted {
-        /// What failed.
-        kind: ErrorKind,
-        /// The system's message.
-        detail: String,
-        /// Requests completed before.
-        done: u64,
-    },
-    /// The target cannot be used.
-    #[error(transparent)]
-    Load(#[from] LoadError),
+#[error("{said}")]
+pub struct AbError {
+    /// The whole text, its newlines included.
+    pub said: String,
+    /// 0 for `-V`, 22 for a wrong command line, the errno of a socket error (modulo 256), else 1.
+    pub code: u8,
+    /// True when `said` belongs on standard output.
+    pub on_stdout: bool,
 }
 
 impl AbError {
-    /// The process exit code: 0 for help, 22 for usage errors (as ab), the errno for socket errors, else 1.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            AbError::Info(_) => 0,
-            AbError::Usage(_) | AbError::Unsupported { .. } => 22,
-            AbError::Aborted { kind, .. } => match kind {
-                ErrorKind::Refused => 111,
-                ErrorKind::Reset => 104,
-                ErrorKind::Timeout => 119,
-                ErrorKind::Unreachable => 113,
-                _ => 1,
-            },
-            AbError::File { .. } | AbError::Load(_) => 1,
+    fn new(code: u8, said: impl Into<String>) -> AbError {
+        AbError {
+            said: said.into(),
+            code,
+            on_stdout: false,
         }
+    }
+
+    /// A socket error as ab words it: `what: text (number)`; the exit code is the number modulo 256.
+    fn system(what: &str, text: &str, number: i32) -> AbError {
+        AbError::new((number % 256) as u8, format!("{what}: {text} ({number})\n"))
+    }
+}
+
+/// Runs ab: reads `args` (without the program's name), sends, reports, writes the files of `-e` and `-g`. `owned` is the
+/// user's statement that a target off this machine is theirs. Returns the exit code.
+///
+/// Blocks the calling thread until the run ends or `stop` is cancelled; then what was counted is reported with code 1.
+pub fn run(
+    args: &[String],
+    owned: bool,
+    stop: &CancellationToken,
+    say: &mut dyn FnMut(Say, &str),
+) -> u8 {
+    match whole(args, owned, stop, say) {
+        Ok(code) => code,
+        Err(error) => {
+            let place = if error.on_stdout { Say::Out } else { Say::Err };
+            say(place, &error.said);
+            error.code
+        }
+    }
+}
+
+fn whole(
+    args: &[String],
+    owned: bool,
+    stop: &CancellationToken,
+    say: &mut dyn FnMut(Say, &str),
+) -> Result<u8, AbError> {
+    let options = parse(args)?;
+    let body = match &options.method {
+        Method::Post(path) | Method::Put(path) => read_body(path)?,
+        _ => Vec::new(),
+    };
+    options.may_run(owned)?;
+    let security = match options.url.tls {
+        true => Some(secure::Security::new(&options)?),
+        false => None,
+    };
+    say(Say::Out, &report::banner(options.html.is_some()));
+    let request = request::bytes(&options, &body)?;
+    if options.html.is_none() {
+        say(Say::Out, &report::beginning(&options));
+    }
+    if options.verbosity >= 2 {
+        say(Say::Out, &request::shown(&options, &request, body.len()));
+    }
+    let (tally, interrupted) = client::drive(&options, request, security, stop, say)?;
+    if !interrupted {
+        match options.progress_every() {
+            Some(_) => say(Say::Err, &format!("Finished {} requests\n", tally.done)),
+            None => say(Say::Out, "..done\n"),
+        }
+    }
+    match &options.html {
+        Some(attributes) if !interrupted => {
+            say(Say::Out, &html::table(&options, attributes, &tally))
+        }
+        _ => say(Say::Out, &report::text(&options, &tally)),
+    }
+    files::write(&options, &tally)?;
+    Ok(u8::from(interrupted))
+}
+
+fn read_body(path: &str) -> Result<Vec<u8>, AbError> {
+    std::fs::read(path).map_err(|e| {
+        let why = os_text(&e);
+        AbError::new(
+            1,
+            format!("ab: Could not open POST data file ({path}): {why}\n"),
+        )
+    })
+}
+
+/// The system's words for an error, without Rust's "(os error N)".
+fn os_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
     }
 }
 

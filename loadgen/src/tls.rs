@@ -33,7 +33,7 @@ pub(crate) fn client_config(insecure: bool) -> Result<Arc<ClientConfig>, rustls:
 
 /// Accepts every certificate but still checks that the peer holds its key.
 #[derive(Debug)]
-struct TrustAny(Arc<CryptoProvider>);
+pub(crate) struct TrustAny(pub(crate) Arc<CryptoProvider>);
 
 impl ServerCertVerifier for TrustAny {
     fn verify_server_cert(

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
+use loadgen::ab;
 use model::duration;
 
 use super::gate::{Gate, Judge, read_report};
@@ -62,7 +63,7 @@ enum Command {
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Ab {
         /// This target is mine: it may lie beyond loopback
-        #[arg(long)]
+        #[arg(long, env = "NINES_I_OWN_THIS_TARGET")]
         i_own_this_target: bool,
         /// ab's own flags and the URL
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
@@ -201,7 +202,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
         Command::Ab {
             i_own_this_target,
             args,
-        } => as_ab(&args, i_own_this_target),
+        } => as_ab(args, i_own_this_target),
         Command::Quick {
             count,
             num,
@@ -220,35 +221,20 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
 }
 
 /// Runs as ab does. `--quiet`, `-q` and `-c` here are ab's, whatever they are elsewhere.
-fn as_ab(args: &[String], owned: bool) -> CommandResult {
-    let failed = |error: &loadgen::ab::AbError| {
-        let code = error.exit_code();
-        if code == 0 {
-            print(&format!("{error}\n"))?
-        } else {
-            note(&format!("nines load ab: {error}"))
-        }
-        Ok(Outcome::Other(code))
-    };
-    let mut options = match loadgen::ab::parse(args) {
-        Ok(options) => options,
-        Err(error) => return failed(&error),
-    };
-    options.owned = owned;
-    let (csv, gnuplot) = (options.csv_file.clone(), options.gnuplot_file.clone());
-    let ended = block_on(async { Ok(loadgen::ab::run(options, stop_token()).await) })?;
-    let report = match ended {
-        Ok(report) => report,
-        Err(error) => return failed(&error),
-    };
-    for (path, text) in [(csv, report.csv()), (gnuplot, report.gnuplot())] {
-        if let Some(path) = path {
-            std::fs::write(&path, text)
-                .map_err(|e| anyhow::anyhow!("cannot write {path:?}: {e}"))?;
-        }
-    }
-    print(&report.text())?;
-    Ok(Outcome::Other(report.exit_code()))
+fn as_ab(args: Vec<String>, owned: bool) -> CommandResult {
+    let code = block_on(async {
+        let stop = stop_token();
+        let run = tokio::task::spawn_blocking(move || {
+            let mut failed = None;
+            let code = ab::run(&args, owned, &stop, &mut |place, text| match place {
+                ab::Say::Out => failed = print(text).err().or(failed.take()),
+                ab::Say::Err => console::note_raw(text),
+            });
+            failed.map_or(Ok(code), Err)
+        });
+        run.await?
+    })?;
+    Ok(Outcome::Other(code))
 }
 
 /// Splits the URL into the target and one request for its path.
