@@ -13,6 +13,8 @@ mod expect;
 mod expr;
 mod fields;
 mod flow;
+mod hooks;
+mod js;
 mod metrics;
 mod mistake;
 mod net;
@@ -28,6 +30,7 @@ mod run_tests;
 mod script;
 mod template;
 mod tree;
+mod vars;
 mod vu;
 
 pub use ensure::Verdict;

@@ -51,6 +51,10 @@ pub struct Args {
     #[arg(short = 'n', long, value_name = "NAME")]
     scenario_name: Option<String>,
 
+    /// Environment variables from this file (NAME=value lines), over those of the shell
+    #[arg(long, value_name = "FILE")]
+    dotenv: Option<PathBuf>,
+
     /// Do not check the server's certificate
     #[arg(short = 'k', long)]
     insecure: bool,
@@ -80,6 +84,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
         payload: args.payload,
         insecure: args.insecure,
         scenario_name: args.scenario_name,
+        dotenv: args.dotenv,
     };
     let script = artillery::read(&options).map_err(|e| usage(e.to_string()))?;
     for text in script.notes() {
@@ -146,6 +151,7 @@ async fn watch(
                 }
             }
             Event::Log(text) => print(&format!("{text}\n"))?,
+            Event::Complaint(text) => note(&text),
             _ if !show => {}
             Event::PhaseStarted(phase) => print(&phase_line("started", &phase))?,
             Event::PhaseCompleted(phase) => print(&phase_line("completed", &phase))?,

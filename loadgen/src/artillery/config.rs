@@ -1,5 +1,6 @@
 //! Owns the `config` section: each key, its type, its default, and what is refused. Must not know flows.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::fields::{Fields, Read, list, number, one_or_more, pairs, span, text, truth, whole};
-use super::mistake::Mistake;
+use super::js::{Processor, Unusable};
+use super::mistake::{Mistake, Place, Source};
 use super::payload::{self, Payload};
 use super::read::{ReadOptions, directory};
 use super::script::{EndpointOptions, ExpectOptions, HttpOptions, Phase, PhaseKind, Script, Step};
@@ -15,7 +17,7 @@ use super::tree::{Kind, Node};
 use super::{ensure, expr};
 use crate::conn::Target;
 
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 16] = [
     "target",
     "phases",
     "http",
@@ -31,13 +33,10 @@ const KNOWN: [&str; 15] = [
     "engines",
     "includeFiles",
     "apdex",
+    "processor",
 ];
 
-const REFUSED: [(&str, &str); 4] = [
-    (
-        "processor",
-        "JavaScript does not run here; remove it, or express it with capture, loop and ifTrue",
-    ),
+const REFUSED: [(&str, &str); 3] = [
     ("ws", "the WebSocket engine is not supported; only http is"),
     (
         "socketio",
@@ -47,7 +46,11 @@ const REFUSED: [(&str, &str); 4] = [
 ];
 
 /// Reads `config`; scenarios are left empty.
-pub(crate) fn read(node: &Node, options: &ReadOptions) -> Read<Script> {
+pub(crate) fn read(
+    node: &Node,
+    options: &ReadOptions,
+    env: BTreeMap<String, String>,
+) -> Read<Script> {
     let fields = Fields::of(node, "config")?;
     fields.allow(&KNOWN, &REFUSED)?;
     let target_node = fields.need("target")?;
@@ -66,6 +69,8 @@ pub(crate) fn read(node: &Node, options: &ReadOptions) -> Read<Script> {
         name: options.script.display().to_string(),
         directory: directory(&options.script),
         environment: options.environment.clone(),
+        processor: processor(&fields, options, &env)?,
+        env: Arc::new(env),
         target,
         phases: phases(&fields, poisson)?,
         scenarios: Vec::new(),
@@ -105,6 +110,58 @@ pub(crate) fn read(node: &Node, options: &ReadOptions) -> Read<Script> {
         script.checks.extend(ensure::read(node)?);
     }
     Ok(script)
+}
+
+/// The JavaScript of the script: relative to the file that names it, as in Artillery.
+fn processor(
+    config: &Fields<'_>,
+    options: &ReadOptions,
+    env: &BTreeMap<String, String>,
+) -> Read<Option<Arc<Processor>>> {
+    let Some(node) = config.get("processor") else {
+        return Ok(None);
+    };
+    let name = text(node, "processor")?;
+    let beside = match &options.config {
+        Some(config) if !node.place.source.name.is_empty() => {
+            let named_there = node.place.source.name == config.display().to_string();
+            if named_there { config } else { &options.script }
+        }
+        _ => &options.script,
+    };
+    let file = directory(beside).join(&name);
+    let file = match file.canonicalize() {
+        Ok(file) => file,
+        Err(e) => {
+            let message = format!("{} cannot be read: {e}", file.display());
+            return Err(Mistake::at(&node.place, message));
+        }
+    };
+    let folder = directory(&options.script);
+    match Processor::load(&file, &folder, env) {
+        Ok(processor) => Ok(Some(Arc::new(processor))),
+        Err(unusable) => Err(unusable_mistake(&unusable, &node.place)),
+    }
+}
+
+/// At the place in the JavaScript when it is known, else where the script names it.
+fn unusable_mistake(unusable: &Unusable, named: &Place) -> Mistake {
+    let file = unusable.file.display().to_string();
+    let Some((line, column)) = unusable.at else {
+        return Mistake::at(named, &unusable.why);
+    };
+    let text = std::fs::read_to_string(&unusable.file).unwrap_or_default();
+    let place = Place {
+        source: Arc::new(Source { name: file, text }),
+        line,
+        column,
+        width: 1,
+    };
+    let mistake = Mistake::at(&place, &unusable.why);
+    match &unusable.hint {
+        Some(hint) => mistake.hint(hint),
+        None => mistake,
+    }
 }
 
 fn is_poisson(node: &Node) -> Read<bool> {
@@ -529,7 +586,7 @@ pub(crate) fn check_expectations(script: &mut Script) {
             Step::Request(r) => !r.expect.is_empty(),
             Step::Loop(l) => has(&l.steps),
             Step::Parallel { steps, .. } => has(steps),
-            Step::Think { .. } | Step::Log(_) => false,
+            Step::Think { .. } | Step::Log(_) | Step::Function(_) => false,
         })
     }
     if script.expect.is_none() && script.scenarios.iter().any(|s| has(&s.flow)) {

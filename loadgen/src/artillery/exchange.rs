@@ -11,7 +11,8 @@ use url::Url;
 
 use super::capture::Extractor;
 use super::expect::{self, Seen};
-use super::expr;
+use super::expr::{self, Expr};
+use super::hooks;
 use super::net::{NoExchange, Trip, node_code};
 use super::request::{Ready, decoded, full_url};
 use super::run::Event;
@@ -20,6 +21,9 @@ use super::template::{self, as_text};
 use super::vu::{Failure, Vu, lock};
 use crate::conn::{ErrorKind, Exchange, Target};
 use crate::stats::{Answer, Sample, micros};
+
+/// What a request's endpoint is called by: URL and name, templates not filled in.
+type Endpoint = (String, Option<String>);
 
 /// Responses that satisfied, were tolerated, frustrated.
 pub(crate) const APDEX: [&str; 3] = ["apdex.satisfied", "apdex.tolerated", "apdex.frustrated"];
@@ -32,10 +36,22 @@ impl Vu {
         step: &RequestStep,
         clock: &mut Duration,
     ) -> Result<(), Failure> {
-        if !self.wanted(step) {
+        let began = self.now();
+        if !self.wanted(step).await {
             return Ok(());
         }
         let script = &self.shared.script;
+        let hooked = self.before_request(step).await?;
+        let number = hooked.as_ref().map(|h| h.number);
+        if script.processor.is_some() {
+            // The time of hooks is the script's own, like time thought.
+            *clock += self.now().saturating_sub(began);
+        }
+        let raw = || (full_url(&step.url, &script.target), step.name.clone());
+        let (step, at) = match &hooked {
+            Some(hooked) => (&hooked.step, hooked.endpoint.clone()),
+            None => (step, raw()),
+        };
         let mut ready = Ready::make(step, script, self)?;
         self.own_cookies(step, &ready.url);
         let mut hops = 0;
@@ -44,7 +60,10 @@ impl Vu {
             let exchange = match self.hop(&ready, step, clock).await {
                 Ok(exchange) => exchange,
                 Err(code) => {
-                    if let Some(name) = self.endpoint(step, &ready.url) {
+                    if let Some(number) = number {
+                        self.after_failure(number, &code).await;
+                    }
+                    if let Some(name) = self.endpoint(&at, step, &ready.url) {
                         let space = &script.endpoints.namespace;
                         self.count(&format!("{space}.{name}.errors.{code}"));
                     }
@@ -61,23 +80,31 @@ impl Vu {
                 ready = next;
                 continue;
             }
-            return self.finish(step, &ready.url, &exchange);
+            return self
+                .finish(step, &ready, &at, number, &exchange, clock)
+                .await;
         }
     }
 
-    fn count(&self, name: &str) {
+    pub(crate) fn count(&self, name: &str) {
         if self.counted {
             self.shared.count(name, 1);
         }
     }
 
     /// Whether `probability` and `ifTrue` let it be sent. What `ifTrue` cannot compute lets it.
-    fn wanted(&self, step: &RequestStep) -> bool {
+    async fn wanted(&self, step: &RequestStep) -> bool {
         if step
             .probability
             .is_some_and(|p| rand::random_range(0.0..100.0) >= p)
         {
             return false;
+        }
+        if let (Some(Expr::Name(name)), Some(processor)) =
+            (&step.if_true, &self.shared.script.processor)
+            && processor.has(name)
+        {
+            return self.condition(name).await;
         }
         let find = |name: &str| template::Variables::find(self, &template::path(name));
         let value = step.if_true.as_ref().map(|e| e.value(&find));
@@ -146,13 +173,13 @@ impl Vu {
             let now = shared.now_ms();
             let mut metrics = lock(&shared.metrics);
             metrics.count("http.requests", 1, now);
-            metrics.request(now);
+            metrics.event("http.request_rate", now);
             drop(metrics);
             lock(&shared.stats).started(due);
         }
         let mut trip = Trip::default();
         let make = || ready.request(&path, &add);
-        let timeout = shared.script.http.timeout;
+        let timeout = step.timeout.unwrap_or(shared.script.http.timeout);
         let sent = self.pool.send(&ready.url, &make, timeout, &mut trip).await;
         *clock = self.now();
         if self.counted {
@@ -227,13 +254,41 @@ impl Vu {
     }
 
     /// What the last response is for: captures, matches, endpoint figures, expectations.
-    fn finish(&self, step: &RequestStep, url: &Url, exchange: &Exchange) -> Result<(), Failure> {
+    async fn finish(
+        &self,
+        step: &RequestStep,
+        ready: &Ready,
+        at: &Endpoint,
+        number: Option<u64>,
+        exchange: &Exchange,
+        clock: &mut Duration,
+    ) -> Result<(), Failure> {
+        let url = &ready.url;
         let body = decoded(&exchange.headers, &exchange.body);
         let captured = self.capture(step, &exchange.headers, &body);
+        let hooked = |names: &[String]| number.filter(|_| !names.is_empty());
+        let began = self.now();
+        let params = || hooks::sent(url.as_str(), &ready.headers, step, self);
+        let response = || {
+            let ms = exchange.timings.first_byte.as_secs_f64() * 1e3;
+            hooks::response(exchange.status, &exchange.headers, &body, ms)
+        };
+        if let Some(number) = hooked(&self.hooks.after) {
+            let last = step.hooks.after.is_empty();
+            self.after_response(number, &self.hooks.after, last, params(), response())
+                .await?;
+        }
         if self.counted {
-            self.count_endpoint(step, url, exchange);
+            self.count_endpoint(at, step, url, exchange);
             self.count_apdex(exchange);
             self.expect(step, url, exchange.status, &exchange.headers, &body)?;
+        }
+        if let Some(number) = hooked(&step.hooks.after) {
+            self.after_response(number, &step.hooks.after, true, params(), response())
+                .await?;
+        }
+        if number.is_some() {
+            *clock += self.now().saturating_sub(began);
         }
         match captured {
             true => Ok(()),
@@ -289,19 +344,24 @@ impl Vu {
     }
 
     /// The name of a request's endpoint; none when its figures are not wanted.
-    fn endpoint(&self, step: &RequestStep, sent: &Url) -> Option<String> {
+    fn endpoint(&self, at: &Endpoint, step: &RequestStep, sent: &Url) -> Option<String> {
         let script = &self.shared.script;
         let options = &script.endpoints;
-        let name = step.name.as_ref().filter(|n| !n.is_empty());
+        let (raw, name) = at;
+        let name = if options.group_dynamic {
+            name
+        } else {
+            &step.name
+        };
+        let name = name.as_ref().filter(|n| !n.is_empty());
         if name.is_none() && options.ignore_unnamed {
             return None;
         }
         if let (Some(name), true) = (name, options.only_names) {
             return Some(name.clone());
         }
-        let raw = full_url(&step.url, &script.target);
         let base = if options.group_dynamic {
-            base_url(&raw, &script.target, options.strip_query)
+            base_url(raw, &script.target, options.strip_query)
         } else {
             base_url(sent.as_str(), &script.target, options.strip_query)
         };
@@ -311,8 +371,8 @@ impl Vu {
         })
     }
 
-    fn count_endpoint(&self, step: &RequestStep, url: &Url, exchange: &Exchange) {
-        let Some(name) = self.endpoint(step, url) else {
+    fn count_endpoint(&self, at: &Endpoint, step: &RequestStep, url: &Url, exchange: &Exchange) {
+        let Some(name) = self.endpoint(at, step, url) else {
             return;
         };
         let space = &self.shared.script.endpoints.namespace;

@@ -1,5 +1,8 @@
 //! Owns the flow of a scenario: each kind of step, each key of a request, and what is refused. Must not run any.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use model::spelling::nearest;
 use regex::RegexBuilder;
 use serde_json::Value;
@@ -7,31 +10,86 @@ use serde_json::Value;
 use super::capture::{self, Extractor};
 use super::config::expression;
 use super::fields::{Fields, Read, duration, list, number, one_or_more, pairs, text, truth, whole};
+use super::js::Processor;
 use super::mistake::Mistake;
 use super::script::{
-    BodySpec, Capture, Expectation, LoopStep, Match, Part, RequestStep, Step, Turns,
+    BodySpec, Capture, Expectation, Hooks, LoopStep, Match, Part, RequestStep, Step, Turns,
 };
 use super::template;
 use super::tree::{Kind, Node};
 
 const VERBS: [&str; 7] = ["get", "post", "put", "patch", "delete", "head", "options"];
-const STEPS: [&str; 4] = ["think", "log", "loop", "parallel"];
+const STEPS: [&str; 5] = ["think", "log", "loop", "parallel", "function"];
+
+/// What a flow may refer to besides itself.
+pub(crate) struct Around<'a> {
+    pub(crate) processor: Option<&'a Processor>,
+    /// Where warnings go.
+    pub(crate) notes: &'a RefCell<Vec<String>>,
+}
+
+impl Around<'_> {
+    /// Whether a template may call a function that is not built in: JavaScript may bring it along.
+    fn calls(&self, _name: &str) -> bool {
+        self.processor.is_some()
+    }
+
+    /// The name of a JavaScript function. One that does not exist is warned of: Artillery runs such a script.
+    fn function(&self, node: &Node, key: &str) -> Read<String> {
+        let name = text(node, key)?;
+        let Some(processor) = self.processor else {
+            let message =
+                format!("{key} names the function {name:?}, but the script has no processor");
+            return Err(
+                Mistake::at(&node.place, message).hint("put \"processor: ./file.js\" into config")
+            );
+        };
+        if !processor.has(&name) && !name.contains("{{") {
+            let known = processor.functions();
+            let message = format!("the processor has no function {name:?}");
+            let guess = nearest(&name, known.iter().map(String::as_str));
+            let hint = match guess {
+                Some(guess) => format!("did you mean {guess:?}? (it has: {})", known.join(", ")),
+                None => format!("it has: {}", known.join(", ")),
+            };
+            let warning = Mistake::at(&node.place, message).hint(hint);
+            self.notes.borrow_mut().push(warning.to_string());
+        }
+        Ok(name)
+    }
+
+    /// The functions around a request that a scenario or a request names.
+    pub(crate) fn hooks(&self, fields: &Fields<'_>) -> Read<Hooks> {
+        let names = |key: &'static str| self.functions(fields, key);
+        Ok(Hooks {
+            before: names("beforeRequest")?,
+            after: names("afterResponse")?,
+            on_error: names("onError")?,
+        })
+    }
+
+    /// The functions of one hook: a name or a list of names.
+    pub(crate) fn functions(&self, fields: &Fields<'_>, key: &str) -> Read<Vec<String>> {
+        let nodes = fields.get(key).map(one_or_more).unwrap_or_default();
+        nodes.iter().map(|n| self.function(n, key)).collect()
+    }
+}
 
 /// The steps of a flow; a list within the list (from a YAML anchor) counts as its items.
-pub(crate) fn steps(node: &Node) -> Read<Vec<Step>> {
+pub(crate) fn steps(node: &Node, around: &Around<'_>) -> Read<Vec<Step>> {
     let mut all = Vec::new();
     for item in list(node, "flow")? {
         match &item.kind {
-            Kind::List(_) => all.extend(steps(item)?),
-            _ => all.push(step(item)?),
+            Kind::List(_) => all.extend(steps(item, around)?),
+            _ => all.push(step(item, around)?),
         }
     }
     Ok(all)
 }
 
-fn step(node: &Node) -> Read<Step> {
+fn step(node: &Node, around: &Around<'_>) -> Read<Step> {
     let fields = Fields::of(node, "a step of the flow")?;
-    if let Some(texts) = first_unknown_call(node) {
+    if let Some(texts) = first_unknown_call(node).filter(|(_, name)| !around.calls(name)) {
         let message = format!("the template function {:?} does not exist", texts.1);
         return Err(Mistake::at(&texts.0.place, message)
             .hint("there are $randomNumber(a, b) and $randomString(n)"));
@@ -43,12 +101,12 @@ fn step(node: &Node) -> Read<Step> {
         return Err(Mistake::at(&node.place, "an empty step"));
     };
     match key.text.as_str() {
-        "loop" => loop_step(&fields),
+        "loop" => loop_step(&fields, around),
         "parallel" => {
             fields.allow(&["parallel", "limit", "name"], &[])?;
             let limit = fields.get("limit").map(|n| whole(n, "limit")).transpose()?;
             Ok(Step::Parallel {
-                steps: steps(fields.need("parallel")?)?,
+                steps: steps(fields.need("parallel")?, around)?,
                 limit: limit.unwrap_or(100).clamp(1, 10_000) as usize,
             })
         }
@@ -67,12 +125,13 @@ fn step(node: &Node) -> Read<Step> {
                 .hint("indent it further"));
             }
             fields.allow(&known, &[])?;
-            request(verb, fields.need(verb)?)
+            request(verb, fields.need(verb)?, around)
         }
-        "function" => Err(
-            Mistake::at(&key.place, "the step \"function\" is not supported")
-                .hint("JavaScript functions do not run here"),
-        ),
+        "function" => {
+            fields.allow(&["function", "name"], &[])?;
+            let node = fields.need("function")?;
+            Ok(Step::Function(around.function(node, "function")?))
+        }
         other => {
             let known = || VERBS.into_iter().chain(STEPS);
             let all: Vec<&str> = known().collect();
@@ -119,15 +178,29 @@ fn think(fields: &Fields<'_>) -> Read<Step> {
     })
 }
 
-fn loop_step(fields: &Fields<'_>) -> Read<Step> {
-    let refused = [(
+fn loop_step(fields: &Fields<'_>, around: &Around<'_>) -> Read<Step> {
+    let known = [
+        "loop",
+        "count",
+        "over",
         "whileTrue",
-        "it names a JavaScript function, which does not run here",
-    )];
-    let known = ["loop", "count", "over", "loopValue", "loopElement", "name"];
-    fields.allow(&known, &refused)?;
+        "loopValue",
+        "loopElement",
+        "name",
+    ];
+    fields.allow(&known, &[])?;
     let node = fields.need("loop")?;
     let turns = match (fields.get("count"), fields.get("over")) {
+        _ if fields.get("whileTrue").is_some() => {
+            let node = fields.need("whileTrue")?;
+            let name = around.function(node, "whileTrue")?;
+            if !around.processor.is_some_and(|p| p.has(&name)) {
+                // Artillery would go round for ever.
+                let message = format!("the processor has no function {name:?}");
+                return Err(Mistake::at(&node.place, message));
+            }
+            Turns::While(name)
+        }
         (_, Some(over)) => match &over.kind {
             Kind::List(items) => Turns::Values(items.iter().map(Node::value).collect()),
             _ => Turns::Variable(text(over, "over")?),
@@ -148,10 +221,11 @@ fn loop_step(fields: &Fields<'_>) -> Read<Step> {
             Turns::Count(value)
         }
         (None, None) => {
-            return Err(
-                Mistake::at(&node.place, "the loop has neither \"count\" nor \"over\"")
-                    .hint("put one beside \"loop\", at the same indent"),
-            );
+            return Err(Mistake::at(
+                &node.place,
+                "the loop has none of \"count\", \"over\" and \"whileTrue\"",
+            )
+            .hint("put one beside \"loop\", at the same indent"));
         }
     };
     let name = |key: &str, default: &str| match fields.get(key) {
@@ -159,7 +233,7 @@ fn loop_step(fields: &Fields<'_>) -> Read<Step> {
         None => Ok(default.to_owned()),
     };
     Ok(Step::Loop(Box::new(LoopStep {
-        steps: steps(node)?,
+        steps: steps(node, around)?,
         turns,
         index_name: name("loopValue", "$loopCount")?,
         element_name: name("loopElement", "$loopElement")?,
@@ -176,7 +250,7 @@ pub(crate) fn range(text: &str) -> Option<(i64, i64)> {
     Some((a.trim().parse().ok()?, b.trim().parse().ok()?))
 }
 
-const REQUEST: [&str; 22] = [
+const REQUEST: [&str; 21] = [
     "url",
     "uri",
     "name",
@@ -196,18 +270,13 @@ const REQUEST: [&str; 22] = [
     "ifTrue",
     "probability",
     "setContentLengthHeader",
-    "timeout",
-    "username",
-    "password",
+    "beforeRequest",
+    "afterResponse",
 ];
 
-fn request(verb: &str, node: &Node) -> Read<Step> {
+fn request(verb: &str, node: &Node, around: &Around<'_>) -> Read<Step> {
     let fields = Fields::of(node, "a request")?;
-    let hook = "it names JavaScript functions, which do not run here";
-    fields.allow(
-        &REQUEST[..19],
-        &[("beforeRequest", hook), ("afterResponse", hook)],
-    )?;
+    fields.allow(&REQUEST, &[])?;
     let url = match fields.get("uri") {
         Some(node) => text(node, "uri")?,
         None => text(fields.need("url")?, "url")?,
@@ -250,6 +319,9 @@ fn request(verb: &str, node: &Node) -> Read<Step> {
         expect: expectations(fields.get("expect"))?,
         if_true: if_true.transpose()?.map(|(_, e)| e),
         probability: probability.transpose()?,
+        timeout: None,
+        hooks: around.hooks(&fields)?,
+        raw: Arc::new(node.value()),
     })))
 }
 

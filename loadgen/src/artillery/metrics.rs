@@ -28,8 +28,8 @@ pub(crate) struct Figures {
     pub(crate) counters: BTreeMap<String, u64>,
     /// In microseconds.
     pub(crate) summaries: BTreeMap<String, Histogram<u64>>,
-    /// Requests: first and last instant, and how many.
-    requests: Option<(i64, i64, u64)>,
+    /// Events by name: first and last instant, and how many.
+    rates: BTreeMap<String, (i64, i64, u64)>,
     /// First and last instant of a counter, and of a summary, milliseconds since 1970.
     pub(crate) counted: Option<(i64, i64)>,
     pub(crate) timed: Option<(i64, i64)>,
@@ -66,16 +66,17 @@ impl Figures {
         widen(&mut self.timed, at_ms);
     }
 
-    fn request(&mut self, at_ms: i64) {
-        let (first, last, n) = self.requests.unwrap_or((at_ms, at_ms, 0));
-        self.requests = Some((first.min(at_ms), last.max(at_ms), n + 1));
+    fn event(&mut self, name: &str, at_ms: i64) {
+        let (first, last, n) = slot(&mut self.rates, name, || (at_ms, at_ms, 0));
+        (*first, *last, *n) = ((*first).min(at_ms), (*last).max(at_ms), *n + 1);
     }
 
-    /// Requests per second between the first and the last, over at least one second.
-    pub(crate) fn request_rate(&self) -> Option<u64> {
-        let (first, last, n) = self.requests?;
-        let seconds = (last - first).max(1_000) as f64 / 1e3;
-        Some((n as f64 / seconds).round() as u64)
+    /// Events per second between the first and the last, over at least one second.
+    pub(crate) fn rates(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.rates.iter().map(|(name, (first, last, n))| {
+            let seconds = (last - first).max(1_000) as f64 / 1e3;
+            (name.as_str(), (*n as f64 / seconds).round() as u64)
+        })
     }
 
     #[cfg(test)]
@@ -84,7 +85,7 @@ impl Figures {
     }
 
     fn is_empty(&self) -> bool {
-        self.counters.is_empty() && self.summaries.is_empty()
+        self.counters.is_empty() && self.summaries.is_empty() && self.rates.is_empty()
     }
 }
 
@@ -131,11 +132,11 @@ impl Metrics {
         self.current.time(name, us, at_ms);
     }
 
-    /// Counts a request towards the rate.
-    pub(crate) fn request(&mut self, at_ms: i64) {
+    /// Counts an event towards the rate of this name.
+    pub(crate) fn event(&mut self, name: &str, at_ms: i64) {
         self.at(at_ms);
-        self.total.request(at_ms);
-        self.current.request(at_ms);
+        self.total.event(name, at_ms);
+        self.current.event(name, at_ms);
     }
 
     /// The periods that have ended since the last call, with their starts, the current one too if it is over.
@@ -191,10 +192,10 @@ mod tests {
     #[test]
     fn the_rate_is_over_the_time_with_requests() {
         let mut f = Figures::default();
-        assert_eq!(f.request_rate(), None);
+        assert_eq!(f.rates().count(), 0);
         for i in 0..=20 {
-            f.request(i * 100);
+            f.event("r", i * 100);
         }
-        assert_eq!(f.request_rate(), Some(11));
+        assert_eq!(f.rates().collect::<Vec<_>>(), [("r", 11)]);
     }
 }

@@ -1,6 +1,8 @@
 //! Owns reading a script as the command line asks: files merged, environment and overrides laid over, templates of
 //! the configuration filled in, then checked section by section. Must not open a connection.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use model::spelling::nearest;
@@ -8,7 +10,7 @@ use serde_json::Value;
 
 use super::fields::{Fields, Read, list, text};
 use super::mistake::{Mistake, Place, Source};
-use super::script::{Scenario, Script};
+use super::script::{Scenario, Script, Step};
 use super::template::{self, Segment};
 use super::tree::{self, Kind, Node};
 use super::{config, flow};
@@ -32,6 +34,8 @@ pub struct ReadOptions {
     pub payload: Option<PathBuf>,
     /// Trust any certificate.
     pub insecure: bool,
+    /// File of `NAME=value` lines, under the environment of the process.
+    pub dotenv: Option<PathBuf>,
     /// Run only this scenario: its name or a regular expression that fits one.
     pub scenario_name: Option<String>,
 }
@@ -111,15 +115,23 @@ pub(crate) fn read_tree(mut root: Node, options: &ReadOptions) -> Result<Script,
         all.merge(given);
         config.set("variables", all);
     }
-    fill_config(&mut config, options, variables.as_ref())?;
-    let mut script = config::read(&config, options)?;
+    let env = environment(options)?;
+    fill_config(&mut config, options, variables.as_ref(), &env)?;
+    let mut script = config::read(&config, options, env)?;
     let fields = Fields::of(&root, "the script")?;
-    script.scenarios = scenarios(&fields, options.scenario_name.as_deref())?;
+    let notes = RefCell::new(Vec::new());
+    let processor = script.processor.clone();
+    let around = flow::Around {
+        processor: processor.as_deref(),
+        notes: &notes,
+    };
+    script.scenarios = scenarios(&fields, options.scenario_name.as_deref(), &around)?;
     for (key, slot) in [("before", &mut script.before), ("after", &mut script.after)] {
         if let Some(node) = fields.get(key) {
-            *slot = Some(scenario(node, 0)?);
+            *slot = Some(scenario(node, 0, &around)?);
         }
     }
+    script.notes.extend(notes.take());
     config::check_expectations(&mut script);
     Ok(script)
 }
@@ -165,12 +177,15 @@ fn lay_environment(config: &mut Node, options: &ReadOptions) -> Read<()> {
 struct ConfigVariables<'a> {
     options: &'a ReadOptions,
     given: Option<&'a Value>,
+    env: &'a BTreeMap<String, String>,
 }
 
 impl template::Variables for ConfigVariables<'_> {
     fn find(&self, path: &[Segment]) -> Option<Value> {
         match path.first()?.0.as_str() {
-            "$env" | "$processEnvironment" => std::env::var(&path.get(1)?.0).ok().map(Value::from),
+            "$env" | "$processEnvironment" => {
+                self.env.get(&path.get(1)?.0).map(|v| v.as_str().into())
+            }
             "$environment" => self.options.environment.clone().map(Value::from),
             "$dirname" => Some(directory(&self.options.script).display().to_string().into()),
             "$scenarioFile" => Some(self.options.script.display().to_string().into()),
@@ -185,8 +200,58 @@ pub(crate) fn directory(file: &Path) -> PathBuf {
     absolute.parent().map(Path::to_owned).unwrap_or_default()
 }
 
-fn fill_config(config: &mut Node, options: &ReadOptions, given: Option<&Value>) -> Read<()> {
-    let vars = ConfigVariables { options, given };
+/// The environment of the process, over it what `--dotenv` says.
+fn environment(options: &ReadOptions) -> Read<BTreeMap<String, String>> {
+    let mut all: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let Some(path) = &options.dotenv else {
+        return Ok(all);
+    };
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Mistake::file(&name, format!("cannot be read: {e}")))?;
+    for (i, line) in text.lines().enumerate() {
+        let plain = line.trim();
+        let plain = plain.strip_prefix("export ").unwrap_or(plain).trim_start();
+        if plain.is_empty() || plain.starts_with('#') {
+            continue;
+        }
+        let Some((key, value)) = plain.split_once('=') else {
+            let message = format!("line {}: {line:?} is not NAME=value", i + 1);
+            return Err(Mistake::file(&name, message));
+        };
+        let value = value.trim();
+        let quoted = ['"', '\''].into_iter().find_map(|q| {
+            let inner = value.strip_prefix(q)?;
+            Some((q, inner.split_once(q)?.0))
+        });
+        let value = match quoted {
+            Some(('"', inner)) => inner.replace("\\n", "\n"),
+            Some((_, inner)) => inner.to_owned(),
+            None => value
+                .split(" #")
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+        };
+        all.insert(key.trim().to_owned(), value);
+    }
+    Ok(all)
+}
+
+fn fill_config(
+    config: &mut Node,
+    options: &ReadOptions,
+    given: Option<&Value>,
+    env: &BTreeMap<String, String>,
+) -> Read<()> {
+    let vars = ConfigVariables {
+        options,
+        given,
+        env,
+    };
     config.map_texts(&|text, place| {
         if !text.contains("{{") {
             return Ok(None);
@@ -208,12 +273,16 @@ fn fill_config(config: &mut Node, options: &ReadOptions, given: Option<&Value>) 
     })
 }
 
-fn scenarios(fields: &Fields<'_>, wanted: Option<&str>) -> Read<Vec<Scenario>> {
+fn scenarios(
+    fields: &Fields<'_>,
+    wanted: Option<&str>,
+    around: &flow::Around<'_>,
+) -> Read<Vec<Scenario>> {
     let node = fields.need("scenarios")?;
     let items = list(node, "scenarios")?;
     let mut all = Vec::new();
     for (i, item) in items.iter().enumerate() {
-        all.push(scenario(item, i)?);
+        all.push(scenario(item, i, around)?);
     }
     if all.is_empty() {
         return Err(Mistake::at(
@@ -236,19 +305,20 @@ fn scenarios(fields: &Fields<'_>, wanted: Option<&str>) -> Read<Vec<Scenario>> {
     Ok(all)
 }
 
-const HOOKS: &str = "it names JavaScript functions, which do not run here";
-
-fn scenario(node: &Node, index: usize) -> Read<Scenario> {
+fn scenario(node: &Node, index: usize, around: &flow::Around<'_>) -> Read<Scenario> {
     let fields = Fields::of(node, "a scenario")?;
-    let hooks = [
+    let known = [
+        "name",
+        "weight",
+        "flow",
+        "engine",
         "beforeScenario",
         "afterScenario",
         "beforeRequest",
         "afterResponse",
         "onError",
-    ]
-    .map(|hook| (hook, HOOKS));
-    fields.allow(&["name", "weight", "flow", "engine"], &hooks)?;
+    ];
+    fields.allow(&known, &[])?;
     if let Some(engine) = fields.get("engine") {
         let name = text(engine, "engine")?;
         if name != "http" {
@@ -261,9 +331,17 @@ fn scenario(node: &Node, index: usize) -> Read<Scenario> {
         None => index.to_string(),
     };
     let weight = fields.get("weight").map_or(Value::from(1), Node::value);
+    let functions = |key: &str| -> Read<Vec<Step>> {
+        let names = around.functions(&fields, key)?;
+        Ok(names.into_iter().map(Step::Function).collect())
+    };
+    let mut steps = functions("beforeScenario")?;
+    steps.extend(flow::steps(fields.need("flow")?, around)?);
+    steps.extend(functions("afterScenario")?);
     Ok(Scenario {
         name,
         weight,
-        flow: flow::steps(fields.need("flow")?)?,
+        flow: steps,
+        hooks: around.hooks(&fields)?,
     })
 }

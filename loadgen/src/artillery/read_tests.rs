@@ -44,7 +44,8 @@ fn config(lines: &[&str]) -> String {
 #[test]
 fn mistakes_name_the_place_and_the_way_out() {
     let phase = "known: duration, arrivalRate, arrivalCount, rampTo, pause, maxVusers, name, mode";
-    let steps = "known: get, post, put, patch, delete, head, options, think, log, loop, parallel";
+    let steps =
+        "known: get, post, put, patch, delete, head, options, think, log, loop, parallel, function";
     for (text, want) in [
         (
             config(&["phases:", "  - duration: 10", "    arivalRate: 5"]),
@@ -63,8 +64,8 @@ fn mistakes_name_the_place_and_the_way_out() {
             ),
         ),
         (
-            config(&["processor: ./f.js"]),
-            "s.yml:3:3: \"processor\" is not supported\n    processor: ./f.js\n    ^^^^^^^^^\n  JavaScript does not run here; remove it, or express it with capture, loop and ifTrue".to_owned(),
+            config(&["bundling: {}"]),
+            "s.yml:3:3: \"bundling\" is not supported\n    bundling: {}\n    ^^^^^^^^\n  it is for Artillery's cloud only; remove it".to_owned(),
         ),
         (
             config(&["plugins:", "  fake-data: {}"]),
@@ -157,18 +158,18 @@ fn every_kind_of_mistake_is_refused_in_its_place() {
             "s.yml:3:",
             "\"NINES_NIX\" is not set",
         ),
-        (flow(&["- function: f"]), "s.yml:5:9:", "JavaScript"),
+        (flow(&["- function: f"]), "s.yml:5:19:", "no processor"),
         (flow(&["- loop: []"]), "s.yml:5:15:", "count"),
         (
             flow(&["- loop: []", "  whileTrue: f"]),
-            "s.yml:6:9:",
-            "JavaScript",
+            "s.yml:6:20:",
+            "no processor",
         ),
         (flow(&["- think: soon"]), "s.yml:5:16:", "500ms"),
         (
             flow(&["- get: {url: /, beforeRequest: f}"]),
-            "s.yml:5:23:",
-            "JavaScript",
+            "s.yml:5:38:",
+            "no processor",
         ),
         (
             flow(&["- get: {url: /, capture: {json: '$.a'}}"]),

@@ -40,6 +40,8 @@ pub struct Results {
     pub checks: Vec<Verdict>,
     pub(crate) expectation_failed: bool,
     pub(crate) after_failed: bool,
+    /// What the script's JavaScript wants the exit code to be.
+    pub(crate) suggested: Option<i32>,
     /// From the first phase until the last user was done.
     pub elapsed: Duration,
     /// True when it was stopped before its end.
@@ -62,7 +64,7 @@ impl Results {
         } else if self.expectation_failed {
             21
         } else {
-            0
+            self.suggested.map_or(0, |code| (code & 255) as u8)
         }
     }
 
@@ -119,8 +121,8 @@ impl Period {
         let first = all.iter().flatten().map(|(first, _)| *first).min();
         let last = all.iter().flatten().map(|(_, last)| *last).max();
         let mut rates = Map::new();
-        if let Some(rate) = figures.request_rate() {
-            rates.insert("http.request_rate".to_owned(), rate.into());
+        for (name, rate) in figures.rates() {
+            rates.insert(name.to_owned(), rate.into());
         }
         let times = figures.summaries.iter();
         let summaries: Map<String, Value> =
@@ -182,8 +184,8 @@ pub(crate) fn figures(total: &Figures) -> Vec<(String, f64)> {
         .iter()
         .map(|(name, n)| (name.clone(), *n as f64))
         .collect();
-    if let Some(rate) = total.request_rate() {
-        all.push(("http.request_rate".to_owned(), rate as f64));
+    for (name, rate) in total.rates() {
+        all.push((name.to_owned(), rate as f64));
     }
     for (name, h) in &total.summaries {
         for (part, value) in parts(h) {
@@ -233,8 +235,7 @@ fn text(figures: &Figures, script: &Script) -> String {
         }
         lines.insert(name.clone(), block);
     }
-    if let Some(rate) = figures.request_rate() {
-        let name = "http.request_rate";
+    for (name, rate) in figures.rates() {
         lines.insert(
             name.to_owned(),
             padded(&format!("{name}:"), &format!("{rate}/sec")),

@@ -105,6 +105,7 @@ impl Ready {
             BodySpec::Text(value) => {
                 self.body = as_text(template::fill(value, vars).as_ref()).into();
             }
+            BodySpec::Bytes(bytes) => self.body = bytes.clone(),
             BodySpec::Form(fields) => {
                 self.body = encode(&filled(fields, vars)).into();
                 self.set(&header::CONTENT_TYPE, "application/x-www-form-urlencoded")?;

@@ -15,7 +15,7 @@ use super::arrivals::{self, Due};
 use super::ensure;
 use super::net::{Dialers, Pool};
 use super::report::{self, Period, Results};
-use super::script::{Scenario, Script};
+use super::script::{Hooks, Scenario, Script};
 use super::template::{self, as_text};
 use super::vu::{Shared, Vu, lock, most_requests};
 use crate::LoadError;
@@ -49,6 +49,8 @@ pub enum Event {
     Period(Box<Period>),
     /// The script, or an expectation, has something to say.
     Log(String),
+    /// The script's JavaScript complains, or an error of it.
+    Complaint(String),
     /// This moment's samples: labels, and (milliseconds since 1970, value). Once a second.
     Series(Vec<(Labels, Vec<(i64, f64)>)>),
 }
@@ -110,6 +112,7 @@ pub async fn run(
     let mut given = Map::new();
     if let Some(before) = shared.script.before.clone() {
         let hook = Arc::new(shared);
+        begin(&hook);
         given = run_hook(&hook, &before, &given)
             .await
             .map_err(RunError::Before)?;
@@ -122,6 +125,7 @@ pub async fn run(
         shared.wall_ms = wall.as_millis() as i64;
     }
     let shared = Arc::new(shared);
+    begin(&shared);
     let weights = Weights::of(&shared, &given)?;
     let mut recorder = Recorder::new(&shared);
     let users = Users {
@@ -169,6 +173,23 @@ pub async fn run(
     Ok(results)
 }
 
+/// What the script's JavaScript says and counts belongs to this run from now on.
+fn begin(shared: &Arc<Shared>) {
+    let Some(processor) = &shared.script.processor else {
+        return;
+    };
+    let mut rows = Map::new();
+    for payload in shared
+        .script
+        .payloads
+        .iter()
+        .filter(|p| p.load_all.is_some())
+    {
+        payload.variables(0, &mut rows);
+    }
+    processor.begin(shared, &Value::Object(rows));
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Whether the run must keep to this machine and its target.
@@ -197,10 +218,10 @@ async fn run_hook(
     hook: &Scenario,
     given: &Map<String, Value>,
 ) -> Result<Map<String, Value>, String> {
-    let vu = Vu::new(shared, given, false);
+    let vu = Vu::new(shared, given, false, &hook.hooks);
     let mut clock = vu.now();
     vu.steps(&hook.flow, &mut clock).await?;
-    let vars = lock(&vu.vars).clone();
+    let vars = lock(&vu.vars).all().clone();
     Ok(vars)
 }
 
@@ -212,7 +233,7 @@ struct Weights {
 
 impl Weights {
     fn of(shared: &Arc<Shared>, given: &Map<String, Value>) -> Result<Weights, LoadError> {
-        let vu = Vu::new(shared, given, false);
+        let vu = Vu::new(shared, given, false, &Hooks::default());
         let mut total = 0;
         let mut ends = Vec::new();
         for scenario in &shared.script.scenarios {
@@ -294,10 +315,11 @@ impl Users {
         }
         self.pending.fetch_add(1, Ordering::Relaxed);
         let index = self.weights.pick();
-        let name = &shared.script.scenarios[index].name;
+        let scenario = &shared.script.scenarios[index];
+        let name = &scenario.name;
         shared.count(&format!("vusers.created_by_name.{name}"), 1);
         shared.count("vusers.created", 1);
-        let vu = Vu::new(shared, &self.given, true);
+        let vu = Vu::new(shared, &self.given, true, &scenario.hooks);
         let (pending, stop) = (Arc::clone(&self.pending), self.stop.clone());
         self.tracker.spawn(async move {
             tokio::select! {
@@ -421,6 +443,7 @@ fn results(shared: &Shared, recorder: Recorder, stopped: bool) -> Results {
         checks,
         expectation_failed: shared.expectation_failed.load(Ordering::Relaxed),
         after_failed: false,
+        suggested: shared.script.processor.as_ref().and_then(|p| p.exit_code()),
         elapsed: shared.start.elapsed(),
         stopped,
         footer: report::footer(&stats),

@@ -64,6 +64,7 @@ struct Ran {
     asked: Vec<Asked>,
     results: Results,
     said: Vec<String>,
+    complaints: Vec<String>,
 }
 
 impl Ran {
@@ -103,10 +104,12 @@ async fn play_in(directory: &Path, config: &str, rest: &str) -> Ran {
     let results = run(script, options, tx, CancellationToken::new())
         .await
         .unwrap();
-    let mut said = Vec::new();
+    let (mut said, mut complaints) = (Vec::new(), Vec::new());
     while let Some(event) = rx.recv().await {
-        if let Event::Log(text) = event {
-            said.push(text);
+        match event {
+            Event::Log(text) => said.push(text),
+            Event::Complaint(text) => complaints.push(text),
+            _ => {}
         }
     }
     let asked = log.lock().unwrap().clone();
@@ -114,6 +117,7 @@ async fn play_in(directory: &Path, config: &str, rest: &str) -> Ran {
         asked,
         results,
         said,
+        complaints,
     }
 }
 
@@ -478,4 +482,93 @@ async fn forms_with_files_are_sent() {
     let file = "name=\"f\"; filename=\"a.txt\"\r\nContent-Type: text/plain\r\n\r\nfile text\r\n";
     assert!(body.contains(file), "{body}");
     assert_eq!((ran.asked.len(), ran.counter("vusers.failed")), (1, 1));
+}
+
+#[tokio::test]
+async fn javascript_takes_part_in_a_flow() {
+    let dir = tempfile::tempdir().unwrap();
+    let processor = "
+let made = 0;
+module.exports = {
+  start(context, ee, next) { context.vars.who = 'ann' + ++made; ee.emit('counter', 'started', 2); next(); },
+  sign(req, context, ee, next) { req.headers['x-sig'] = context.vars.who + req.method; next(); },
+  async put(req, context, ee) { req.json = { of: context.vars.who, at: '{{ n }}' }; req.url = req.url + '?h=1'; },
+  look(req, res, context, ee, next) {
+    context.vars.token = JSON.parse(res.body).token + res.headers.etag;
+    ee.emit('histogram', 'size', res.body.length); ee.emit('rate', 'looks'); next();
+  },
+  more(context, next) { next(context.vars.$loopCount < 2); },
+  wanted(vars) { return vars.who === 'nobody'; },
+  bye(context, ee, next) { console.log('bye %s', context.vars.who); next(); },
+  failed(error, req, context, ee, next) { ee.emit('counter', 'seen.' + error.code, 1); next(); },
+};
+";
+    std::fs::write(dir.path().join("p.js"), processor).unwrap();
+    let ran = play_in(
+        dir.path(),
+        "  processor: ./p.js\n  variables: {n: 5}\n  phases: [{duration: 1, arrivalCount: 2}]",
+        "
+scenarios:
+  - beforeScenario: start
+    afterScenario: [bye]
+    beforeRequest: sign
+    onError: failed
+    flow:
+      - post: {url: /login, headers: {a: b}, beforeRequest: put, afterResponse: look}
+      - loop: [{get: {url: '/{{ token }}/{{ $loopCount }}', headers: {}}}]
+        whileTrue: more
+      - get: {url: /never, ifTrue: wanted}
+      - function: nix
+      - get: {url: 'http://127.0.0.1:9/', headers: {}}
+",
+    )
+    .await;
+    let lines = ["POST /login?h=1", "GET /t1tag-1/0", "GET /t1tag-1/1"];
+    for line in lines {
+        let count = ran.lines().iter().filter(|l| **l == line).count();
+        assert_eq!(count, 2, "{:?}", ran.lines());
+    }
+    assert_eq!(ran.asked.len(), 6);
+    let logins = ran.asked.iter().filter(|a| a.line.starts_with("POST"));
+    let bodies: Vec<&str> = logins.map(|a| a.body.as_str()).collect();
+    assert!(bodies.contains(&r#"{"of":"ann1","at":5}"#), "{bodies:?}");
+    assert!(bodies.contains(&r#"{"of":"ann2","at":5}"#), "{bodies:?}");
+    let signed = |a: &Asked| a.headers["x-sig"].to_str().unwrap().starts_with("ann");
+    assert!(ran.asked.iter().all(signed));
+    for (name, count) in [
+        ("started", 4),
+        ("seen.ECONNREFUSED", 2),
+        ("errors.ECONNREFUSED", 2),
+        ("errors.Undefined function \"nix\"", 2),
+        ("vusers.failed", 2),
+        ("plugins.metrics-by-endpoint./login.codes.200", 2),
+    ] {
+        assert_eq!(ran.counter(name), count, "{name}");
+    }
+    let json = ran.results.to_json();
+    assert_eq!(json["aggregate"]["summaries"]["size"]["count"], 2);
+    assert_eq!(json["aggregate"]["rates"]["looks"], 2);
+}
+
+#[tokio::test]
+async fn a_function_that_never_ends_fails_its_user_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let processor = "module.exports = {
+  stuck(context, ee, next) { if (context.vars.n === 1) for (;;) {} next(); },
+  oops(context, ee, next) { missing(); },
+}";
+    std::fs::write(dir.path().join("p.js"), processor).unwrap();
+    std::fs::write(dir.path().join("n.csv"), "1\n2\n").unwrap();
+    let ran = play_in(
+        dir.path(),
+        "  processor: ./p.js\n  phases: [{duration: 1, arrivalCount: 2}]\n  payload: {path: n.csv, fields: [n], order: sequence}",
+        "scenarios: [{flow: [{function: stuck}, {get: {url: /a}}, {function: oops}]}]",
+    )
+    .await;
+    assert_eq!(ran.lines(), ["GET /a"]);
+    assert_eq!(ran.counter("errors.ERR_SCRIPT_TIMEOUT"), 1);
+    assert_eq!(ran.counter("errors.missing is not defined"), 1);
+    let place = "p.js:3:29: ReferenceError: missing is not defined";
+    let shown = ran.complaints.iter().any(|c| c.contains(place));
+    assert!(shown, "{:?}", ran.complaints);
 }

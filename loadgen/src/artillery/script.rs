@@ -1,11 +1,15 @@
 //! Owns the typed script: what a run needs, checked. Must not know YAML, sockets or clocks.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::capture::Extractor;
 use super::expr::Expr;
+use super::js::Processor;
 use super::payload::Payload;
 
 /// A script, read and checked. Make one with [`super::read`].
@@ -14,6 +18,9 @@ pub struct Script {
     pub(crate) name: String,
     pub(crate) directory: std::path::PathBuf,
     pub(crate) environment: Option<String>,
+    /// Environment variables, those of `--dotenv` among them.
+    pub(crate) env: Arc<BTreeMap<String, String>>,
+    pub(crate) processor: Option<Arc<Processor>>,
     pub(crate) target: String,
     pub(crate) phases: Vec<Phase>,
     pub(crate) scenarios: Vec<Scenario>,
@@ -72,15 +79,32 @@ pub(crate) struct Scenario {
     /// A number, or a template of one.
     pub(crate) weight: Value,
     pub(crate) flow: Vec<Step>,
+    pub(crate) hooks: Hooks,
+}
+
+/// Names of JavaScript functions around a request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hooks {
+    pub(crate) before: Vec<String>,
+    pub(crate) after: Vec<String>,
+    pub(crate) on_error: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Request(Box<RequestStep>),
-    Think { time: Value, jitter: Option<String> },
+    Think {
+        time: Value,
+        jitter: Option<String>,
+    },
     Log(Value),
+    /// A JavaScript function.
+    Function(String),
     Loop(Box<LoopStep>),
-    Parallel { steps: Vec<Step>, limit: usize },
+    Parallel {
+        steps: Vec<Step>,
+        limit: usize,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +123,8 @@ pub(crate) enum Turns {
     Values(Vec<Value>),
     /// The list that this variable holds.
     Variable(String),
+    /// For as long as this JavaScript function says so, once at least.
+    While(String),
 }
 
 #[derive(Debug, Clone)]
@@ -118,6 +144,11 @@ pub(crate) struct RequestStep {
     pub(crate) expect: Vec<Expectation>,
     pub(crate) if_true: Option<Expr>,
     pub(crate) probability: Option<f64>,
+    /// Instead of `config.http.timeout`; only hooks set it.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) hooks: Hooks,
+    /// As it stands in the script, for hooks.
+    pub(crate) raw: Arc<Value>,
 }
 
 #[derive(Debug, Clone)]
@@ -125,6 +156,7 @@ pub(crate) enum BodySpec {
     None,
     Json(Value),
     Text(Value),
+    Bytes(Bytes),
     Form(Vec<(String, Value)>),
     Multipart(Vec<Part>),
 }

@@ -7,6 +7,11 @@ use serde_json::{Map, Value};
 pub(crate) trait Variables {
     /// The value at a path; none when there is nothing.
     fn find(&self, path: &[Segment]) -> Option<Value>;
+
+    /// What a function that the script brings along gives; none when there is none of this name.
+    fn call(&self, _name: &str, _args: &[f64]) -> Option<String> {
+        None
+    }
 }
 
 /// A step of a path.
@@ -70,10 +75,12 @@ fn fill_text(text: &str, vars: &dyn Variables) -> Option<Value> {
             continue;
         };
         let value = match found.inside {
-            Inside::Call(name, args) => match call(name, &args) {
-                Some(text) => Some(Value::String(text)),
-                None => Some(rest[open..open + found.length].into()),
-            },
+            Inside::Call(name, args) => {
+                match call(name, &args).or_else(|| vars.call(name, &args)) {
+                    Some(text) => Some(Value::String(text)),
+                    None => Some(rest[open..open + found.length].into()),
+                }
+            }
             Inside::Path(path) => {
                 let value = vars.find(&path);
                 if found.length == text.len() {

@@ -16,8 +16,9 @@ use super::flow;
 use super::metrics::Metrics;
 use super::net::{Dialers, Pool};
 use super::run::Event;
-use super::script::{LoopStep, Script, Step, Turns};
+use super::script::{Hooks, LoopStep, Script, Step, Turns};
 use super::template::{self, Segment, Variables, as_text};
+use super::vars::Vars;
 use crate::stats::Stats;
 
 /// What all virtual users of a run share.
@@ -53,6 +54,17 @@ impl Shared {
         lock(&self.metrics).count(name, by, self.now_ms());
     }
 
+    /// Counts an event towards the rate of this name.
+    pub(crate) fn rate(&self, name: &str) {
+        lock(&self.metrics).event(name, self.now_ms());
+    }
+
+    /// Records a value, in milliseconds when it is a time.
+    pub(crate) fn time(&self, name: &str, value: f64) {
+        let thousandths = (value * 1e3).clamp(0.0, 1e15) as u64;
+        lock(&self.metrics).time(name, thousandths, self.now_ms());
+    }
+
     pub(crate) fn tell(&self, event: Event) {
         if self.events.try_send(event).is_err() {
             self.lost_events.fetch_add(1, Ordering::Relaxed);
@@ -66,7 +78,10 @@ pub(crate) type Failure = String;
 /// One virtual user.
 pub(crate) struct Vu {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) vars: Mutex<Map<String, Value>>,
+    /// What JavaScript knows it by.
+    pub(crate) number: u64,
+    pub(crate) hooks: Hooks,
+    pub(crate) vars: Mutex<Vars>,
     pub(crate) jar: Mutex<Jar>,
     /// Cookies go with every request: there are default ones, or a response has set one. As in Artillery, until then a
     /// request's own cookies go with it alone.
@@ -86,16 +101,32 @@ impl Variables for Vu {
         match first.0.as_str() {
             "$env" | "$processEnvironment" => {
                 let name = &path.get(1)?.0;
-                std::env::var(name).ok().map(Value::from)
+                self.shared.script.env.get(name).map(|v| v.as_str().into())
             }
             _ => None,
         }
+    }
+
+    fn call(&self, name: &str, args: &[f64]) -> Option<String> {
+        let args: Vec<Value> = args.iter().map(|n| (*n).into()).collect();
+        self.own_function(name, &args)
+    }
+}
+
+impl Drop for Vu {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
 impl Vu {
     /// A user with the variables of the script, `given` laid under them.
-    pub(crate) fn new(shared: &Arc<Shared>, given: &Map<String, Value>, counted: bool) -> Vu {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        given: &Map<String, Value>,
+        counted: bool,
+        hooks: &Hooks,
+    ) -> Vu {
         let script = &shared.script;
         let mut vars = given.clone();
         let dirname = script.directory.display().to_string();
@@ -120,7 +151,15 @@ impl Vu {
             }
         }
         let own = || Arc::new(Pool::new(1, &shared.dialers));
+        let mut vars = Vars::new(vars, script.processor.is_some());
+        for payload in &script.payloads {
+            if let Some(name) = &payload.load_all {
+                vars.known(name);
+            }
+        }
         Vu {
+            number: script.processor.as_ref().map_or(0, |p| p.number()),
+            hooks: hooks.clone(),
             vars: Mutex::new(vars),
             jar: Mutex::default(),
             keeps_cookies: AtomicBool::new(!script.http.cookie.is_empty()),
@@ -170,6 +209,13 @@ impl Vu {
                     self.shared.tell(Event::Log(text));
                     Ok(())
                 }
+                Step::Function(name) => {
+                    let began = self.now();
+                    let done = self.function(name).await;
+                    // Its time is the script's own, like time thought.
+                    *clock += self.now().saturating_sub(began);
+                    done
+                }
                 Step::Loop(turns) => self.turns(turns, clock).await,
                 Step::Parallel { steps, limit } => self.parallel(steps, *limit, clock).await,
             }
@@ -207,7 +253,12 @@ impl Vu {
     }
 
     async fn turns(&self, step: &LoopStep, clock: &mut Duration) -> Result<(), Failure> {
+        let mut goes_on = None;
         let (mut index, end, values) = match &step.turns {
+            Turns::While(name) => {
+                goes_on = Some(name);
+                (0, -1, None)
+            }
             Turns::Values(values) => (0, values.len() as i64, Some(values.clone())),
             Turns::Variable(name) => {
                 let found = self.find(&template::path(name));
@@ -241,6 +292,15 @@ impl Vu {
                 tokio::task::yield_now().await;
             }
             index += 1;
+            if let Some(name) = goes_on {
+                lock(&self.vars).insert(step.index_name.clone(), index.into());
+                let began = self.now();
+                let more = self.goes_on(name).await?;
+                *clock += self.now().saturating_sub(began);
+                if !more {
+                    break;
+                }
+            }
         }
         lock(&self.vars).insert(step.index_name.clone(), index.into());
         Ok(())
@@ -266,12 +326,12 @@ pub(crate) fn most_requests(script: &Script) -> Option<f64> {
             Some(
                 sum + match step {
                     Step::Request(_) => 1.0,
-                    Step::Think { .. } | Step::Log(_) => 0.0,
+                    Step::Think { .. } | Step::Log(_) | Step::Function(_) => 0.0,
                     Step::Parallel { steps, .. } => of(steps)?,
                     Step::Loop(l) => {
                         let turns = match &l.turns {
                             Turns::Values(values) => values.len() as f64,
-                            Turns::Variable(_) => return None,
+                            Turns::Variable(_) | Turns::While(_) => return None,
                             Turns::Count(count) => {
                                 let (from, to) = flow::range(&as_text(Some(count)))?;
                                 (to >= from).then_some((to - from) as f64)?
