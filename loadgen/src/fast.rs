@@ -56,8 +56,30 @@ pub(crate) fn choose(
     plan: &Plan,
     requests: &Requests,
 ) -> Result<Option<&'static [Engine]>, LoadError> {
+    // Named one by one, so that whoever adds a field decides here whether the fast engine honours it.
+    let Plan {
+        target: _,
+        requests: _,
+        model: _,
+        duration: _,
+        warm_up: _,
+        connections: _,
+        timeout: _,
+        drain: _,
+        seed: _,
+        run_id: _,
+        scenario: _,
+        insecure: _,
+        own_target: _,
+        shard: _,
+        in_turn: _,
+        recorded: _,
+        keep_seconds: _,
+        threads: _,
+        engine,
+    } = plan;
     let refusal = request::refusal(requests);
-    match (plan.engine, refusal) {
+    match (*engine, refusal) {
         (Engine::Hyper, _) | (Engine::Auto, Some(_)) => Ok(None),
         (_, Some(why)) => Err(LoadError::Plan(format!(
             "the engines io_uring and epoll do not send {why}; use hyper, or leave the choice open"

@@ -547,6 +547,189 @@ async fn percentiles_are_the_truth(engine: Engine) {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// Reads one request, body excluded; false when the connection ended.
+async fn request(stream: &mut tokio::net::TcpStream) -> bool {
+    let mut head = Vec::new();
+    let mut byte = [0_u8; 1];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte).await {
+            Ok(1) => head.push(byte[0]),
+            _ => return false,
+        }
+    }
+    true
+}
+
+async fn every_form_of_response_is_read(engine: Engine) {
+    const ANSWERS: [&[u8]; 6] = [
+        b"HTTP/1.1 201 Created\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\ncontent-length: 1\r\n\r\nx",
+        b"HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 203 Until\r\n\r\nthe end",
+    ];
+    let target = raw(async |mut stream| {
+        for answer in ANSWERS {
+            if !request(&mut stream).await {
+                return;
+            }
+            // In two pieces, so that the cut is somewhere else each time.
+            let (a, b) = answer.split_at(answer.len() / 3);
+            let _ = stream.write_all(a).await;
+            tokio::task::yield_now().await;
+            let _ = stream.write_all(b).await;
+        }
+    })
+    .await;
+    let (report, _) = run(Plan {
+        connections: 1,
+        ..plan(engine, &target, 100.0, 600 * MS)
+    })
+    .await;
+    assert_eq!(
+        (report.responses, report.connections_opened),
+        (60, 10),
+        "{:?}",
+        report.errors
+    );
+    let status: Vec<_> = report.status.into_iter().collect();
+    assert_eq!(
+        status,
+        [
+            (200, 10),
+            (201, 10),
+            (202, 10),
+            (203, 10),
+            (204, 10),
+            (304, 10)
+        ]
+    );
+    assert_eq!(report.reconnects, 0);
+}
+
+async fn a_stale_connection_is_replaced_once_and_only_where_that_does_no_harm(engine: Engine) {
+    // Each connection carries one request; it is closed as the second arrives.
+    let target = raw(async |mut stream| {
+        if request(&mut stream).await {
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                .await;
+            request(&mut stream).await;
+        }
+    })
+    .await;
+    let method = async |method: &str| {
+        let mut plan = Plan {
+            connections: 1,
+            ..plan(engine, &target, 100.0, 300 * MS)
+        };
+        plan.requests[0].method = method.to_owned();
+        run(plan).await.0
+    };
+    let got = method("GET").await;
+    assert_eq!(
+        (got.responses, got.error_count()),
+        (30, 0),
+        "{:?}",
+        got.errors
+    );
+    assert_eq!((got.reconnects, got.connections_opened), (29, 30));
+    let posted = method("POST").await;
+    assert_eq!(
+        (posted.responses, posted.errors["closed"], posted.reconnects),
+        (15, 15, 0)
+    );
+}
+
+async fn large_bodies_travel_both_ways(engine: Engine) {
+    let target = app(Router::new().route("/", post(async |body: String| body))).await;
+    let mut plan = Plan {
+        connections: 2,
+        ..plan(engine, &target, 20.0, 500 * MS)
+    };
+    plan.requests[0].method = "POST".to_owned();
+    plan.requests[0].body = Some("0123456789abcdef".repeat(100_000));
+    let (report, _) = run(plan).await;
+    assert_eq!(
+        (report.responses, report.status[&200]),
+        (10, 10),
+        "{:?}",
+        report.errors
+    );
+    assert!(report.bytes > 10 * 1_600_000, "{}", report.bytes);
+}
+
+async fn names_are_looked_up_and_threads_share_the_load(engine: Engine) {
+    let target = app(Router::new().route("/", get(async || "x"))).await;
+    let named = target.replace("127.0.0.1", "localhost");
+    let threads = Some(3);
+    let open = Plan {
+        threads,
+        ..plan(engine, &named, 300.0, 400 * MS)
+    };
+    let (report, _) = run(open.clone()).await;
+    assert_eq!(
+        (report.planned, report.responses, report.unsent),
+        (120, 120, 0),
+        "{:?}",
+        report.errors
+    );
+    let model = Model::Closed {
+        requests: Some(300),
+    };
+    let (report, last) = run(Plan {
+        model,
+        ..open.clone()
+    })
+    .await;
+    assert_eq!(
+        (report.responses, report.connections_opened),
+        (300, 8),
+        "{:?}",
+        report.errors
+    );
+    assert_eq!((last.sent, last.completed), (300, 300));
+    let name = match engine {
+        Engine::IoUring => "io_uring",
+        Engine::Epoll => "epoll",
+        _ => "hyper",
+    };
+    assert_eq!(report.own.engine, name);
+    assert!(report.own.cpu_s > 0.0);
+    assert_eq!(report.to_json()["nines"]["engine"], name);
+    let unknown = "http://nobody.invalid:1".to_owned();
+    let (report, _) = run(Plan {
+        target: unknown,
+        ..plan(engine, &named, 20.0, 200 * MS)
+    })
+    .await;
+    assert_eq!(
+        report.errors.get("dns"),
+        Some(&report.requests),
+        "{:?}",
+        report.errors
+    );
+}
+
+#[tokio::test]
+async fn the_choice_of_engine_is_refused_or_made() {
+    let target = app(Router::new().route("/", get(async || "x"))).await;
+    let mut plan = plan(Engine::Epoll, &target, 50.0, 100 * MS);
+    plan.requests[0].headers = vec![("Expect".to_owned(), "100-continue".to_owned())];
+    let (progress, _last) = watch::channel(Progress::default());
+    let refused = loadgen::run(plan.clone(), progress, CancellationToken::new()).await;
+    let text = refused.unwrap_err().to_string();
+    if cfg!(target_os = "linux") {
+        assert!(
+            text.contains("the header expect") && text.contains("use hyper"),
+            "{text}"
+        );
+    }
+    plan.engine = Engine::Auto;
+    assert_eq!(run(plan).await.0.own.engine, "hyper");
+}
+
 /// Each of these tests with each engine.
 macro_rules! with_engines {
     ($($(#[$ignored:meta])* $test:ident,)*) => {
@@ -578,6 +761,10 @@ with_engines! {
     a_server_that_closes_each_connection_costs_connections_not_errors,
     failures_are_counted_by_kind_within_bounded_time,
     a_stop_ends_the_run_early_and_whole,
+    every_form_of_response_is_read,
+    a_stale_connection_is_replaced_once_and_only_where_that_does_no_harm,
+    large_bodies_travel_both_ways,
+    names_are_looked_up_and_threads_share_the_load,
     #[ignore = "needs openssl"]
     tls_is_spoken_and_unknown_certificates_are_refused,
     #[ignore = "takes half a minute"]
