@@ -11,6 +11,7 @@ pub mod explain;
 pub mod export;
 pub mod gate;
 mod hdr;
+pub mod html;
 mod json;
 mod merge;
 mod pacer;

@@ -91,14 +91,20 @@ fn cause(kind: Kind, subject: &str, headline: String, weight: f64) -> Cause {
 
 /// A process that took far more processor time in the bad seconds, or a host without any left.
 fn cpu(seen: &Observed, symptom: &Symptom) -> Option<Cause> {
-    let processes = lines(seen, What::ProcessCpu).map(|line| (line, sides(line, seen, symptom)));
-    let grown = processes
-        .filter(|(_, (bad, good))| symptom.stands_out() && *bad > 1.5 * good && bad - good > 0.25)
-        .max_by(|a, b| (a.1.0 - a.1.1).total_cmp(&(b.1.0 - b.1.1)));
     let hosts = lines(seen, What::Utilization).filter(|l| l.label("kind") == "cpu");
     let host = hosts
         .map(|line| (line, sides(line, seen, symptom)))
         .max_by(|a, b| a.1.0.total_cmp(&b.1.0));
+    // Any process on the host may take the processors away, but only when there are none left; a scraped one is watched
+    // because it is part of the system.
+    let short = host
+        .as_ref()
+        .is_some_and(|(_, (bad, good))| *bad >= FULL && bad - good > 0.1);
+    let grown = lines(seen, What::ProcessCpu)
+        .filter(|l| short || l.label("executable_name").is_empty())
+        .map(|line| (line, sides(line, seen, symptom)))
+        .filter(|(_, (bad, good))| symptom.stands_out() && *bad > 1.5 * good && bad - good > 0.2)
+        .max_by(|a, b| (a.1.0 - a.1.1).total_cmp(&(b.1.0 - b.1.1)));
     let full = host
         .filter(|(_, (bad, good))| *bad >= FULL && (!symptom.stands_out() || bad - good > 0.15));
     let mut found = match (&grown, &full) {

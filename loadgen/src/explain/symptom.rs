@@ -20,7 +20,7 @@ pub struct Symptom {
 }
 
 /// Seconds apart that still belong to one stretch.
-const GAP: usize = 3;
+const GAP: usize = 2;
 
 impl Symptom {
     /// Finds them.
@@ -155,6 +155,7 @@ mod tests {
         let of = |text: &str| longest(&text.chars().map(|c| c == 'x').collect::<Vec<_>>());
         assert_eq!(of("....."), None);
         assert_eq!(of("x....xx.x."), Some((5, 8)));
+        assert_eq!(of("xx..x"), Some((0, 1)));
         assert_eq!(of("xx......x"), Some((0, 1)));
     }
 }
