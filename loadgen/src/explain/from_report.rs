@@ -273,7 +273,9 @@ fn phase(report: &Report, symptom: &Symptom) -> Option<Cause> {
             "waiting for the server's first byte",
         ),
     };
-    let share = (worst / latency.max(1.0)).min(1.0);
+    // What is spent in a queue before the server is a consequence of it, or told as a cause of its own.
+    let queued = quantile(&report.phases.connection, 0.99);
+    let share = (worst / (latency - queued).max(worst).max(1.0)).min(1.0);
     let text = format!(
         "the slowest 1 % of the requests spend {} of their {} {words} (p99 {})",
         percent(share),

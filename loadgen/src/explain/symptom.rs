@@ -49,7 +49,7 @@ impl Symptom {
             let l = &s.latency;
             let slow = l.count > 0
                 && (l.p95 as f64 > (2.0 * p95).max(p95 + 5_000.0)
-                    || l.p50 as f64 > (1.6 * p50).max(p50 + 5_000.0)
+                    || l.p50 as f64 > (2.0 * p50).max(p50 + 10_000.0)
                     || l.p99 as f64 > (3.0 * p99).max(p99 + 20_000.0));
             slow || failed(s) > usual + 0.04 || silent(s)
         };

@@ -15,6 +15,8 @@ const SLOW_SHARE: f64 = 0.02;
 /// Slow traces must be longer than typical ones by this factor and by [`LEAST_NS`].
 const LEAST_RATIO: f64 = 1.5;
 const LEAST_NS: f64 = 5e6;
+/// And by this one when no second of the run stands out: requests differ by themselves.
+const LEAST_RATIO_STEADY: f64 = 3.0;
 
 /// Which traces stand for what.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -321,7 +323,8 @@ impl<'a> Tail<'a> {
 
     /// A cause for each part that accounts for a quarter or more of the further time.
     pub(super) fn causes(&self, symptom: &Symptom) -> Vec<Cause> {
-        if !self.is_long() {
+        let steady = !symptom.stands_out() && self.lengths.1 < LEAST_RATIO_STEADY * self.lengths.0;
+        if !self.is_long() || steady {
             return Vec::new();
         }
         let mut parts: Vec<Part> = self
