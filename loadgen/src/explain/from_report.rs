@@ -258,13 +258,14 @@ fn phase(report: &Report, symptom: &Symptom) -> Option<Cause> {
         return None;
     }
     let phases = report.phases.named();
+    // What is spent waiting on this side is told by the generator's and the connections' own causes.
     let (name, worst) = phases
         .iter()
+        .skip(2)
         .filter(|(_, h)| !h.is_empty())
         .map(|(name, h)| (*name, quantile(h, 0.99)))
         .max_by(|a, b| a.1.total_cmp(&b.1))?;
     let (kind, subject, words) = match name {
-        "generator_wait" | "connection_wait" => return None,
         "connect" | "tls" => (Kind::Server, "connecting", "opening a connection"),
         "transfer" => (Kind::Server, "the body", "receiving the body"),
         _ => (
