@@ -43,7 +43,11 @@ fn generator(report: &Report) -> Option<Cause> {
         );
         // Late by a little, in a run that is slow by much: the figures are not valid, but that is not why.
         let share = report.late_p99_us as f64 / quantile(&report.latency, 0.99).max(1.0);
-        let weight = (0.15 + share).min(0.99);
+        // Nor does a late request make the server answer with an error.
+        let refused = report.status.iter().filter(|(c, _)| **c == 429 || **c >= 500);
+        let failed = refused.map(|(_, n)| n).sum::<u64>() as f64 / report.responses.max(1) as f64;
+        let most = if failed >= 0.01 { 0.5 } else { 0.99 };
+        let weight = (0.15 + share).min(most);
         let mut found = cause(Kind::Generator, "this machine", text, weight);
         let wait = &report.phases.generator;
         if !wait.is_empty() {

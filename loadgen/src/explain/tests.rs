@@ -21,6 +21,7 @@ fn run(p95: impl Fn(bool) -> u64, failed: impl Fn(bool) -> u64) -> Report {
     report.status = BTreeMap::from([(200, 1200)]);
     (report.planned, report.requests, report.responses) = (1200, 1200, 1200);
     report.duration_s = 12.0;
+    report.started_ms = 0;
     for h in [
         &mut report.latency,
         &mut report.service_time,
@@ -298,7 +299,7 @@ fn a_pool_that_is_too_small_is_told_from_slow_statements() {
         why.text()
     );
     assert!(
-        why.text().contains("at most 1 connections, 10 otherwise"),
+        why.text().contains("at most 1 of its 10 connections"),
         "{}",
         why.text()
     );
@@ -364,6 +365,35 @@ fn a_process_that_burns_is_named_before_the_service_that_waits() {
     assert_eq!(
         (why.causes[0].kind, why.causes[0].subject.as_str()),
         (Kind::Dependency, "bank"),
+        "{}",
+        why.text()
+    );
+}
+
+#[test]
+fn parts_that_slow_down_all_at_once_point_to_the_processor() {
+    let lines = vec![line(
+        What::Utilization,
+        &[("kind", "cpu"), ("resource", "cpu"), ("instance", "h")],
+        0.97,
+        0.99,
+    )];
+    let mut seen = seen(SpanKind::Client, &DB, slow_in_bad, lines);
+    for spans in &mut seen.traces {
+        // A third of the time each: the database, a cache beside it, the product's own.
+        let (from, to) = (spans[3].start_ns, spans[3].end_ns);
+        let third = (to - from) / 3;
+        let mut cache = spans[3].clone();
+        cache.span_id = SpanId([5; 8]);
+        cache.attributes = vec![("db.system.name".into(), "redis".into())];
+        (cache.start_ns, cache.end_ns) = (from + third, from + 2 * third);
+        spans[3].end_ns = from + third;
+        spans.push(cache);
+    }
+    let why = explain(&slow_run(), Some(&seen));
+    assert_eq!(why.causes[0].kind, Kind::Cpu, "{}", why.text());
+    assert!(
+        why.text().contains("unrelated parts slow down at once"),
         "{}",
         why.text()
     );
@@ -492,7 +522,7 @@ fn time_that_no_span_holds_lies_before_the_server() {
     let seen = seen(
         SpanKind::Client,
         &DB,
-        |i| (i * 100 * MS, 5 * MS),
+        |i| (4_000 * MS + i * 100 * MS, 5 * MS),
         Vec::new(),
     );
     let why = explain(&slow_run(), Some(&seen));
