@@ -203,8 +203,16 @@ pub fn explain(report: &Report, seen: Option<&Observed>) -> Explanation {
         let tail = tail::Tail::of(seen);
         let found = tail.causes(&symptom);
         growth = tail.growth.clone();
-        let failing = errors::causes(report, seen, &symptom, &tail);
+        let mut failing = errors::causes(report, seen, &symptom, &tail);
         let outside = outside::cause(report, seen, &symptom);
+        if let Some(origin) = failing.iter().position(|c| c.trace.is_some()) {
+            // Which service fails first says more than that the target answers with errors.
+            let known = causes.iter().position(|c| c.kind == Kind::Errors);
+            if let Some(known) = known.map(|i| causes.remove(i)) {
+                failing[origin].evidence.push(known.headline);
+                failing[origin].evidence.extend(known.evidence);
+            }
+        }
         causes = merge(causes, found);
         causes = merge(causes, failing);
         causes = merge(causes, outside.into_iter().collect());

@@ -14,6 +14,7 @@ mod fast;
 pub mod gate;
 mod hdr;
 pub mod http1;
+pub mod html;
 mod json;
 mod merge;
 mod pacer;

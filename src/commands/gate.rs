@@ -63,6 +63,10 @@ pub struct Judge {
     #[arg(long, value_name = "FILE")]
     md: Option<PathBuf>,
 
+    /// Write the report as one HTML page that needs no network
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
     /// Write an HdrHistogram V2 log
     #[arg(long, value_name = "FILE")]
     hdr: Option<PathBuf>,
@@ -103,7 +107,7 @@ pub fn read_report(path: &Path) -> anyhow::Result<Report> {
 impl Judge {
     /// Whether the run must keep each second's histogram.
     pub fn keeps_seconds(&self) -> bool {
-        self.hdr.is_some()
+        self.hdr.is_some() || self.html.is_some()
     }
 
     /// Reads the files and rules.
@@ -150,10 +154,13 @@ impl Gate {
 
     /// Judges the run, writes what was asked for, prints one line a broken rule.
     pub fn conclude(&self, report: &Report, shared: Shared) -> CommandResult {
-        let asks = self.client.as_ref().filter(|_| self.explains);
+        let asks = self
+            .client
+            .as_ref()
+            .filter(|_| self.explains || self.flags.html.is_some());
         let seen = asks.and_then(|client| observed(client, report));
         let why = explain(report, seen.as_ref());
-        if seen.is_some() && !shared.quiet {
+        if seen.is_some() && self.explains && !shared.quiet {
             print(&format!("\n{}\n", why.text()))?;
         }
         let mut checks = vec![validity(report)];
@@ -177,6 +184,17 @@ impl Gate {
             }
         }
         self.write(report, &checks, &changes)?;
+        if let Some(path) = &self.flags.html {
+            let page = loadgen::html::Page {
+                report,
+                checks: &checks,
+                changes: &changes,
+                seen: seen.as_ref(),
+                why: &why,
+            };
+            std::fs::write(path, loadgen::html::page(&page))
+                .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
+        }
         let mut text = String::new();
         for change in &changes {
             text += &format!("{}\n", change.line());

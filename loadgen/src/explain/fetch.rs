@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use client::{Client, ClientError, TraceSearch};
 use futures_util::StreamExt;
+use model::QueryData;
 use model::span::{Span, TraceId, TraceSummary};
-use model::{Labels, QueryData};
 
 use super::{Line, Observed, Symptom, What, tail};
 use crate::report::Report;
@@ -145,7 +145,13 @@ fn lines(what: What, data: QueryData, start_ms: i64, step_s: f64, length_s: f64)
     };
     let steps = (length_s / step_s).ceil() as usize;
     let each = all.into_iter().take(SERIES).map(|series| {
-        let mut values = vec![f64::NAN; steps];
+        // Those that are not among the top have no point: next to nothing.
+        let absent = if series.labels.get("executable_name").is_some() {
+            0.0
+        } else {
+            f64::NAN
+        };
+        let mut values = vec![absent; steps];
         for (t, v) in series.points.t_ms.iter().zip(&series.points.values) {
             let at = ((t - start_ms) as f64 / 1e3 / step_s).round() as usize;
             if let Some(slot) = at.checked_sub(1).and_then(|i| values.get_mut(i)) {
@@ -239,26 +245,4 @@ fn ours(list: &mut Vec<TraceSummary>) {
         let noise = ["/health", "/metrics", "/-/", "/ready", "/live"];
         t.status_code != 0 && !noise.iter().any(|n| t.route.starts_with(n))
     });
-}
-
-/// Whether a label set is of interest to a reader, and its name on a chart.
-pub(crate) fn title(labels: &Labels) -> String {
-    let shown = [
-        "service_name",
-        "kind",
-        "resource",
-        "unit",
-        "executable_name",
-        "job",
-        "client",
-        "server",
-        "pool",
-        "dependency",
-        "tier",
-    ];
-    let parts = shown
-        .iter()
-        .filter_map(|n| labels.get(n))
-        .filter(|v| !v.is_empty());
-    parts.collect::<Vec<_>>().join(" ")
 }

@@ -3,58 +3,89 @@
 use super::{Cause, Kind, Observed, Symptom, ms, percent};
 use crate::report::Report;
 
-/// Fewest traces that say something.
-const TRACES: usize = 20;
+/// Fewest traces on either side that say something.
+const TRACES: usize = 8;
 
-/// A cause when the slow requests, as the client saw them, are much longer than the slowest root spans.
-pub(super) fn cause(report: &Report, seen: &Observed, symptom: &Symptom) -> Option<Cause> {
-    if seen.sample.len() < TRACES || report.service_time.is_empty() {
-        return None;
+/// Client's and spans' p95, nanoseconds.
+#[derive(Clone, Copy)]
+struct Pair {
+    client: f64,
+    spans: f64,
+}
+
+impl Pair {
+    fn gap(self) -> f64 {
+        (self.client - self.spans).max(0.0)
     }
-    let mut spans: Vec<u64> = seen.sample.iter().map(|t| t.duration_ns).collect();
-    spans.sort_unstable();
-    // The sample is even over time and the slowest are listed apart: the tail of the spans is at least this.
-    let all = seen
-        .slowest
-        .iter()
-        .map(|t| t.duration_ns)
-        .max()
-        .unwrap_or(0);
-    let at = |q: f64| spans[((spans.len() - 1) as f64 * q) as usize] as f64;
-    let (span_p50, span_p95) = (at(0.5), at(0.95));
-    let [p50, p95] = [0.5, 0.95].map(|q| report.service_time.value_at_quantile(q) as f64 * 1e3);
-    let [gap_p50, gap_p95] = [p50 - span_p50, p95 - span_p95];
-    let share = gap_p95 / p95.max(1.0);
-    if gap_p95 < 10e6
-        || share < 0.5
-        || gap_p95 < 2.0 * gap_p50.max(0.0) && !symptom.stands_out() && gap_p50 < 10e6
-    {
+}
+
+/// A cause when what the client waited for the first byte is much longer than the spans of the same seconds: of the
+/// growth between good and bad seconds, or, when no second stands out, of the whole.
+pub(super) fn cause(report: &Report, seen: &Observed, symptom: &Symptom) -> Option<Cause> {
+    let stands_out = symptom.stands_out();
+    let side = |want: bool| -> Option<Pair> {
+        let measured = report.per_second.iter().filter(|s| !s.warm_up);
+        let with = measured
+            .zip(&symptom.bad)
+            .filter(|(s, _)| s.first_byte.count > 0);
+        let chosen = with.filter(|(_, bad)| **bad == want);
+        let client = super::mean(chosen.map(|(s, _)| s.first_byte.p95 as f64 * 1e3))?;
+        let start_ns = report.started_ms as f64 * 1e6;
+        let within = seen
+            .sample
+            .iter()
+            .filter(|t| symptom.is_bad_at((t.start_ns as f64 - start_ns) / 1e9) == want);
+        let mut spans: Vec<u64> = within.map(|t| t.duration_ns).collect();
+        spans.sort_unstable();
+        (spans.len() >= TRACES).then(|| Pair {
+            client,
+            spans: spans[(spans.len() - 1) * 95 / 100] as f64,
+        })
+    };
+    let good = side(false)?;
+    let bad = if stands_out { side(true)? } else { good };
+    let (outside, all) = match stands_out {
+        true => (bad.gap() - good.gap(), bad.client - good.client),
+        false => (good.gap(), good.client),
+    };
+    let share = (outside / all.max(1.0)).min(1.0);
+    if outside < 10e6 || share < 0.5 {
         return None;
     }
     let headline = format!(
-        "{} of the service time's p95 of {} lie outside of every span: the network, a proxy, or requests that wait to be accepted",
+        "{} of the {} by which {} lie outside of every span: the network, a proxy, or requests that wait to be accepted",
         percent(share),
-        ms(p95)
+        ms(all),
+        if stands_out {
+            "answers come later in the bad seconds"
+        } else {
+            "answers take at p95"
+        }
     );
-    let evidence = vec![
-        format!(
-            "service time as sent and received here: p50 {}, p95 {}",
-            ms(p50),
-            ms(p95)
-        ),
-        format!(
-            "root spans of the server: p50 {}, p95 {}, longest seen {}",
-            ms(span_p50),
-            ms(span_p95),
-            ms(all.max(*spans.last().unwrap_or(&0)) as f64)
-        ),
-    ];
+    let mut evidence = vec![format!(
+        "in the bad seconds the first byte came after {} here (p95), spans took {} (p95)",
+        ms(bad.client),
+        ms(bad.spans)
+    )];
+    if stands_out {
+        evidence.push(format!(
+            "in the others after {}, spans took {}",
+            ms(good.client),
+            ms(good.spans)
+        ));
+    } else {
+        evidence = vec![format!(
+            "the first byte came after {} here (p95), spans took {} (p95)",
+            ms(good.client),
+            ms(good.spans)
+        )];
+    }
     Some(Cause {
         kind: Kind::Outside,
         subject: report.target.clone(),
         headline,
         evidence,
-        weight: 0.85 * share.min(1.0),
+        weight: 0.9 * share * (all / bad.client.max(1.0)).clamp(0.0, 1.0),
         trace: None,
     })
 }

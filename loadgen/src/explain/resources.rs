@@ -10,13 +10,11 @@ const FULL: f64 = 0.9;
 /// Adds the causes that resources are, and lets them speak for or against the others.
 pub(super) fn weigh(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom, tail: &Tail<'_>) {
     let own = tail.share(|p| p.kind == Kind::Service) * tail.excess();
-    let cpu = cpu(seen, symptom);
-    if let Some(mut cpu) = cpu {
+    let spread = tail.spread();
+    if let Some(mut cpu) = cpu(seen, symptom, spread.is_some()) {
         let paused = causes.iter().any(|c| c.kind == Kind::Pause);
-        let outside = causes
-            .iter()
-            .find(|c| c.kind == Kind::Outside)
-            .map_or(0.0, |c| c.weight);
+        let outside = causes.iter().find(|c| c.kind == Kind::Outside);
+        let outside = outside.map_or(0.0, |c| c.weight);
         let busy = own.max(outside);
         cpu.weight = match paused {
             true => 0.3,
@@ -31,6 +29,13 @@ pub(super) fn weigh(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom,
             }
             cpu.evidence.push(strongest.headline.clone());
             cpu.trace = strongest.trace;
+        }
+        if let Some((parts, weight)) = spread.filter(|_| !paused) {
+            // A slow database does not slow the cache; too little processor time slows them all.
+            cpu.evidence
+                .insert(0, format!("unrelated parts slow down at once: {parts}"));
+            cpu.weight = cpu.weight.max(weight);
+            cpu.trace = cpu.trace.or_else(|| causes.iter().find_map(|c| c.trace));
         }
         causes.push(cpu);
     }
@@ -89,18 +94,26 @@ fn cause(kind: Kind, subject: &str, headline: String, weight: f64) -> Cause {
     }
 }
 
-/// A process that took far more processor time in the bad seconds, or a host without any left.
-fn cpu(seen: &Observed, symptom: &Symptom) -> Option<Cause> {
-    let processes = lines(seen, What::ProcessCpu).map(|line| (line, sides(line, seen, symptom)));
-    let grown = processes
-        .filter(|(_, (bad, good))| symptom.stands_out() && *bad > 1.5 * good && bad - good > 0.25)
-        .max_by(|a, b| (a.1.0 - a.1.1).total_cmp(&(b.1.0 - b.1.1)));
+/// A process that took far more processor time in the bad seconds, or a host without any left. When unrelated parts slow
+/// down at once (`spread`), a host that has none left in the other seconds either will do.
+fn cpu(seen: &Observed, symptom: &Symptom, spread: bool) -> Option<Cause> {
     let hosts = lines(seen, What::Utilization).filter(|l| l.label("kind") == "cpu");
     let host = hosts
         .map(|line| (line, sides(line, seen, symptom)))
         .max_by(|a, b| a.1.0.total_cmp(&b.1.0));
-    let full = host
-        .filter(|(_, (bad, good))| *bad >= FULL && (!symptom.stands_out() || bad - good > 0.15));
+    // Any process on the host may take the processors away, but only when there are none left; a scraped one is watched
+    // because it is part of the system.
+    let short = host
+        .as_ref()
+        .is_some_and(|(_, (bad, good))| *bad >= FULL && bad - good > 0.1);
+    let grown = lines(seen, What::ProcessCpu)
+        .filter(|l| short || l.label("executable_name").is_empty())
+        .map(|line| (line, sides(line, seen, symptom)))
+        .filter(|(_, (bad, good))| symptom.stands_out() && *bad > 1.5 * good && bad - good > 0.2)
+        .max_by(|a, b| (a.1.0 - a.1.1).total_cmp(&(b.1.0 - b.1.1)));
+    let full = host.filter(|(_, (bad, good))| {
+        *bad >= FULL && (spread || !symptom.stands_out() || bad - good > 0.15)
+    });
     let mut found = match (&grown, &full) {
         (Some((line, (bad, good))), _) => {
             let name = match line.label("executable_name") {
@@ -205,10 +218,15 @@ fn pools(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom, tail: &Tai
     }
     let mut shrank = false;
     if let Some(max) = of_pool(What::PoolMax, "pool") {
-        let (now, was) = sides(max, seen, symptom);
+        // The last value before a change is held for a while: the extremes say what the means blur.
+        let finite = || max.values.iter().copied().filter(|v| v.is_finite());
+        let (now, was) = (
+            finite().fold(f64::INFINITY, f64::min),
+            finite().fold(0.0, f64::max),
+        );
         shrank = now < 0.7 * was;
         found.evidence.push(match shrank {
-            true => format!("it holds at most {now:.0} connections, {was:.0} otherwise"),
+            true => format!("it holds at most {now:.0} of its {was:.0} connections for a while"),
             false => format!("it holds at most {now:.0} connections"),
         });
     }

@@ -20,7 +20,7 @@ pub struct Symptom {
 }
 
 /// Seconds apart that still belong to one stretch.
-const GAP: usize = 3;
+const GAP: usize = 2;
 
 impl Symptom {
     /// Finds them.
@@ -49,7 +49,7 @@ impl Symptom {
             let l = &s.latency;
             let slow = l.count > 0
                 && (l.p95 as f64 > (2.0 * p95).max(p95 + 5_000.0)
-                    || l.p50 as f64 > (1.6 * p50).max(p50 + 5_000.0)
+                    || l.p50 as f64 > (2.0 * p50).max(p50 + 10_000.0)
                     || l.p99 as f64 > (3.0 * p99).max(p99 + 20_000.0));
             slow || failed(s) > usual + 0.04 || silent(s)
         };
@@ -155,6 +155,7 @@ mod tests {
         let of = |text: &str| longest(&text.chars().map(|c| c == 'x').collect::<Vec<_>>());
         assert_eq!(of("....."), None);
         assert_eq!(of("x....xx.x."), Some((5, 8)));
+        assert_eq!(of("xx..x"), Some((0, 1)));
         assert_eq!(of("xx......x"), Some((0, 1)));
     }
 }

@@ -15,6 +15,8 @@ const SLOW_SHARE: f64 = 0.02;
 /// Slow traces must be longer than typical ones by this factor and by [`LEAST_NS`].
 const LEAST_RATIO: f64 = 1.5;
 const LEAST_NS: f64 = 5e6;
+/// And by this one when no second of the run stands out: requests differ by themselves.
+const LEAST_RATIO_STEADY: f64 = 3.0;
 
 /// Which traces stand for what.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -313,6 +315,46 @@ impl<'a> Tail<'a> {
         if all > 0.0 { part / all } else { 0.0 }
     }
 
+    /// Parts that grow at once though they have nothing to do with each other, and a weight: three or more kinds of
+    /// thing, each more than twice as slow, none with most of the growth.
+    pub(super) fn spread(&self) -> Option<(String, f64)> {
+        if !self.is_long() {
+            return None;
+        }
+        let kinds = [
+            Kind::Service,
+            Kind::Database,
+            Kind::Cache,
+            Kind::Dependency,
+            Kind::Hop,
+            Kind::Queue,
+        ];
+        let grown: Vec<(Kind, f64, f64, f64)> = kinds
+            .into_iter()
+            .map(|kind| {
+                let of = || self.growth.iter().filter(move |g| g.part.kind == kind);
+                let (was, is) = (
+                    of().map(|g| g.typical_ns).sum(),
+                    of().map(|g| g.slow_ns).sum(),
+                );
+                (kind, self.share(|p| p.kind == kind), was, is)
+            })
+            .filter(|(_, share, was, is)| *share > 0.1 && *is > 2.0 * was + 2e6)
+            .collect();
+        let most = grown.iter().map(|g| g.1).fold(0.0, f64::max);
+        if grown.len() < 3 || most > 0.7 {
+            return None;
+        }
+        let each = grown
+            .iter()
+            .map(|(kind, _, was, is)| format!("{} {} to {}", kind.as_str(), ms(*was), ms(*is)));
+        let shares: f64 = grown.iter().map(|g| g.1).sum();
+        Some((
+            each.collect::<Vec<_>>().join(", "),
+            0.95 * shares.min(1.0) * self.excess(),
+        ))
+    }
+
     /// How much of a slow request is beyond a typical one, 0 to 1.
     pub(super) fn excess(&self) -> f64 {
         let (typical, slow) = self.lengths;
@@ -321,7 +363,8 @@ impl<'a> Tail<'a> {
 
     /// A cause for each part that accounts for a quarter or more of the further time.
     pub(super) fn causes(&self, symptom: &Symptom) -> Vec<Cause> {
-        if !self.is_long() {
+        let steady = !symptom.stands_out() && self.lengths.1 < LEAST_RATIO_STEADY * self.lengths.0;
+        if !self.is_long() || steady {
             return Vec::new();
         }
         let mut parts: Vec<Part> = self
