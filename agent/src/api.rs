@@ -80,8 +80,15 @@ pub(crate) fn router(api: Api) -> Router {
         .route(path::FLUSH, post(status::flush))
         .fallback(not_found)
         .layer(from_fn_with_state(api.clone(), authorise))
-        .layer(tower_http::compression::CompressionLayer::new().gzip(true))
+        .layer(compression())
         .with_state(api)
+}
+
+/// gzip for those who ask. The quickest level: the best one takes three times the CPU of the query for a fifth less.
+fn compression() -> tower_http::compression::CompressionLayer {
+    tower_http::compression::CompressionLayer::new()
+        .gzip(true)
+        .quality(tower_http::CompressionLevel::Fastest)
 }
 
 async fn not_found() -> Response {

@@ -86,6 +86,15 @@ impl Client {
     /// Evaluates PromQL at `t_ms` (Unix milliseconds). Native histograms in the answer are left out: the API's form
     /// has lost their schema.
     pub async fn query(&self, text: &str, t_ms: i64) -> Result<QueryData, ClientError> {
+        Ok(self.query_annotated(text, t_ms).await?.0)
+    }
+
+    /// [`Client::query`] with what the server says of the query: warnings, then remarks.
+    pub async fn query_annotated(
+        &self,
+        text: &str,
+        t_ms: i64,
+    ) -> Result<(QueryData, Vec<String>), ClientError> {
         let parameters = [("query", text.to_owned()), ("time", seconds(t_ms))];
         self.query_at(path::QUERY, &parameters).await
     }
@@ -98,6 +107,18 @@ impl Client {
         end_ms: i64,
         step_ms: i64,
     ) -> Result<QueryData, ClientError> {
+        let answer = self.query_range_annotated(text, start_ms, end_ms, step_ms);
+        Ok(answer.await?.0)
+    }
+
+    /// [`Client::query_range`] with what the server says of the query: warnings, then remarks.
+    pub async fn query_range_annotated(
+        &self,
+        text: &str,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+    ) -> Result<(QueryData, Vec<String>), ClientError> {
         let parameters = [
             ("query", text.to_owned()),
             ("start", seconds(start_ms)),
@@ -111,13 +132,14 @@ impl Client {
         &self,
         path: &str,
         parameters: &[(&str, String)],
-    ) -> Result<QueryData, ClientError> {
-        let data: Json = self.post_form(path, parameters).await?;
-        query_data_from_json(&data).map_err(|e| ClientError::Protocol {
+    ) -> Result<(QueryData, Vec<String>), ClientError> {
+        let (data, notes): (Json, _) = self.post_form_annotated(path, parameters).await?;
+        let data = query_data_from_json(&data).map_err(|e| ClientError::Protocol {
             url: format!("{}{path}", self.base_url()),
             status: 200,
             reason: e.to_string(),
-        })
+        })?;
+        Ok((data, notes))
     }
 
     /// The label sets of series that match any of `matches` (selectors) between two instants (Unix milliseconds).

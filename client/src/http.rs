@@ -114,13 +114,22 @@ impl Client {
         path: &str,
         parameters: &[(&str, String)],
     ) -> Result<T, ClientError> {
+        Ok(self.post_form_annotated(path, parameters).await?.0)
+    }
+
+    /// The same, with the warnings and remarks that came along.
+    pub(crate) async fn post_form_annotated<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        parameters: &[(&str, String)],
+    ) -> Result<(T, Vec<String>), ClientError> {
         let url = format!("{}{path}", self.base);
         let request = self
             .request(Method::POST, &url)?
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form(parameters));
         let response = self.send(request).await?;
-        self.data(&url, response).await
+        self.annotated(&url, response).await
     }
 
     /// `POST` of bytes, with nothing wanted back.
@@ -255,6 +264,14 @@ impl Client {
         url: &str,
         response: Response,
     ) -> Result<T, ClientError> {
+        Ok(self.annotated(url, response).await?.0)
+    }
+
+    async fn annotated<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        response: Response,
+    ) -> Result<(T, Vec<String>), ClientError> {
         let status = response.status();
         let bytes = self.body(url, response).await?;
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
@@ -274,9 +291,10 @@ impl Client {
             Err(e) => return Err(strange(e.to_string())),
         };
         if envelope.status == "success" {
-            return envelope
-                .data
-                .ok_or_else(|| strange("success without data".into()));
+            let data = envelope.data;
+            let data = data.ok_or_else(|| strange("success without data".into()))?;
+            let notes = envelope.warnings.into_iter().chain(envelope.infos);
+            return Ok((data, notes.collect()));
         }
         Err(ClientError::Refused {
             kind: envelope.error_type.unwrap_or_else(|| "error".into()),

@@ -27,4 +27,5 @@ pub(crate) mod stop;
 mod sweep;
 pub(crate) mod table;
 mod topk;
+mod version2;
 mod window;

@@ -14,6 +14,7 @@ use loadgen::{export, gate};
 use model::query::QueryData;
 
 use super::load_explain::observed;
+use super::reach::Remote;
 use crate::cli::Shared;
 use crate::console::{CommandResult, Outcome, block_on, print, read_file, usage};
 
@@ -26,6 +27,9 @@ pub struct Args {
     /// The agent that evaluates --ensure-promql and --slo
     #[arg(long, env = "NINES_URL", value_name = "URL")]
     agent: Option<String>,
+
+    #[command(flatten)]
+    remote: Remote,
 
     #[command(flatten)]
     judge: Judge,
@@ -93,7 +97,8 @@ pub struct Gate {
 /// Runs the subcommand.
 pub fn run(args: Args, shared: Shared) -> CommandResult {
     let report = read_report(&args.report)?;
-    args.judge.ready(args.agent)?.conclude(&report, shared)
+    let client = (args.remote.client()).or_else(|| args.agent.map(client::Client::new));
+    args.judge.ready_with(client)?.conclude(&report, shared)
 }
 
 /// Reads a stored run.
@@ -112,6 +117,11 @@ impl Judge {
 
     /// Reads the files and rules.
     pub fn ready(self, agent: Option<String>) -> anyhow::Result<Gate> {
+        self.ready_with(agent.map(client::Client::new))
+    }
+
+    /// The same, with whoever evaluates PromQL.
+    fn ready_with(self, client: Option<client::Client>) -> anyhow::Result<Gate> {
         let parsed = self.ensure.iter().map(|text| Rule::parse(text));
         let rules = parsed
             .collect::<Result<_, gate::RuleError>>()
@@ -128,9 +138,9 @@ impl Judge {
             let text = text.replace("$run_id", "x").replace("$duration", "1m");
             promql::parse(&text).map_err(|e| usage(format!("--ensure-promql: {e}")))?;
         }
-        if agent.is_none() && (!slos.is_empty() || !self.ensure_promql.is_empty()) {
+        if client.is_none() && (!slos.is_empty() || !self.ensure_promql.is_empty()) {
             return Err(usage(
-                "--ensure-promql and --slo ask an agent: name it with --agent URL (or NINES_URL)",
+                "--ensure-promql and --slo ask an agent: name it with --agent URL (or NINES_URL), or another server with nines gate --source URL",
             ));
         }
         let baseline = self.baseline.as_deref().map(read_report).transpose()?;
@@ -138,7 +148,7 @@ impl Judge {
             rules,
             slos,
             baseline,
-            client: agent.map(client::Client::new),
+            client,
             explains: false,
             flags: self,
         })

@@ -7,7 +7,7 @@ use model::sample::Value;
 use model::{QueryData, api, timestamp};
 
 use super::reach::{self, Evaluate, Format, Reach, Remote, json};
-use crate::console::{CommandResult, Outcome, block_on, duration_ms, now_ms, print, usage};
+use crate::console::{CommandResult, Outcome, block_on, duration_ms, note, now_ms, print, usage};
 
 /// Flags of `nines query`.
 #[derive(Debug, ClapArgs)]
@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "15s")]
     step: String,
 
-    /// Evaluate at this time, RFC 3339 (default: now)
+    /// Evaluate at this time, RFC 3339 or Unix seconds (default: now)
     #[arg(long, value_name = "TIME")]
     time: Option<String>,
 
@@ -51,13 +51,13 @@ pub fn run(args: Args) -> CommandResult {
     let expr =
         promql::parse(&args.expr).map_err(|e| usage(format!("cannot parse the query\n{e}")))?;
     if args.format_expr {
-        print(&format!("{expr}\n"))?;
+        print(&format!("{}\n", promql::format(&expr)))?;
         return Ok(Outcome::Good);
     }
     let now = match &args.time {
-        Some(text) => timestamp::parse_rfc3339(text).ok_or_else(|| {
+        Some(text) => parse_time(text).ok_or_else(|| {
             usage(format!(
-                "--time {text:?} is not RFC 3339, such as 2026-11-20T20:36:26Z"
+                "--time {text:?} is neither RFC 3339, such as 2026-11-20T20:36:26Z, nor Unix seconds"
             ))
         })?,
         None => now_ms(),
@@ -68,32 +68,46 @@ pub fn run(args: Args) -> CommandResult {
     };
     let client = args.remote.client_or(&args.reach);
     let text_of_query = args.expr.clone();
-    let data = if args.evaluate == Evaluate::Here {
+    let (data, notes) = if args.evaluate == Evaluate::Here {
         reach::blocking(move || {
             let source = reach::source(client, Evaluate::Here);
             let engine = promql::Engine::default();
-            Ok(match span {
-                None => engine.instant_expr(&source, &expr, now)?,
-                Some((range, step)) => engine.range_expr(&source, &expr, now - range, now, step)?,
-            }
-            .data)
+            let out = match span {
+                None => engine.instant(&source, &text_of_query, now)?,
+                Some((range, step)) => {
+                    engine.range(&source, &text_of_query, now - range, now, step)?
+                }
+            };
+            let notes: Vec<String> = out.warnings.into_iter().chain(out.infos).collect();
+            Ok((out.data, notes))
         })?
     } else {
         block_on(async {
             Ok(match span {
-                None => client.query(&text_of_query, now).await?,
+                None => client.query_annotated(&text_of_query, now).await?,
                 Some((range, step)) => {
                     let start = now - range;
-                    client.query_range(&text_of_query, start, now, step).await?
+                    let answer = client.query_range_annotated(&text_of_query, start, now, step);
+                    answer.await?
                 }
             })
         })?
     };
+    for text in &notes {
+        note(&reach::clean(text));
+    }
     match args.format {
         Format::Json => print(&json(&api::query_data_to_json(&data))?)?,
         Format::Text => print(&text(&data))?,
     }
     Ok(Outcome::Good)
+}
+
+fn parse_time(text: &str) -> Option<i64> {
+    let seconds: Option<f64> = text.parse().ok();
+    let unix = seconds.filter(|s| s.abs() < 9e12);
+    unix.map(|s| (s * 1000.0).round() as i64)
+        .or_else(|| timestamp::parse_rfc3339(text))
 }
 
 fn text(data: &QueryData) -> String {

@@ -3,6 +3,7 @@
 //! user and system, from /proc (10 ms ticks). See `bench/rivals/run` and docs/benchmarks.md.
 
 mod http;
+mod inside;
 mod server;
 mod workload;
 
@@ -55,6 +56,9 @@ fn main() -> Outcome<()> {
     }
     if wants("scrape") {
         bench.scrape()?;
+    }
+    if wants("inside") {
+        inside::run(bench.rounds)?;
     }
     Ok(())
 }

@@ -139,11 +139,7 @@ impl Scrapes {
         let values: Vec<f64> = match &mut self.values {
             Values::Mixed(kinds) => kinds.iter_mut().map(|k| k.next(random)).collect(),
             Values::Buckets(counts) => {
-                let mut below = 0.0;
-                for (i, count) in counts.iter_mut().enumerate() {
-                    below = if i % 10 == 0 { 0.0 } else { below } + random.below(9) as f64;
-                    *count += below;
-                }
+                observe(counts, random);
                 counts.clone()
             }
         };
@@ -172,6 +168,24 @@ impl Scrapes {
             );
         }
         bodies
+    }
+}
+
+/// One scrape later: every bucket holds what those below it do.
+fn observe(counts: &mut [f64], random: &mut Random) {
+    let mut below = 0.0;
+    for (i, count) in counts.iter_mut().enumerate() {
+        below = if i % 10 == 0 { 0.0 } else { below } + random.below(9) as f64;
+        *count += below;
+    }
+}
+
+/// The values of [`Scrapes::buckets`], scrape by scrape.
+pub fn bucket_values(series: usize) -> impl FnMut() -> Vec<f64> {
+    let (mut counts, mut random) = (vec![0.0; series], Random(2));
+    move || {
+        observe(&mut counts, &mut random);
+        counts.clone()
     }
 }
 

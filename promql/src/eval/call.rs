@@ -16,6 +16,7 @@ use super::rate::{self, Kind, Scope};
 use super::row::{Row, Sink};
 use super::run::{Evaluated, Evaluator, Grid, Out, reference};
 use super::sweep::{self, Edges};
+use super::version2;
 use super::window::{Cursor, Samples, Window, count_drops};
 use crate::syntax::ast::{Call, Expr, ExprKind, Extension, Modifiers, Span, ValueType};
 
@@ -434,7 +435,7 @@ impl<'a> Sweep<'a> {
             let to = reference(self.windows.modifiers, t_ms);
             let from = to.saturating_sub(self.windows.range_ms);
             let (low, high) = (
-                from.saturating_sub(self.reach.0),
+                from.saturating_sub(self.reach.0 + version2::earlier_ms()),
                 to.saturating_add(self.reach.1),
             );
             let f = floats.seek(&samples.float_t, low, high);

@@ -9,6 +9,7 @@ use model::histogram::ResetHint;
 
 use super::block::{Cell, Hist};
 use super::notes::{Note, Notes};
+use super::version2::{Difference, is_on};
 use super::window::Window;
 use crate::hist::arith;
 use crate::syntax::ast::Span;
@@ -221,7 +222,8 @@ impl Extent {
         } else if self.gaps == 0 {
             return None;
         } else {
-            if to_start >= threshold {
+            let zero_first = is_on(Difference::ZeroFirst);
+            if to_start >= threshold && !zero_first {
                 to_start = average / 2.0;
             }
             if kind.counter
@@ -231,6 +233,9 @@ impl Extent {
                 if to_zero < to_start {
                     to_start = to_zero;
                 }
+            }
+            if to_start >= threshold && zero_first {
+                to_start = average / 2.0;
             }
         }
         if to_end >= threshold {

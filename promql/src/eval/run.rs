@@ -11,6 +11,7 @@ use super::engine::{Options, QueryError};
 use super::notes::Notes;
 use super::row::{Row, Sink};
 use super::stop::Watch;
+use super::version2;
 use super::window::Samples;
 use super::{aggregate, binary, call, plan};
 use crate::syntax::ast::{At, Expr, ExprKind, Extension, Modifiers, Span, Subquery};
@@ -259,6 +260,7 @@ impl<'a> Evaluator<'a> {
             .and_then(|d| d.literal_ms())
             .unwrap_or(self.options.default_step_ms);
         let step = step.max(1);
+        let range = range.saturating_add(version2::earlier_ms());
         let after = reference(&s.modifiers, grid.start).saturating_sub(range);
         let end = reference(&s.modifiers, grid.last());
         let start = after

@@ -13,6 +13,7 @@ use super::engine::QueryError;
 use super::extended;
 use super::row::{Row, Sink};
 use super::run::{Evaluated, Evaluator, Grid, reference};
+use super::version2;
 use super::window::Samples;
 use crate::hist::arith;
 use crate::syntax::ast::{Extension, MatrixSelector, Modifiers, Selector, Span};
@@ -197,6 +198,7 @@ impl Evaluator<'_> {
         let range = m.range.literal_ms().unwrap_or(0);
         let modifiers = &m.selector.modifiers;
         let (behind, ahead) = self.reach(m.selector.extension);
+        let range = range.saturating_add(version2::earlier_ms());
         let first = reference(modifiers, grid.start).saturating_sub(range);
         let last = reference(modifiers, grid.last());
         let bounds = (first.saturating_sub(behind), last.saturating_add(ahead));

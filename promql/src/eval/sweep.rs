@@ -6,6 +6,7 @@
 
 use super::rate::Kind;
 use super::run::{Grid, reference};
+use super::version2::{Difference, is_on};
 use super::window::count_drops;
 use crate::syntax::ast::Modifiers;
 
@@ -23,6 +24,9 @@ pub(crate) struct Edges {
 impl Edges {
     /// `None` when a window would reach beyond the times that there are.
     pub(crate) fn new(modifiers: &Modifiers, grid: Grid, range_ms: i64) -> Option<Self> {
+        if is_on(Difference::ZeroFirst) || is_on(Difference::ClosedWindows) {
+            return None;
+        }
         let (first, last) = (
             reference(modifiers, grid.start),
             reference(modifiers, grid.last()),
