@@ -10,6 +10,7 @@ pub mod dashboards;
 pub mod demo;
 pub mod gate;
 pub mod load;
+mod load_import;
 mod load_run;
 pub mod load_schedule;
 pub mod logs;

@@ -10,6 +10,7 @@ mod engine;
 pub mod export;
 pub mod gate;
 mod hdr;
+pub mod import;
 mod json;
 mod merge;
 mod pacer;
