@@ -11,6 +11,7 @@ pub mod demo;
 pub mod gate;
 pub mod load;
 pub mod load_explain;
+mod load_import;
 mod load_run;
 pub mod load_schedule;
 pub mod logs;

@@ -64,6 +64,16 @@ pub fn read_file(path: &std::path::Path) -> anyhow::Result<(String, String)> {
     Ok((name, text))
 }
 
+/// As [`read_file`]; `-` is standard input.
+pub fn read_file_or_stdin(path: &std::path::Path) -> anyhow::Result<(String, String)> {
+    if path != std::path::Path::new("-") {
+        return read_file(path);
+    }
+    let text = std::io::read_to_string(std::io::stdin().lock())
+        .map_err(|e| usage(format!("cannot read standard input: {e}")))?;
+    Ok(("standard input".to_owned(), text))
+}
+
 /// A duration of the command line, in milliseconds. What is not one is an error of usage.
 pub fn duration_ms(text: &str) -> anyhow::Result<i64> {
     model::duration::parse_ms(text).map_err(|e| usage(e.to_string()))

@@ -340,12 +340,18 @@ impl Requests {
                 ("x-nines-run-id", plan.run_id.as_str()),
             ];
             let own = spec.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()));
-            for (name, value) in run.into_iter().chain(own) {
+            let mut given = std::collections::HashSet::new();
+            for (i, (name, value)) in run.into_iter().chain(own).enumerate() {
                 let name = HeaderName::from_bytes(name.as_bytes())
                     .map_err(|e| bad(format!("header {name:?}: {e}")))?;
                 let value =
                     HeaderValue::from_str(value).map_err(|e| bad(format!("header {name}: {e}")))?;
-                headers.insert(name, value);
+                // A header of ours is replaced; one that is given twice is sent twice.
+                if i >= 2 && !given.insert(name.clone()) {
+                    headers.append(name, value);
+                } else {
+                    headers.insert(name, value);
+                }
             }
             let route = all
                 .names

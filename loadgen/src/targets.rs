@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+
 use crate::plan::RequestSpec;
 
 /// More entries than this are refused.
@@ -20,6 +22,95 @@ pub struct TargetsError {
     pub line: usize,
     /// What is wrong, and what is expected.
     pub why: String,
+}
+
+/// Reads vegeta's targets: its JSON format when the first line that is not blank begins with `{`, else its HTTP format.
+///
+/// # Errors
+/// As for [`vegeta`] and [`vegeta_json`].
+pub fn any(
+    text: &str,
+    base: &str,
+    read: impl FnMut(&str) -> Result<String, String>,
+) -> Result<Vec<RequestSpec>, TargetsError> {
+    match text.trim_start().starts_with('{') {
+        true => vegeta_json(text, base),
+        false => vegeta(text, base, read),
+    }
+}
+
+/// Reads vegeta's JSON format: an object a line with `method`, `url`, and optionally `header` (a list of values by name)
+/// and `body` (base64). URLs are as for [`vegeta`].
+///
+/// # Errors
+/// The first line that is wrong.
+pub fn vegeta_json(text: &str, base: &str) -> Result<Vec<RequestSpec>, TargetsError> {
+    let mut all = Vec::new();
+    for (i, line) in text.lines().enumerate() {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let spec = json_target(line, base).map_err(|why| TargetsError { line: i + 1, why })?;
+        all.push(spec);
+    }
+    if all.is_empty() {
+        return Err(TargetsError {
+            line: 1,
+            why: "no target; expected lines such as {\"method\": \"GET\", \"url\": \"http://127.0.0.1:8080/\"}"
+                .to_owned(),
+        });
+    }
+    limit_names(&mut all);
+    Ok(all)
+}
+
+fn json_target(line: &str, base: &str) -> Result<RequestSpec, String> {
+    let value: serde_json::Value =
+        serde_json::from_str(line).map_err(|e| format!("no JSON at column {}: {e}", e.column()))?;
+    let object = value.as_object().ok_or("expected an object in braces")?;
+    let known = ["method", "url", "header", "body"];
+    if let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(format!("unknown key {key:?} (known: {})", known.join(", ")));
+    }
+    let word = |key: &str| {
+        let text = object.get(key).and_then(serde_json::Value::as_str);
+        text.filter(|t| !t.is_empty())
+            .ok_or_else(|| format!("{key:?} must be a text that is not empty"))
+    };
+    let (method, path) = (word("method")?, path_of(word("url")?, base)?);
+    let mut spec = RequestSpec::get(&path);
+    spec.name = format!("{method} {}", before_query(&path));
+    spec.method = method.to_owned();
+    match object.get("header") {
+        None | Some(serde_json::Value::Null) => {}
+        Some(serde_json::Value::Object(headers)) => {
+            for (name, values) in headers {
+                let values = values
+                    .as_array()
+                    .ok_or_else(|| format!("header {name:?} must be a list of texts"))?;
+                for value in values {
+                    let value = value
+                        .as_str()
+                        .ok_or_else(|| format!("header {name:?} must be a list of texts"))?;
+                    spec.headers.push((name.clone(), value.to_owned()));
+                }
+            }
+        }
+        Some(_) => return Err("\"header\" must be an object of lists".to_owned()),
+    }
+    match object.get("body") {
+        None | Some(serde_json::Value::Null) => {}
+        Some(serde_json::Value::String(coded)) => {
+            let bytes = base64::engine::general_purpose::STANDARD
+                .decode(coded)
+                .map_err(|e| format!("\"body\" is no base64: {e}"))?;
+            let body = String::from_utf8(bytes)
+                .map_err(|_| "\"body\" is not UTF-8; binary bodies are not supported".to_owned())?;
+            spec.body = Some(body).filter(|b| !b.is_empty());
+        }
+        Some(_) => return Err("\"body\" must be a text in base64".to_owned()),
+    }
+    Ok(spec)
 }
 
 /// Reads vegeta's HTTP format: `METHOD URL`, then headers, then `@file` for a body; a blank line ends a target and `#`
@@ -270,6 +361,52 @@ mod tests {
         assert!(wrong("GET /\n\nX: y").contains("line 3"));
         assert!(wrong("GET /\n@no").contains("cannot read no"));
         assert!(wrong("").contains("no target"));
+    }
+
+    #[test]
+    fn vegetas_json_targets_are_read() {
+        let text = "{\"method\":\"GET\",\"url\":\"http://h:1/a?x=1\",\"header\":{\"X-A\":[\"1\",\"2\"]}}\n\n\
+            {\"method\":\"POST\",\"url\":\"/b\",\"body\":\"e30=\"}\n";
+        let all = any(text, "http://h:1", body).unwrap();
+        let shown: Vec<_> = all
+            .iter()
+            .map(|s| (s.name.as_str(), s.path.as_str(), s.body.as_deref()))
+            .collect();
+        assert_eq!(
+            shown,
+            [("GET /a", "/a?x=1", None), ("POST /b", "/b", Some("{}"))]
+        );
+        let pair = |value: &str| ("X-A".to_owned(), value.to_owned());
+        assert_eq!(all[0].headers, [pair("1"), pair("2")]);
+        let cases = [
+            ("{\"method\":\"GET\"}", "line 1: \"url\" must be a text"),
+            (
+                "{\"method\":\"GET\",\"url\":\"http://x/\"}",
+                "is not below http://h:1",
+            ),
+            (
+                "{\"method\":\"GET\",\"url\":\"/\",\"body\":\"%\"}",
+                "is no base64",
+            ),
+            (
+                "{\"method\":\"GET\",\"url\":\"/\",\"heder\":1}",
+                "unknown key \"heder\"",
+            ),
+            (
+                "{\"method\":\"GET\",\"url\":\"/\",\"header\":{\"a\":\"b\"}}",
+                "must be a list",
+            ),
+            (
+                "{\"method\":\"GET\",\"url\":\"/\"}\n{\"",
+                "line 2: no JSON at column",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = any(text, "http://h:1", body).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        assert_eq!(any("GET /x", "http://h", body).unwrap()[0].path, "/x");
+        assert!(vegeta_json("", "http://h").is_err());
     }
 
     #[test]

@@ -171,7 +171,12 @@ impl Ord for Labels {
         while let Some(end) = pair_end(&self.0[at..]).filter(|end| at + end <= same) {
             at += end;
         }
-        (Iter { rest: &self.0[at..] }).cmp(Iter { rest: &other.0[at..] })
+        (Iter {
+            rest: &self.0[at..],
+        })
+        .cmp(Iter {
+            rest: &other.0[at..],
+        })
     }
 }
 

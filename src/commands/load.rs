@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, Subcommand};
+use base64::Engine;
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use loadgen::ab;
 use model::duration;
 
@@ -14,7 +15,8 @@ use super::load_schedule::Schedule;
 use super::reach::json;
 use crate::cli::Shared;
 use crate::console::{
-    self, CommandResult, Outcome, block_on, note, now_ms, print, read_file, stop_token, usage,
+    self, CommandResult, Outcome, block_on, note, now_ms, print, read_file, read_file_or_stdin,
+    stop_token, usage,
 };
 
 /// Flags of `nines load`.
@@ -36,13 +38,15 @@ enum Command {
     /// So many connections, each sending when its answer came (closed model)
     Closed {
         /// Stop after so many requests
-        #[arg(long, value_name = "N")]
+        #[arg(short = 'n', long, value_name = "N")]
         requests: Option<u64>,
         #[command(flatten)]
         common: Common,
     },
     /// An Artillery script: its phases, scenarios, checks and report
     Run(super::load_run::Args),
+    /// Make a script of a HAR file, an OpenAPI document or an access log
+    Import(super::load_import::Args),
     /// Join the JSON reports of a run's shards into one
     Merge {
         /// The shards' reports
@@ -85,6 +89,15 @@ enum Command {
     },
 }
 
+/// vegeta's formats of targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TargetFormat {
+    /// METHOD URL, headers, @body-file
+    Http,
+    /// An object a line: method, url, header, body
+    Json,
+}
+
 #[derive(Debug, ClapArgs)]
 /// Flags of every load but `quick` and `ab`.
 pub struct Common {
@@ -92,19 +105,23 @@ pub struct Common {
     url: String,
 
     /// How long [default: 10s, or the length of the log with --replay]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(short, visible_short_alias = 'z', long, value_name = "DURATION")]
     pub(super) duration: Option<String>,
 
-    /// Send the requests of this file, in turn: vegeta's target format (METHOD URL, headers, @body-file)
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "headers", "body"])]
+    /// Send the requests of this file (or - for standard input), in turn: vegeta's targets, HTTP or JSON
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["method", "headers", "body", "body_file", "user"])]
     targets: Option<PathBuf>,
+
+    /// Format of --targets [default: JSON when it begins with a brace]
+    #[arg(long, value_name = "FORMAT", requires = "targets")]
+    format: Option<TargetFormat>,
 
     /// Load before it, left out of the report
     #[arg(long, default_value = "0s", value_name = "DURATION")]
     warm_up: String,
 
     /// Connections at most (1 to 65536)
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(short, long, default_value_t = 64, value_name = "N")]
     connections: usize,
 
     /// How long what waits at the end may still start [default: the timeout]
@@ -138,6 +155,14 @@ pub struct Common {
     /// Body of each request
     #[arg(short, long)]
     body: Option<String>,
+
+    /// Body of each request, from this file (UTF-8)
+    #[arg(long, value_name = "FILE", conflicts_with = "body")]
+    body_file: Option<PathBuf>,
+
+    /// Basic credentials
+    #[arg(short, long, value_name = "USER:PASSWORD")]
+    user: Option<String>,
 
     /// Do not check the server's certificate
     #[arg(short = 'k', long)]
@@ -199,6 +224,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
         }
         Command::Run(args) => super::load_run::run(args, shared),
         Command::Explain(args) => super::load_explain::run(args),
+        Command::Import(args) => super::load_import::run(args, shared),
         Command::Ab {
             i_own_this_target,
             args,
@@ -305,18 +331,31 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
         note("warning: the server's certificate is not checked");
     }
     if let Some(path) = &common.targets {
-        let (name, text) = read_file(path)?;
+        let (name, text) = read_file_or_stdin(path)?;
         let folder = path.parent().unwrap_or(std::path::Path::new(""));
         let read =
             |file: &str| std::fs::read_to_string(folder.join(file)).map_err(|e| e.to_string());
-        plan.requests = loadgen::targets::vegeta(&text, &plan.target, read)
-            .map_err(|e| usage(format!("{name}: {e}")))?;
+        let all = match common.format {
+            None => loadgen::targets::any(&text, &plan.target, read),
+            Some(TargetFormat::Http) => loadgen::targets::vegeta(&text, &plan.target, read),
+            Some(TargetFormat::Json) => loadgen::targets::vegeta_json(&text, &plan.target),
+        };
+        plan.requests = all.map_err(|e| usage(format!("{name}: {e}")))?;
         plan.in_turn = true;
         return Ok(plan);
     }
+    let body = match &common.body_file {
+        Some(path) => Some(read_file(path)?.1),
+        None => common.body.clone(),
+    };
+    let user = common.user.as_ref().map(|user| {
+        let coded = base64::engine::general_purpose::STANDARD.encode(user);
+        ("Authorization".to_owned(), format!("Basic {coded}"))
+    });
     for request in &mut plan.requests {
         request.method = common.method.to_uppercase();
-        request.body = common.body.clone();
+        request.body.clone_from(&body);
+        request.headers.extend(user.clone());
         for header in &common.headers {
             let (name, value) = header.split_once(':').ok_or_else(|| {
                 usage(format!(

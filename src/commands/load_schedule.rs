@@ -16,7 +16,7 @@ use crate::console::{note, read_file, usage};
 #[derive(Debug, ClapArgs)]
 pub struct Schedule {
     /// Requests a second
-    #[arg(long, required_unless_present = "replay")]
+    #[arg(short = 'R', long, required_unless_present = "replay")]
     rate: Option<f64>,
 
     /// Poisson arrivals instead of even spacing

@@ -2,13 +2,16 @@
 //!
 //! Owns the list of end-to-end tests. Each module must not know another's servers or files.
 
+mod ab;
 mod api_shapes;
 mod architecture;
 mod artillery;
 mod bad_input;
 mod cli;
 mod demo;
+mod docs;
 mod explain;
+mod import;
 mod live;
 mod load_gate;
 mod otel;

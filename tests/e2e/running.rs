@@ -100,3 +100,53 @@ impl Drop for Agent {
         let _ = self.child.wait();
     }
 }
+
+/// A reference backend on free ports, without rate limits.
+pub struct Backend {
+    child: Child,
+    /// Its base URL.
+    pub url: String,
+}
+
+impl Backend {
+    /// Starts one and waits until it says where it answers.
+    pub fn start() -> Backend {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nines"))
+            .args(["backend", "--demo"])
+            .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stderr = child.stderr.take().expect("standard error is piped");
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                // Read on when nobody listens, so that the pipe does not fill.
+                let _ = send.send(line);
+            }
+        });
+        let mut backend = Backend {
+            child,
+            url: String::new(),
+        };
+        while backend.url.is_empty() {
+            let line = lines
+                .recv_timeout(Duration::from_secs(30))
+                .expect("the backend says where it answers");
+            if let Some(at) = line.find("http://") {
+                let word = line[at..].split_whitespace().next();
+                backend.url = word.unwrap_or_default().to_owned();
+            }
+        }
+        backend
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

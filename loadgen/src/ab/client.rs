@@ -509,6 +509,8 @@ impl Client<'_> {
 
     fn head_too_long(&mut self, index: usize) -> Result<(), AbError> {
         self.tally.not_2xx += 1;
+        // The request is sent again; ab does not, and waits for an answer that never comes.
+        self.sent -= 1;
         self.abandon(index);
         if self.tally.bad >= MAX_DIALS {
             return Err(AbError::new(1, "\nTest aborted after 10 failures\n\n\n"));
@@ -519,7 +521,10 @@ impl Client<'_> {
 
     fn head_came(&mut self, index: usize) {
         let conn = &mut self.conns[index];
-        let head = head::read(&conn.lines);
+        let mut head = head::read(&conn.lines);
+        if bodiless(self.options) {
+            head.length = None;
+        }
         if self.tally.none_good() {
             self.tally.server.clone_from(&head.server);
         }
@@ -535,10 +540,7 @@ impl Client<'_> {
         }
         if self.options.keep_alive && head.keep_alive {
             conn.kept = true;
-            conn.expected = match bodiless(self.options) {
-                true => 0,
-                false => head.length.unwrap_or(0),
-            };
+            conn.expected = head.length.unwrap_or(0);
         }
         conn.head = Some(head);
         if !self.all_opened {

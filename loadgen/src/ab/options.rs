@@ -43,7 +43,7 @@ pub struct Address {
 pub struct Options {
     /// `-n`: requests in all, at least 1.
     pub requests: u64,
-    /// `-c`: connections at once, 0 to 20,000.
+    /// `-c`: connections at once, 0 to 200,000.
     pub concurrency: usize,
     /// `-t`: the run's longest duration.
     pub time_limit: Option<Duration>,
@@ -100,7 +100,7 @@ pub struct Options {
 }
 
 /// Connections at once, at most.
-const MAX_CONCURRENCY: i64 = 20_000;
+const MAX_CONCURRENCY: i64 = 200_000;
 /// What `-t` implies.
 const TIMED_REQUESTS: u64 = 50_000;
 /// Flags that take a value.

@@ -103,7 +103,7 @@ fn what_is_wrong_is_said_in_abs_words() {
         (
             "-n 9 -c -1 http://h/",
             22,
-            "ab: Invalid Concurrency [Range 0..20000]\n",
+            "ab: Invalid Concurrency [Range 0..200000]\n",
         ),
         (
             "-p a -u b http://h/",

@@ -68,7 +68,9 @@ impl AnswerText {
                 put_string(&mut self.out, text);
                 self.raw("]");
             }
-            QueryData::Vector(all) => self.list(all, |text, e| text.element(&e.labels, e.t_ms, &e.value)),
+            QueryData::Vector(all) => {
+                self.list(all, |text, e| text.element(&e.labels, e.t_ms, &e.value))
+            }
             QueryData::Matrix(all) => self.list(all, |text, s| text.series(&s.labels, &s.points)),
         }
         self.raw("}");
@@ -255,7 +257,10 @@ fn put_seconds(out: &mut Vec<u8>, t_ms: i64) {
 #[inline]
 fn put_float(out: &mut Vec<u8>, value: f64) {
     let whole = value as i64;
-    if whole as f64 == value && whole.unsigned_abs() < 1 << 53 && (whole != 0 || value.is_sign_positive()) {
+    if whole as f64 == value
+        && whole.unsigned_abs() < 1 << 53
+        && (whole != 0 || value.is_sign_positive())
+    {
         let mut buffer = itoa::Buffer::new();
         out.extend_from_slice(buffer.format(whole).as_bytes());
         return;

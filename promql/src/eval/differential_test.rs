@@ -282,7 +282,11 @@ impl Case<'_> {
         let Ok(expr) = crate::parse(self.text) else {
             return false;
         };
-        let minutes = (self.grid.0 / 60_000 * 60_000 - 3_600_000, self.grid.1, 60_000);
+        let minutes = (
+            self.grid.0 / 60_000 * 60_000 - 3_600_000,
+            self.grid.1,
+            60_000,
+        );
         let mut any = false;
         expr.walk(&mut |node| {
             if let ExprKind::Aggregate(a) = &node.kind

@@ -101,11 +101,7 @@ impl Table {
     }
 }
 
-fn points(
-    times: &[i64],
-    floats: &[f64],
-    histograms: &[Option<Arc<NativeHistogram>>],
-) -> Points {
+fn points(times: &[i64], floats: &[f64], histograms: &[Option<Arc<NativeHistogram>>]) -> Points {
     let mut points = Points::default();
     if histograms.is_empty() && !floats.iter().any(|v| is_absent(*v)) {
         points.t_ms = times.to_vec();

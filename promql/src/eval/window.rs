@@ -36,7 +36,10 @@ impl Samples {
     pub(crate) fn refill(&mut self, labels: &Labels, points: &mut Points) {
         self.clear();
         self.labels = labels.clone();
-        let stale = points.values.iter().fold(false, |any, v| any | is_stale(*v));
+        let stale = points
+            .values
+            .iter()
+            .fold(false, |any, v| any | is_stale(*v));
         if points.histograms.is_empty() && !stale {
             std::mem::swap(&mut self.float_t, &mut points.t_ms);
             std::mem::swap(&mut self.floats, &mut points.values);
