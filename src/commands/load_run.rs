@@ -52,8 +52,24 @@ pub struct Args {
     scenario_name: Option<String>,
 
     /// Environment variables from this file (NAME=value lines), over those of the shell
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, alias = "env-file", value_name = "FILE")]
     dotenv: Option<PathBuf>,
+
+    /// Name of the run, for the report
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+
+    /// Tags of the run, for the report: team:web,build:17
+    #[arg(long, value_name = "NAME:VALUE,...")]
+    tags: Option<String>,
+
+    /// A note on the run, for the report
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+
+    /// One process, which it always is
+    #[arg(short, long, hide = true)]
+    solo: bool,
 
     /// Do not check the server's certificate
     #[arg(short = 'k', long)]
@@ -90,6 +106,8 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
     for text in script.notes() {
         note(&format!("warning: {text}"));
     }
+    let about = about(args.name, args.tags.as_deref(), args.note)?;
+    let _ = args.solo;
     if args.check {
         print(&format!("{}: fine\n", options.script.display()))?;
         return Ok(Outcome::Good);
@@ -121,7 +139,11 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
     print(&words)?;
     if let Some(path) = args.output {
         let name = path.display().to_string();
-        std::fs::write(&path, json(&results.to_json())?)
+        let mut report = results.to_json();
+        if let Some(about) = about {
+            report["nines"]["about"] = about;
+        }
+        std::fs::write(&path, json(&report)?)
             .map_err(|e| anyhow::anyhow!("cannot write {name}: {e}"))?;
         if show {
             print(&format!("Log file: {name}\n"))?;
@@ -131,6 +153,30 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
         0 => Outcome::Good,
         code => Outcome::Other(code),
     })
+}
+
+/// What `--name`, `--tags` and `--note` say, for the report.
+fn about(
+    name: Option<String>,
+    tags: Option<&str>,
+    note: Option<String>,
+) -> anyhow::Result<Option<serde_json::Value>> {
+    let mut all = serde_json::Map::new();
+    let texts = [("name", name), ("note", note)];
+    for (key, value) in texts.into_iter().filter_map(|(k, v)| Some((k, v?))) {
+        all.insert(key.to_owned(), value.into());
+    }
+    if let Some(tags) = tags {
+        let mut pairs = serde_json::Map::new();
+        for tag in tags.split(',').map(str::trim).filter(|t| !t.is_empty()) {
+            let Some((name, value)) = tag.split_once(':') else {
+                return Err(usage(format!("--tags: {tag:?} is not name:value")));
+            };
+            pairs.insert(name.trim().to_owned(), value.trim().into());
+        }
+        all.insert("tags".to_owned(), pairs.into());
+    }
+    Ok((!all.is_empty()).then(|| all.into()))
 }
 
 /// Prints what happens and sends samples to the agent, until the run is over.

@@ -1,9 +1,11 @@
-//! Owns taking a value out of a response: by JSON path, regular expression or header. Must not know scripts.
+//! Owns taking a value out of a response: by JSON path, XPath, regular expression, selector or header. Must not know scripts.
 
+use fancy_regex::Regex;
 use http::HeaderMap;
-use regex::Regex;
 use serde_json::Value;
 use serde_json_path::JsonPath;
+
+use super::document::{self, Pick};
 
 /// How to take a value out of a response.
 #[derive(Debug, Clone)]
@@ -19,6 +21,14 @@ pub(crate) enum Extractor {
         group: Option<String>,
     },
     Header(String),
+    /// XPath; may hold templates.
+    Xpath(String),
+    Selector {
+        /// As written; may hold templates.
+        css: String,
+        attr: Option<String>,
+        pick: Pick,
+    },
 }
 
 impl Extractor {
@@ -37,13 +47,19 @@ impl Extractor {
             }
             Extractor::Regexp { regex, group } => {
                 let text = String::from_utf8_lossy(body);
-                let found = regex.captures(&text)?;
+                // A pattern that backtracks too long finds nothing.
+                let found = regex.captures(&*text).ok()??;
                 let wanted = group.as_deref().and_then(|g| match g.parse() {
                     Ok(n) => found.get(n),
                     Err(_) => found.name(g),
                 });
                 let value = wanted.or_else(|| found.get(0))?.as_str();
                 Some(value.into())
+            }
+            Extractor::Xpath(path) => document::xpath(body, &fill(path)),
+            Extractor::Selector { css, attr, pick } => {
+                let attr = attr.as_ref().map(|a| fill(a));
+                document::selector(body, &fill(css), attr.as_deref(), *pick)
             }
             Extractor::Header(name) => {
                 let values = headers.get_all(fill(name).to_ascii_lowercase());
@@ -62,6 +78,8 @@ impl Extractor {
             Extractor::Json { path, .. } => path,
             Extractor::Regexp { regex, .. } => regex.as_str(),
             Extractor::Header(name) => name,
+            Extractor::Xpath(path) => path,
+            Extractor::Selector { css, .. } => css,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::payload::{self, Payload};
 use super::read::{ReadOptions, directory};
 use super::script::{EndpointOptions, ExpectOptions, HttpOptions, Phase, PhaseKind, Script, Step};
 use super::tree::{Kind, Node};
-use super::{ensure, expr};
+use super::{ensure, expr, fake};
 use crate::conn::Target;
 
 const KNOWN: [&str; 16] = [
@@ -91,6 +91,7 @@ pub(crate) fn read(
             namespace: "plugins.metrics-by-endpoint".to_owned(),
             show: false,
         },
+        fake: None,
         notes: Vec::new(),
     };
     if let Some(tls) = fields.get("tls") {
@@ -296,24 +297,21 @@ fn payload(node: &Node, options: &ReadOptions) -> Read<Payload> {
         "skipEmptyLines",
         "loadAll",
         "name",
+        "options",
     ];
-    let csv = "only delimiter, skipHeader, skipEmptyLines and cast are read of the CSV options";
+    let csv = "it stands under \"options\"";
     fields.allow(&known, &[("quote", csv), ("escape", csv), ("columns", csv)])?;
+    let mut read = payload::Options::default();
+    if let Some(node) = fields.get("options") {
+        csv_options(node, &mut read)?;
+    }
     let flag = |key: &str, default| match fields.get(key) {
         Some(node) => truth(node, key),
         None => Ok(default),
     };
-    let delimiter = match fields.get("delimiter") {
-        Some(node) => {
-            let text = text(node, "delimiter")?;
-            let mut chars = text.chars();
-            match (chars.next(), chars.next()) {
-                (Some(c), None) => c,
-                _ => return Err(Mistake::at(&node.place, "delimiter is one character")),
-            }
-        }
-        None => ',',
-    };
+    if let Some(node) = fields.get("delimiter") {
+        read.delimiter = character(node, "delimiter")?;
+    }
     let order = fields
         .get("order")
         .map(|n| Ok((n, text(n, "order")?)))
@@ -340,12 +338,9 @@ fn payload(node: &Node, options: &ReadOptions) -> Read<Payload> {
                 .hint("give it a \"path\", or use --payload"));
         }
     };
-    let read = payload::Options {
-        delimiter,
-        skip_header: flag("skipHeader", false)?,
-        skip_empty: flag("skipEmptyLines", true)?,
-        cast: flag("cast", true)?,
-    };
+    read.skip_header = flag("skipHeader", false)?;
+    read.skip_empty = flag("skipEmptyLines", read.skip_empty)?;
+    read.cast = flag("cast", read.cast)?;
     let mut names = Vec::new();
     if let Some(node) = fields.get("fields") {
         for item in list(node, "fields")? {
@@ -377,6 +372,64 @@ fn payload(node: &Node, options: &ReadOptions) -> Read<Payload> {
     })
 }
 
+fn character(node: &Node, key: &str) -> Read<char> {
+    let text = text(node, key)?;
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (Some(c), None) => Ok(c),
+        _ => Err(Mistake::at(&node.place, format!("{key} is one character"))),
+    }
+}
+
+/// Options of csv-parse, which Artillery hands on.
+fn csv_options(node: &Node, read: &mut payload::Options) -> Read<()> {
+    let fields = Fields::of(node, "the options of the payload")?;
+    let known = [
+        "delimiter",
+        "quote",
+        "escape",
+        "comment",
+        "trim",
+        "ltrim",
+        "rtrim",
+        "from_line",
+        "to_line",
+        "to",
+        "cast",
+        "skip_empty_lines",
+        "relax_column_count",
+        "relax_quotes",
+        "bom",
+    ];
+    fields.allow(&known, &[])?;
+    for (key, node) in fields.entries() {
+        match key.text.as_str() {
+            "delimiter" => read.delimiter = character(node, "delimiter")?,
+            "quote" => {
+                let none = matches!(node.kind, Kind::Scalar(Value::Null | Value::Bool(false)));
+                read.quote = (!none).then(|| character(node, "quote")).transpose()?;
+            }
+            "escape" => read.escape = Some(character(node, "escape")?),
+            "comment" => read.comment = Some(text(node, "comment")?),
+            "trim" => {
+                (read.trim_start, read.trim_end) = (truth(node, "trim")?, truth(node, "trim")?)
+            }
+            "ltrim" => read.trim_start = truth(node, "ltrim")?,
+            "rtrim" => read.trim_end = truth(node, "rtrim")?,
+            "from_line" => read.from_line = whole(node, "from_line")? as usize,
+            "to_line" => read.to_line = Some(whole(node, "to_line")? as usize),
+            "to" => read.to = Some(whole(node, "to")? as usize),
+            "cast" => read.cast = truth(node, "cast")?,
+            "skip_empty_lines" => read.skip_empty = truth(node, "skip_empty_lines")?,
+            // Rows of any length, stray quotes and a byte order mark are taken always.
+            _ => {
+                truth(node, &key.text)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn rows(
     path: &Path,
     options: &payload::Options,
@@ -406,13 +459,13 @@ fn http(config: &Fields<'_>) -> Read<HttpOptions> {
         strict_capture: true,
         think_jitter: None,
         extended_metrics: false,
+        loose_cookies: false,
     };
     if let Some(node) = config.get("defaults") {
         defaults(node, &mut http)?;
     }
     if let Some(node) = config.get("http") {
         let fields = Fields::of(node, "config.http")?;
-        let why = "cookies are kept as browsers keep them; there is nothing to set";
         fields.allow(
             &[
                 "timeout",
@@ -421,9 +474,22 @@ fn http(config: &Fields<'_>) -> Read<HttpOptions> {
                 "extendedMetrics",
                 "defaults",
                 "distributedTracing",
+                "cookieJarOptions",
             ],
-            &[("cookieJarOptions", why)],
+            &[],
         )?;
+        if let Some(node) = fields.get("cookieJarOptions") {
+            let options = Fields::of(node, "cookieJarOptions")?;
+            let public =
+                "there is no list of public suffixes here: any domain of the host is taken";
+            options.allow(
+                &["looseMode", "prefixSecurity", "allowSpecialUseDomain"],
+                &[("rejectPublicSuffixes", public)],
+            )?;
+            if let Some(node) = options.get("looseMode") {
+                http.loose_cookies = truth(node, "looseMode")?;
+            }
+        }
         for key in ["maxSockets", "pool"] {
             if let Some(node) = fields.get(key) {
                 let pool = whole(node, key)?;
@@ -483,7 +549,13 @@ fn defaults(node: &Node, http: &mut HttpOptions) -> Read<()> {
 
 fn read_plugins(node: &Node, script: &mut Script) -> Read<()> {
     let fields = Fields::of(node, "config.plugins")?;
-    let known = ["ensure", "expect", "metrics-by-endpoint", "apdex"];
+    let known = [
+        "ensure",
+        "expect",
+        "metrics-by-endpoint",
+        "apdex",
+        "fake-data",
+    ];
     for (key, node) in fields.entries() {
         let given = matches!(node.kind, Kind::Map(_));
         match key.text.as_str() {
@@ -491,6 +563,17 @@ fn read_plugins(node: &Node, script: &mut Script) -> Read<()> {
             "expect" => script.expect = Some(expect_options(node)?),
             "metrics-by-endpoint" if given => endpoint_options(node, &mut script.endpoints)?,
             "apdex" => script.apdex = Some(apdex(node)?),
+            "fake-data" => script.fake = Some(fake_options(node)?),
+            "publish-metrics" => {
+                let message = "the plugin \"publish-metrics\" is not supported";
+                return Err(Mistake::at(&key.place, message)
+                    .hint("--agent URL sends the run's series to an agent, which writes them to Prometheus, OTLP and others"));
+            }
+            "slack" => {
+                let message = "the plugin \"slack\" is not supported";
+                return Err(Mistake::at(&key.place, message)
+                    .hint("\"nines gate\" judges the report; the agent's alerts notify Slack"));
+            }
             "ensure" | "metrics-by-endpoint" => {}
             other => {
                 let message = format!("the plugin {other:?} is not supported");
@@ -500,6 +583,25 @@ fn read_plugins(node: &Node, script: &mut Script) -> Read<()> {
         }
     }
     Ok(())
+}
+
+fn fake_options(node: &Node) -> Read<fake::Options> {
+    let mut options = fake::Options::default();
+    if !matches!(node.kind, Kind::Map(_)) {
+        return Ok(options);
+    }
+    let fields = Fields::of(node, "plugins.fake-data")?;
+    fields.allow(&["numberInt"], &[])?;
+    if let Some(node) = fields.get("numberInt") {
+        let fields = Fields::of(node, "numberInt")?;
+        fields.allow(&["min", "max"], &[])?;
+        let bound = |key, default| match fields.get(key) {
+            Some(node) => Ok(whole(node, key)? as i64),
+            None => Ok(default),
+        };
+        options.int = (bound("min", options.int.0)?, bound("max", options.int.1)?);
+    }
+    Ok(options)
 }
 
 /// The threshold of `apdex`, 500 ms when it has none.

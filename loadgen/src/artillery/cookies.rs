@@ -10,6 +10,8 @@ const MAX: usize = 500;
 /// One user's cookies.
 #[derive(Debug, Default)]
 pub(crate) struct Jar {
+    /// A text without a name is a cookie too.
+    loose: bool,
     cookies: Vec<Cookie>,
 }
 
@@ -26,11 +28,22 @@ struct Cookie {
 }
 
 impl Jar {
+    /// An empty one; when `loose`, a text without a name is a cookie too.
+    pub(crate) fn new(loose: bool) -> Jar {
+        Jar {
+            loose,
+            cookies: Vec::new(),
+        }
+    }
+
     /// Keeps what a `Set-Cookie` header of a response from `url` says. False when it cannot be read.
     pub(crate) fn set(&mut self, header: &str, url: &Url, now: SystemTime) -> bool {
         let mut parts = header.split(';');
-        let Some((name, value)) = parts.next().and_then(|p| p.split_once('=')) else {
-            return false;
+        let pair = parts.next().unwrap_or_default();
+        let (name, value) = match pair.split_once('=') {
+            Some(pair) => pair,
+            None if self.loose && !pair.trim().is_empty() => ("", pair),
+            None => return false,
         };
         let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
         let mut cookie = Cookie {
@@ -42,7 +55,7 @@ impl Jar {
             secure: false,
             expires: None,
         };
-        if cookie.name.is_empty() {
+        if cookie.name.is_empty() && !(self.loose && !cookie.value.is_empty()) {
             return false;
         }
         let mut max_age = None;
@@ -106,7 +119,10 @@ impl Jar {
         fitting.sort_by_key(|c| std::cmp::Reverse(c.path.len()));
         let pairs: Vec<String> = fitting
             .iter()
-            .map(|c| format!("{}={}", c.name, c.value))
+            .map(|c| match c.name.as_str() {
+                "" => c.value.clone(),
+                name => format!("{name}={}", c.value),
+            })
             .collect();
         (!pairs.is_empty()).then(|| pairs.join("; "))
     }

@@ -309,8 +309,8 @@ impl Vu {
                 .unwrap_or(self.shared.script.http.strict_capture);
             fine &= !(missing && strict);
             let empty = match capture.from {
-                Extractor::Json { .. } => None,
                 Extractor::Regexp { .. } | Extractor::Header(_) => Some(Value::from("")),
+                _ => None,
             };
             found.push((&capture.name, value.or(empty)));
         }

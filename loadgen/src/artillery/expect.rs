@@ -109,9 +109,14 @@ pub(crate) fn check(expectation: &Expectation, seen: &Seen<'_>, vars: &dyn Varia
         }
         "matchesRegexp" => {
             let body = String::from_utf8_lossy(seen.body);
-            let ok = regex::Regex::new(&text).is_ok_and(|r| r.is_match(&body));
+            let regex = fancy_regex::Regex::new(&text);
+            let ok = regex.is_ok_and(|r| r.is_match(&*body).unwrap_or(false));
             (ok, ok.to_string())
         }
+        "jmespath" | "jpath" => match json().filter(|b| b.is_object() || b.is_array()) {
+            Some(body) => (jmespath_holds(&text, &body), text.clone()),
+            None => (false, "response body is not an object".to_owned()),
+        },
         other => (false, format!("{other} is not known")),
     };
     Outcome {
@@ -120,6 +125,13 @@ pub(crate) fn check(expectation: &Expectation, seen: &Seen<'_>, vars: &dyn Varia
         expected: text,
         got,
     }
+}
+
+/// Whether a JMESPath expression gives something that JavaScript takes for true.
+fn jmespath_holds(expression: &str, body: &Value) -> bool {
+    let found = jmespath::compile(expression).and_then(|e| e.search(body));
+    let value = found.ok().and_then(|v| serde_json::to_value(&*v).ok());
+    value.is_some_and(|v| expr::truthy(&v))
 }
 
 #[cfg(test)]
@@ -165,6 +177,9 @@ mod tests {
             ("hasHeader", json!("Content-Type"), true),
             ("headerEquals", json!(["content-type", "x"]), false),
             ("matchesRegexp", json!("\\[1\\]"), true),
+            ("matchesRegexp", json!("(?<=b.:)\\["), true),
+            ("jmespath", json!("a.b[0] == `1`"), true),
+            ("jmespath", json!("a.c"), false),
             ("cdnHit", json!(true), true),
             ("cdnHit", json!(false), false),
         ] {

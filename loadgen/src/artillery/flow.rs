@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use fancy_regex::RegexBuilder;
 use model::spelling::nearest;
-use regex::RegexBuilder;
 use serde_json::Value;
 
 use super::capture::{self, Extractor};
 use super::config::expression;
+use super::document::{self, Pick};
+use super::fake;
 use super::fields::{Fields, Read, duration, list, number, one_or_more, pairs, text, truth, whole};
 use super::js::Processor;
 use super::mistake::Mistake;
@@ -24,14 +26,16 @@ const STEPS: [&str; 5] = ["think", "log", "loop", "parallel", "function"];
 /// What a flow may refer to besides itself.
 pub(crate) struct Around<'a> {
     pub(crate) processor: Option<&'a Processor>,
+    /// The plugin `fake-data` is there.
+    pub(crate) fake: bool,
     /// Where warnings go.
     pub(crate) notes: &'a RefCell<Vec<String>>,
 }
 
 impl Around<'_> {
     /// Whether a template may call a function that is not built in: JavaScript may bring it along.
-    fn calls(&self, _name: &str) -> bool {
-        self.processor.is_some()
+    fn calls(&self, name: &str) -> bool {
+        self.processor.is_some() || (self.fake && fake::is_known(name))
     }
 
     /// The name of a JavaScript function. One that does not exist is warned of: Artillery runs such a script.
@@ -91,8 +95,15 @@ fn step(node: &Node, around: &Around<'_>) -> Read<Step> {
     let fields = Fields::of(node, "a step of the flow")?;
     if let Some(texts) = first_unknown_call(node).filter(|(_, name)| !around.calls(name)) {
         let message = format!("the template function {:?} does not exist", texts.1);
-        return Err(Mistake::at(&texts.0.place, message)
-            .hint("there are $randomNumber(a, b) and $randomString(n)"));
+        return Err(
+            Mistake::at(&texts.0.place, message).hint(match around.fake {
+                true => format!(
+                    "fake-data has here: {}",
+                    fake::NAMES.map(|(n, _)| format!("${n}")).join(", ")
+                ),
+                false => "there are $randomNumber(a, b) and $randomString(n)".to_owned(),
+            }),
+        );
     }
     let keys = || fields.entries().iter().map(|(k, _)| k);
     let kind = keys().find(|k| STEPS.contains(&k.text.as_str()));
@@ -361,7 +372,16 @@ fn part(name: &str, node: &Node) -> Read<Part> {
     Ok(part)
 }
 
-const XML: &str = "captures are json, regexp or header";
+const KINDS: &str = "one of json, xpath, regexp, header and selector (with attr and index)";
+
+fn no_regex(node: &Node, pattern: &str, error: &fancy_regex::Error) -> Mistake {
+    let why = error.to_string();
+    let why = why.lines().last().unwrap_or_default();
+    Mistake::at(
+        &node.place,
+        format!("{pattern:?} is no regular expression: {why}"),
+    )
+}
 
 fn extractor(fields: &Fields<'_>) -> Read<Extractor> {
     if let Some(node) = fields.get("json") {
@@ -385,14 +405,7 @@ fn extractor(fields: &Fields<'_>) -> Read<Extractor> {
             .multi_line(flags.contains('m'))
             .dot_matches_new_line(flags.contains('s'))
             .build()
-            .map_err(|e| {
-                let why = e.to_string();
-                let why = why.lines().last().unwrap_or_default().to_owned();
-                Mistake::at(
-                    &node.place,
-                    format!("{pattern:?} is no regular expression: {why}"),
-                )
-            })?;
+            .map_err(|e| no_regex(node, &pattern, &e))?;
         let group = fields.get("group").map(|n| text(n, "group")).transpose()?;
         let regex = Box::new(regex);
         return Ok(Extractor::Regexp { regex, group });
@@ -400,25 +413,46 @@ fn extractor(fields: &Fields<'_>) -> Read<Extractor> {
     if let Some(node) = fields.get("header") {
         return Ok(Extractor::Header(text(node, "header")?));
     }
-    Err(Mistake::at(&fields.node.place, "nothing says where the value is").hint(XML))
+    let no = |node: &Node, what: &str, text: &str, why: String| {
+        let why = why.lines().next().unwrap_or_default().to_owned();
+        Mistake::at(&node.place, format!("{text:?} is no {what}: {why}"))
+    };
+    if let Some(node) = fields.get("xpath") {
+        let path = text(node, "xpath")?;
+        if !path.contains("{{") {
+            document::check_xpath(&path).map_err(|e| no(node, "XPath", &path, e))?;
+        }
+        return Ok(Extractor::Xpath(path));
+    }
+    if let Some(node) = fields.get("selector") {
+        let css = text(node, "selector")?;
+        if !css.contains("{{") {
+            document::check_selector(&css).map_err(|e| no(node, "CSS selector", &css, e))?;
+        }
+        let pick = match fields.get("index") {
+            None => Pick::At(0),
+            Some(node) => match text(node, "index")?.as_str() {
+                "last" => Pick::Last,
+                "random" => Pick::Random,
+                _ => Pick::At(whole(node, "index")? as usize),
+            },
+        };
+        let attr = fields.get("attr").map(|n| text(n, "attr")).transpose()?;
+        return Ok(Extractor::Selector { css, attr, pick });
+    }
+    Err(Mistake::at(&fields.node.place, "nothing says where the value is").hint(KINDS))
 }
 
-fn captures(node: Option<&Node>) -> Read<Vec<Capture>> {
+pub(crate) fn captures(node: Option<&Node>) -> Read<Vec<Capture>> {
     let mut all = Vec::new();
     for item in node.map(one_or_more).unwrap_or_default() {
         let fields = Fields::of(item, "a capture")?;
         let known = [
-            "json", "regexp", "header", "as", "strict", "group", "flags", "multiple",
+            "json", "xpath", "regexp", "header", "selector", "as", "strict", "group", "flags",
+            "multiple", "attr", "index",
         ];
-        fields.allow(
-            &known,
-            &[
-                ("xpath", XML),
-                ("selector", XML),
-                ("attr", XML),
-                ("transform", XML),
-            ],
-        )?;
+        let transform = "change the value in an afterResponse function";
+        fields.allow(&known, &[("transform", transform)])?;
         all.push(Capture {
             from: extractor(&fields)?,
             name: text(fields.need("as")?, "as")?,
@@ -431,14 +465,15 @@ fn captures(node: Option<&Node>) -> Read<Vec<Capture>> {
     Ok(all)
 }
 
-fn matches(node: Option<&Node>) -> Read<Vec<Match>> {
+pub(crate) fn matches(node: Option<&Node>) -> Read<Vec<Match>> {
     let mut all = Vec::new();
     for item in node.map(one_or_more).unwrap_or_default() {
         let fields = Fields::of(item, "a match")?;
         let known = [
-            "json", "regexp", "header", "value", "strict", "group", "flags", "multiple",
+            "json", "xpath", "regexp", "header", "selector", "value", "strict", "group", "flags",
+            "multiple", "attr", "index",
         ];
-        fields.allow(&known, &[("xpath", XML), ("selector", XML)])?;
+        fields.allow(&known, &[])?;
         let strict = fields
             .get("strict")
             .map(|n| truth(n, "strict"))
@@ -452,7 +487,7 @@ fn matches(node: Option<&Node>) -> Read<Vec<Match>> {
     Ok(all)
 }
 
-const EXPECTATIONS: [&str; 10] = [
+const EXPECTATIONS: [&str; 13] = [
     "statusCode",
     "notStatusCode",
     "contentType",
@@ -463,26 +498,36 @@ const EXPECTATIONS: [&str; 10] = [
     "headerEquals",
     "matchesRegexp",
     "cdnHit",
+    "jmespath",
+    "jpath",
+    "description",
 ];
 
 fn expectations(node: Option<&Node>) -> Read<Vec<Expectation>> {
     let mut all = Vec::new();
     for item in node.map(one_or_more).unwrap_or_default() {
         let fields = Fields::of(item, "an expectation")?;
-        let other = "express it with hasProperty, equals or matchesRegexp";
-        fields.allow(&EXPECTATIONS, &[("jmespath", other)])?;
+        fields.allow(&EXPECTATIONS, &[])?;
         for (key, value) in fields.entries() {
             if let ("matchesRegexp", Kind::Scalar(Value::String(s))) =
                 (key.text.as_str(), &value.kind)
-                && let Err(e) = regex::Regex::new(s)
+                && let Err(e) = fancy_regex::Regex::new(s)
                 && !s.contains("{{")
             {
+                return Err(no_regex(value, s, &e));
+            }
+            if let ("jmespath" | "jpath", Kind::Scalar(Value::String(s))) =
+                (key.text.as_str(), &value.kind)
+                && let Err(e) = jmespath::compile(s)
+            {
                 let why = e.to_string();
-                let why = why.lines().last().unwrap_or_default();
-                return Err(Mistake::at(
-                    &value.place,
-                    format!("{s:?} is no regular expression: {why}"),
-                ));
+                let why = why.lines().next().unwrap_or_default();
+                let message = format!("{s:?} is no JMESPath expression: {why}");
+                return Err(Mistake::at(&value.place, message));
+            }
+            if key.text == "description" {
+                // What it is called, beside jmespath.
+                continue;
             }
             let (kind, value) = (key.text.clone(), value.value());
             all.push(Expectation { kind, value });

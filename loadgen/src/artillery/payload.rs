@@ -21,8 +21,39 @@ pub(crate) struct Options {
     pub(crate) delimiter: char,
     pub(crate) skip_header: bool,
     pub(crate) skip_empty: bool,
-    /// Numbers and booleans become such.
+    /// Numbers become such.
     pub(crate) cast: bool,
+    pub(crate) quote: Option<char>,
+    /// What makes the next quote part of a field; the quote itself when not given.
+    pub(crate) escape: Option<char>,
+    /// What begins a line that is no row.
+    pub(crate) comment: Option<String>,
+    pub(crate) trim_start: bool,
+    pub(crate) trim_end: bool,
+    /// First and last line read, from 1.
+    pub(crate) from_line: usize,
+    pub(crate) to_line: Option<usize>,
+    /// The most rows.
+    pub(crate) to: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            delimiter: ',',
+            skip_header: false,
+            skip_empty: true,
+            cast: true,
+            quote: Some('"'),
+            escape: None,
+            comment: None,
+            trim_start: false,
+            trim_end: false,
+            from_line: 1,
+            to_line: None,
+            to: None,
+        }
+    }
 }
 
 impl Payload {
@@ -54,20 +85,32 @@ impl Payload {
     }
 }
 
-/// Reads CSV: fields quoted by ", a doubled quote inside for one.
+/// Reads CSV: fields in quotes, a quote inside them escaped, by default by another one.
 ///
 /// # Errors
 /// The line on which a quote opens that is never closed.
 pub(crate) fn parse(text: &str, options: &Options) -> Result<Vec<Vec<Value>>, usize> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let first = text.lines().take(options.from_line.saturating_sub(1));
+    let skipped: usize = first.map(|line| line.len() + 1).sum();
+    let text = text.get(skipped..).unwrap_or_default();
+    let wanted = options
+        .to_line
+        .map(|to| (to + 1).saturating_sub(options.from_line));
+    let end_at = wanted.map(|n| text.split_inclusive('\n').take(n).map(str::len).sum());
+    let text = &text[..end_at.unwrap_or(text.len())];
     let mut rows = Vec::new();
     let mut row: Vec<Value> = Vec::new();
     let mut field = String::new();
     let (mut quoted, mut was_quoted) = (false, false);
-    let (mut line, mut opened) = (1, 0);
+    let (mut line, mut opened) = (options.from_line.max(1), 0);
+    let escape = options.escape.or(options.quote);
     let mut chars = text.chars().peekable();
     let end = |field: &mut String, was_quoted: &mut bool| {
-        let text = std::mem::take(field);
+        let mut text = std::mem::take(field);
+        if options.trim_end && !*was_quoted {
+            text.truncate(text.trim_end().len());
+        }
         *was_quoted = false;
         if options.cast {
             cast(text)
@@ -82,18 +125,52 @@ pub(crate) fn parse(text: &str, options: &Options) -> Result<Vec<Vec<Value>>, us
             rows.push(row);
         }
     };
+    let mut comment = options
+        .comment
+        .as_deref()
+        .map(|mark| (mark, mark.chars().count()));
+    if comment.is_some_and(|(mark, _)| mark.is_empty()) {
+        comment = None;
+    }
     while let Some(c) = chars.next() {
         line += usize::from(c == '\n');
+        let mark = comment.filter(|_| !quoted && row.is_empty() && field.is_empty() && !was_quoted);
+        if let Some((mark, length)) = mark
+            && mark.starts_with(c)
+            && mark.chars().skip(1).eq(chars.clone().take(length - 1))
+        {
+            while chars.next().is_some_and(|c| c != '\n') {}
+            line += 1;
+            continue;
+        }
         if quoted {
-            if c != '"' {
-                field.push(c);
-            } else if chars.next_if_eq(&'"').is_some() {
-                field.push('"');
-            } else {
+            let next = chars.peek().copied();
+            if Some(c) == escape
+                && next.is_some()
+                && (next == options.quote || (next == escape && escape != options.quote))
+            {
+                field.extend(chars.next());
+            } else if Some(c) == options.quote {
                 quoted = false;
+            } else {
+                field.push(c);
             }
-        } else if c == '"' && field.is_empty() {
+        } else if Some(c) == options.quote && field.is_empty() {
             (quoted, was_quoted, opened) = (true, true, line);
+        } else if options.trim_start
+            && field.is_empty()
+            && c.is_whitespace()
+            && c != '\n'
+            && c != options.delimiter
+        {
+            // Before a field.
+        } else if options.trim_end
+            && was_quoted
+            && c.is_whitespace()
+            && c != '\n'
+            && c != options.delimiter
+        {
+            // After one in quotes.
         } else if c == options.delimiter {
             row.push(end(&mut field, &mut was_quoted));
         } else if c == '\n' {
@@ -113,6 +190,7 @@ pub(crate) fn parse(text: &str, options: &Options) -> Result<Vec<Vec<Value>>, us
     if options.skip_header && !rows.is_empty() {
         rows.remove(0);
     }
+    rows.truncate(options.to.unwrap_or(usize::MAX));
     Ok(rows)
 }
 
@@ -135,10 +213,8 @@ mod tests {
     #[test]
     fn csv_is_read() {
         let options = Options {
-            delimiter: ',',
             skip_header: true,
-            skip_empty: true,
-            cast: true,
+            ..Options::default()
         };
         let rows = parse(
             "name,n\r\nann,3\n\n\"b, \"\"c\"\"\",\"4\"\nd,true",
@@ -151,6 +227,38 @@ mod tests {
             want
         );
         assert_eq!(parse("a\n\"b", &options), Err(2));
+        let options = Options {
+            delimiter: ';',
+            quote: Some('\''),
+            escape: Some('\\'),
+            comment: Some("#".into()),
+            trim_start: true,
+            trim_end: true,
+            from_line: 2,
+            to: Some(2),
+            ..Options::default()
+        };
+        let rows = parse(
+            "junk\n# note\n 'it\\'s' ; x \n#\n\"q\";5\nmore;1\n",
+            &options,
+        );
+        assert_eq!(
+            rows,
+            Ok(vec![
+                vec![json!("it's"), json!("x")],
+                vec![json!("\"q\""), json!(5)]
+            ])
+        );
+        let options = Options {
+            to_line: Some(2),
+            quote: None,
+            ..Options::default()
+        };
+        let rows = parse("a,\"b\nc\nd", &options);
+        assert_eq!(
+            rows,
+            Ok(vec![vec![json!("a"), json!("\"b")], vec![json!("c")]])
+        );
     }
 
     #[test]

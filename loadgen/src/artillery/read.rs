@@ -123,6 +123,7 @@ pub(crate) fn read_tree(mut root: Node, options: &ReadOptions) -> Result<Script,
     let processor = script.processor.clone();
     let around = flow::Around {
         processor: processor.as_deref(),
+        fake: script.fake.is_some(),
         notes: &notes,
     };
     script.scenarios = scenarios(&fields, options.scenario_name.as_deref(), &around)?;

@@ -68,8 +68,8 @@ fn mistakes_name_the_place_and_the_way_out() {
             "s.yml:3:3: \"bundling\" is not supported\n    bundling: {}\n    ^^^^^^^^\n  it is for Artillery's cloud only; remove it".to_owned(),
         ),
         (
-            config(&["plugins:", "  fake-data: {}"]),
-            "s.yml:4:5: the plugin \"fake-data\" is not supported\n      fake-data: {}\n      ^^^^^^^^^\n  supported plugins: ensure, expect, metrics-by-endpoint, apdex".to_owned(),
+            config(&["plugins:", "  memory-inspector: {}"]),
+            "s.yml:4:5: the plugin \"memory-inspector\" is not supported\n      memory-inspector: {}\n      ^^^^^^^^^^^^^^^^\n  supported plugins: ensure, expect, metrics-by-endpoint, apdex, fake-data".to_owned(),
         ),
         (
             flow(&["- get:", "  url: /"]),
@@ -182,14 +182,24 @@ fn every_kind_of_mistake_is_refused_in_its_place() {
             "no JSON path",
         ),
         (
-            flow(&["- get: {url: /, capture: {regexp: '(?=a)', as: x}}"]),
+            flow(&["- get: {url: /, capture: {regexp: '(?=a', as: x}}"]),
             "s.yml:5:41:",
-            "look-around",
+            "no regular expression",
         ),
         (
-            flow(&["- get: {url: /, capture: {xpath: '/a', as: x}}"]),
-            "s.yml:5:33:",
-            "json, regexp or header",
+            flow(&["- get: {url: /, capture: {xpath: '/a[', as: x}}"]),
+            "s.yml:5:40:",
+            "no XPath",
+        ),
+        (
+            flow(&["- get: {url: /, capture: {selector: 'a[', as: x}}"]),
+            "s.yml:5:43:",
+            "no CSS selector",
+        ),
+        (
+            flow(&["- get: {url: /, expect: {jmespath: 'a['}}"]),
+            "s.yml:5:42:",
+            "no JMESPath",
         ),
         (
             flow(&["- get: {url: /, expect: [{statuscode: 200}]}"]),

@@ -51,7 +51,7 @@ impl Ready {
         ready.set(&header::USER_AGENT, "nines")?;
         ready.set(&header::CONNECTION, "keep-alive")?;
         if step.gzip {
-            ready.set(&header::ACCEPT_ENCODING, "gzip, deflate")?;
+            ready.set(&header::ACCEPT_ENCODING, "gzip, deflate, br")?;
         }
         ready.add_body(step, script, vars)?;
         for (name, value) in script.http.headers.iter().chain(&step.headers) {
@@ -252,7 +252,7 @@ fn multipart(
     Ok(out)
 }
 
-/// The body as the script sees it: gzip and deflate undone, at most 64 MiB of it.
+/// The body as the script sees it: gzip, deflate and brotli undone, at most 64 MiB of it.
 pub(crate) fn decoded(headers: &HeaderMap, body: &Bytes) -> Bytes {
     use std::io::Read;
     const MAX: u64 = 64 << 20;
@@ -265,6 +265,10 @@ pub(crate) fn decoded(headers: &HeaderMap, body: &Bytes) -> Bytes {
         }
         Some(b"deflate") => {
             let decoder = flate2::read::ZlibDecoder::new(&body[..]);
+            decoder.take(MAX).read_to_end(&mut out)
+        }
+        Some(b"br") => {
+            let decoder = brotli_decompressor::Decompressor::new(&body[..], 4096);
             decoder.take(MAX).read_to_end(&mut out)
         }
         _ => return body.clone(),

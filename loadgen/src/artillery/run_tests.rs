@@ -56,6 +56,13 @@ async fn answer(State(log): State<Log>, request: Request) -> Response {
             out.write_all(br#"{"z": "zipped"}"#).unwrap();
             ([(header::CONTENT_ENCODING, "gzip")], out.finish().unwrap()).into_response()
         }
+        "/xml" => "<r><a id='7'>x</a><a id='8'>y</a></r>".into_response(),
+        "/html" => "<p><a class=n href=/p1>1</a><a class=n href=/p2>2</a>".into_response(),
+        "/br" => {
+            // {"z":"br"} as one brotli block that is not compressed.
+            let raw = [&[0x8b, 0x04, 0x80][..], br#"{"z":"br"}"#, &[0x03]].concat();
+            ([(header::CONTENT_ENCODING, "br")], raw).into_response()
+        }
         _ => axum::Json(json!({"ok": true})).into_response(),
     }
 }
@@ -571,4 +578,25 @@ async fn a_function_that_never_ends_fails_its_user_only() {
     let place = "p.js:3:29: ReferenceError: missing is not defined";
     let shown = ran.complaints.iter().any(|c| c.contains(place));
     assert!(shown, "{:?}", ran.complaints);
+}
+
+#[tokio::test]
+async fn values_are_taken_from_xml_html_and_by_any_regular_expression() {
+    let ran = play(
+        "  plugins: {expect: {}, fake-data: {numberInt: {min: 4, max: 4}}}",
+        "
+scenarios:
+  - flow:
+      - get: {url: /xml, capture: [{xpath: '//a[2]/@id', as: id}, {xpath: 'count(//a)', as: n}], match: {xpath: '//a', value: x}}
+      - get: {url: /html, capture: [{selector: a.n, attr: href, index: last, as: next}]}
+      - get: {url: /text, capture: {regexp: '(?<=id=)(\\d)\\1', as: twice}}
+      - get: {url: /br, capture: {json: $.z, as: z}}
+      - get: {url: '{{ next }}/{{ id }}/{{ n }}/{{ twice }}/{{ z }}/{{ $numberInt() }}', expect: [{jmespath: 'ok == `true`'}, {jmespath: nix}]}
+",
+    )
+    .await;
+    assert_eq!(ran.lines()[4], "GET /p2/8/2/77/br/4");
+    assert_eq!(ran.counter("plugins.expect.ok.jmespath"), 1);
+    assert_eq!(ran.counter("plugins.expect.failed.jmespath"), 1);
+    assert_eq!(ran.results.exit_code(), 21);
 }

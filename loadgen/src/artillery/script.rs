@@ -36,6 +36,8 @@ pub struct Script {
     /// How long a response may take that satisfies.
     pub(crate) apdex: Option<Duration>,
     pub(crate) endpoints: EndpointOptions,
+    /// The plugin `fake-data`.
+    pub(crate) fake: Option<super::fake::Options>,
     /// What the user should know before the run.
     pub(crate) notes: Vec<String>,
 }
@@ -200,6 +202,8 @@ pub(crate) struct HttpOptions {
     pub(crate) strict_capture: bool,
     pub(crate) think_jitter: Option<String>,
     pub(crate) extended_metrics: bool,
+    /// A cookie may lack a name.
+    pub(crate) loose_cookies: bool,
 }
 
 #[derive(Debug, Clone)]

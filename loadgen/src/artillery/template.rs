@@ -178,15 +178,16 @@ fn call(name: &str, args: &[f64]) -> Option<String> {
             };
             Some(rand::random_range(a.min(b)..=a.max(b)).to_string())
         }
-        "$randomString" => {
-            const LETTERS: &[u8] =
-                b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-            let length = whole(0, 10).clamp(0, 1 << 20);
-            let letter = |_| char::from(LETTERS[rand::random_range(0..LETTERS.len())]);
-            Some((0..length).map(letter).collect())
-        }
+        "$randomString" => Some(letters(whole(0, 10).clamp(0, 1 << 20) as usize)),
         _ => None,
     }
+}
+
+/// So many random letters and digits.
+pub(crate) fn letters(length: usize) -> String {
+    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+    let letter = |_| char::from(LETTERS[rand::random_range(0..LETTERS.len())]);
+    (0..length).map(letter).collect()
 }
 
 /// The paths that a text's templates name.

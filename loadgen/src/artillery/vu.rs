@@ -108,6 +108,11 @@ impl Variables for Vu {
     }
 
     fn call(&self, name: &str, args: &[f64]) -> Option<String> {
+        if let Some(options) = &self.shared.script.fake
+            && let Some(drawn) = super::fake::draw(name, options)
+        {
+            return Some(drawn);
+        }
         let args: Vec<Value> = args.iter().map(|n| (*n).into()).collect();
         self.own_function(name, &args)
     }
@@ -161,7 +166,7 @@ impl Vu {
             number: script.processor.as_ref().map_or(0, |p| p.number()),
             hooks: hooks.clone(),
             vars: Mutex::new(vars),
-            jar: Mutex::default(),
+            jar: Mutex::new(Jar::new(script.http.loose_cookies)),
             keeps_cookies: AtomicBool::new(!script.http.cookie.is_empty()),
             pool: shared.pool.clone().unwrap_or_else(own),
             shared: Arc::clone(shared),
