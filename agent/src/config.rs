@@ -36,6 +36,12 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Samples older than this are deleted. Default `15d`. With `off` nothing is, and samples of any time are accepted.
     pub retention: OrOff<Millis>,
+    /// Samples take at most this much of the disk; past it the oldest are deleted. Default `off`.
+    pub retention_bytes: OrOff<Bytes>,
+    /// How far a sample may be behind the newest one of its series. Default `1h`.
+    pub out_of_order: Millis,
+    /// When what was acknowledged is forced to the disk. Default `every_second`.
+    pub fsync: Fsync,
     /// Limits.
     pub limits: Limits,
     /// Traces and logs on disk.
@@ -54,6 +60,17 @@ pub struct Config {
     pub self_interval: OrOff<Millis>,
     /// Where the agent sends spans of its own work, an OTLP/gRPC endpoint such as `http://127.0.0.1:4317`.
     pub own_spans: Option<String>,
+}
+
+/// When samples, traces and logs are forced to the disk. `kill -9` loses nothing either way; a power cut does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fsync {
+    /// Every second: a power cut loses at most the last one.
+    #[default]
+    EverySecond,
+    /// Before anything is acknowledged; requests at the same time share one sync.
+    EveryAppend,
 }
 
 /// A text that is not shown.
@@ -85,6 +102,10 @@ pub struct Limits {
     pub drain: Millis,
     /// Series in the store. Default 1000000.
     pub series: usize,
+    /// Series of one metric; more fold into one overflow series. Default 20000.
+    pub series_per_metric: usize,
+    /// Series of one job; more fold likewise. Default 200000.
+    pub series_per_source: usize,
     /// Delta streams that are added up. Default 100000.
     pub delta_streams: usize,
     /// Bytes on disk of samples that wait for remote write; past it the oldest are dropped and counted. Default `1GiB`.
@@ -168,6 +189,9 @@ impl Default for Config {
             token_file: None,
             data_dir: "nines-data".into(),
             retention: OrOff::On(Millis(15 * 86_400_000)),
+            retention_bytes: OrOff::Off,
+            out_of_order: Millis(3_600_000),
+            fsync: Fsync::EverySecond,
             limits: Limits::default(),
             keep: Keep::default(),
             spans: Spans::default(),
@@ -191,6 +215,8 @@ impl Default for Limits {
             body_timeout: Millis(30_000),
             drain: Millis(10_000),
             series: 1_000_000,
+            series_per_metric: 20_000,
+            series_per_source: 200_000,
             delta_streams: 100_000,
             remote_write_queue: Bytes(1 << 30),
         }
@@ -310,6 +336,15 @@ impl Config {
             ("limits.in_flight", self.limits.in_flight.0),
             ("limits.body", self.limits.body.0),
             ("limits.connections", self.limits.connections as u64),
+            ("limits.series", self.limits.series as u64),
+            (
+                "limits.series_per_metric",
+                self.limits.series_per_metric as u64,
+            ),
+            (
+                "limits.series_per_source",
+                self.limits.series_per_source as u64,
+            ),
             ("query.concurrency", self.query.concurrency as u64),
             ("query.max_samples", self.query.max_samples as u64),
             (
@@ -338,10 +373,12 @@ mod tests {
             Config::from_yaml("n.yaml", "# nothing\n").unwrap(),
             Config::default()
         );
-        let text = "listen: 127.0.0.1:1\notlp_grpc: off\nretention: off\nlimits:\n  body: 1MiB\nspans: {interval: 250ms}\n";
+        let text = "listen: 127.0.0.1:1\notlp_grpc: off\nretention: off\nretention_bytes: 5GiB\nfsync: every_append\nlimits:\n  body: 1MiB\nspans: {interval: 250ms}\n";
         let config = Config::from_yaml("n.yaml", text).unwrap();
         assert_eq!(config.otlp_grpc, OrOff::Off);
         assert_eq!(config.retention, OrOff::Off);
+        assert_eq!(config.retention_bytes, OrOff::On(Bytes(5 << 30)));
+        assert_eq!(config.fsync, Fsync::EveryAppend);
         assert_eq!(config.limits.body, Bytes(1 << 20));
         assert_eq!(config.spans.interval, Millis(250));
         let yaml = serde_json::to_string(&config).unwrap();

@@ -201,24 +201,39 @@ impl Ingest {
         report
     }
 
-    /// [`Ingest::append`] of floats by packed labels: cheaper when a store is behind, and nobody else takes samples.
-    pub fn append_packed(&self, batch: &store::PackedBatch) -> Appended {
-        if let (Behind::Store(store), None) = (&self.inner.behind, self.inner.forward.get()) {
-            let report = appended(store.append_packed(batch), batch.len());
-            self.count(&report);
-            return report;
+    /// The store whose ids [`Ingest::append_packed`] takes, if there is one: nobody else takes samples then.
+    #[must_use]
+    pub fn by_id(&self) -> Option<&store::Store> {
+        match (&self.inner.behind, self.inner.forward.get()) {
+            (Behind::Store(store), None) => Some(store),
+            _ => None,
         }
-        let samples: Vec<Sample> = batch
+    }
+
+    /// [`Ingest::append`] of floats by packed labels, or by ids of [`Ingest::by_id`]: cheaper when a store is behind, and
+    /// nobody else takes samples. `None`, and nothing is appended, when an id is no longer valid: then gather the batch
+    /// without ids.
+    pub fn append_packed(&self, batch: &store::PackedBatch) -> Option<Appended> {
+        if let Some(store) = self.by_id() {
+            let result = store.append_packed(batch);
+            if result.as_ref().is_ok_and(|r| !r.stale_ids.is_empty()) {
+                return None;
+            }
+            let report = appended(result, batch.len());
+            self.count(&report);
+            return Some(report);
+        }
+        let samples: Option<Vec<Sample>> = batch
             .iter()
-            .filter_map(|(labels, t_ms, value)| {
-                Some(Sample::float(
-                    Labels::from_packed(labels).ok()?,
-                    t_ms,
-                    value,
-                ))
+            .map(|(series, t_ms, value)| match series {
+                store::SeriesName::Packed(packed) => {
+                    let labels = Labels::from_packed(packed).ok()?;
+                    Some(Sample::float(labels, t_ms, value))
+                }
+                store::SeriesName::Id(_) => None,
             })
             .collect();
-        self.append(&samples)
+        Some(self.append(&samples?))
     }
 
     /// Keeps what is known about the metric `name` (for histograms the name without suffix).

@@ -9,6 +9,20 @@ pub mod traces;
 /// The largest content of one block: what the segments take, with room for a margin.
 const MAX_BLOCK_BYTES: usize = store::spool::MAX_BLOCK_BYTES;
 
+/// Requests smaller than half of this become blocks of about this size once their segment is closed.
+const MERGED_BLOCK_BYTES: usize = 128 << 10;
+
+/// Reads again when blocks got new names meanwhile (small ones were merged), since some were not found then. That
+/// happens once a segment, so twice is enough.
+fn steady<T>(segments: &store::spool::Segments, read: impl Fn() -> T) -> T {
+    let edition = segments.edition();
+    let first = read();
+    match segments.edition() == edition {
+        true => first,
+        false => read(),
+    }
+}
+
 /// Cuts a request at its top-level fields into parts of at most `limit` bytes: each part is a request of its own. A
 /// field larger than that is left out and counted in the second value.
 fn split(request: &[u8], limit: usize) -> (Vec<&[u8]>, usize) {

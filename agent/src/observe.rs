@@ -2,9 +2,14 @@
 //!
 //! Owns where each is found. Must not know who shows them.
 
+use store::{Offender, Scope};
+
 use crate::api::Api;
 use crate::clock;
 use crate::telemetry::Telemetry;
+
+/// Metrics and sources past their limits that are shown.
+const MAX_OFFENDERS: usize = 20;
 
 /// Sets every gauge that is looked up rather than counted.
 pub(crate) fn look_up(api: &Api) {
@@ -22,6 +27,16 @@ pub(crate) fn look_up(api: &Api) {
     t.set("store_block_bytes", stats.block_bytes);
     t.set("store_failed_syncs", stats.failed_syncs);
     t.set("store_exemplars", stats.exemplars as u64);
+    t.set("store_full", u64::from(stats.full));
+    t.set("store_refused_full", stats.refused_full);
+    t.set("store_expired_samples", stats.expired_samples);
+    t.set("store_expired_blocks", stats.expired_blocks);
+    t.set("store_damaged_blocks", stats.damaged_blocks);
+    t.set("store_corrupt_reads", stats.corrupt_reads);
+    t.set("store_failed_maintenance", stats.failed_maintenance);
+    t.set("store_torn_bytes", stats.recovery.torn_bytes);
+    t.set("store_damaged_bytes", stats.recovery.damaged_bytes);
+    blame(t, stats.offenders);
     for (name, stats) in [
         ("traces", api.pipeline.traces.stats()),
         ("logs", api.pipeline.logs.stats()),
@@ -35,6 +50,29 @@ pub(crate) fn look_up(api: &Api) {
     t.set("in_flight_bytes", api.limits.budget.used() as u64);
     t.set("in_flight_limit_bytes", api.limits.budget.limit() as u64);
     t.set("resident_bytes", resident_bytes());
+}
+
+/// Shows the metrics and sources that are furthest past their limits on series, and says each once.
+fn blame(telemetry: &Telemetry, mut offenders: Vec<Offender>) {
+    offenders.sort_by_key(|o| std::cmp::Reverse(o.excess));
+    for offender in offenders.iter().take(MAX_OFFENDERS) {
+        let scope = match offender.scope {
+            Scope::Metric => "metric",
+            Scope::Source => "source",
+            Scope::Store => "store",
+        };
+        let Offender { name, label, .. } = offender;
+        if telemetry.cardinality(scope, name, label, offender.excess) {
+            tracing::warn!(
+                scope,
+                name,
+                label,
+                values = offender.distinct_values,
+                limit = offender.limit,
+                "too many series: further ones fold into one, or are refused; the label has the most values"
+            );
+        }
+    }
 }
 
 /// Writes the agent's own metrics into its own store.

@@ -201,15 +201,20 @@ impl Pipeline {
         }
     }
 
-    /// Takes a remote write. The report says what was refused.
-    pub fn remote_write(&self, write: Write, bytes: usize) -> Result<Written, Refused> {
+    /// Takes a remote write. The report says what was refused. `None`, without any effect, when it names a series that
+    /// has left memory by its id: then read it again, without ids.
+    pub fn remote_write(&self, write: Write, bytes: usize) -> Result<Option<Written>, Refused> {
         let count = (write.packed.len() + write.samples.len()) as u64;
         let is_float = |s: &Sample| matches!(s.value, Value::Float(_));
         let (floats, histograms): (Vec<Sample>, Vec<Sample>) =
             write.samples.into_iter().partition(is_float);
         let mut written = Written::default();
         if !write.packed.is_empty() {
-            written.floats = self.ingest.append_packed(&write.packed);
+            let appended = self.ingest.append_packed(&write.packed);
+            let Some(floats) = appended else {
+                return Ok(None);
+            };
+            written.floats = floats;
             self.settle_write(
                 &written.floats,
                 write.packed.len(),
@@ -236,7 +241,7 @@ impl Pipeline {
         self.ingest.exemplars(&write.exemplars);
         written.exemplars = write.exemplars.len() as u64;
         self.received("samples", "remote_write", count, bytes);
-        Ok(written)
+        Ok(Some(written))
     }
 
     /// Counts what became of a part of a remote write. An error when the disk refused it.

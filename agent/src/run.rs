@@ -23,7 +23,7 @@ use crate::api::{self, Api};
 use crate::budget::Budget;
 use crate::clock;
 use crate::collect;
-use crate::config::{Address, Config, OrOff};
+use crate::config::{Address, Config, Fsync, OrOff};
 use crate::error::AgentError;
 use crate::forward::Forward;
 use crate::ingest::Ingest;
@@ -335,11 +335,21 @@ async fn open(config: &Config) -> Result<(Store, Traces, Logs), AgentError> {
     let (dir, keep) = (config.data_dir.clone(), config.keep.clone());
     let mut options = StoreOptions::new(dir.join("metrics"));
     options.retention_ms = config.retention.as_option().map(|r| r.0);
+    options.retention_bytes = config.retention_bytes.as_option().map(|b| b.0);
+    options.out_of_order_ms = config.out_of_order.0.max(0);
     options.max_series = config.limits.series;
+    options.max_series_per_metric = config.limits.series_per_metric;
+    options.max_series_per_source = config.limits.series_per_source;
+    let fsync = match config.fsync {
+        Fsync::EverySecond => store::Fsync::EverySecond,
+        Fsync::EveryAppend => store::Fsync::EveryAppend,
+    };
+    options.fsync = fsync;
     let segments = move |name: &str, bytes: u64, age: &OrOff<crate::config::Millis>| {
         let mut options = SegmentsOptions::new(dir.join(name));
         options.retention_bytes = Some(bytes);
         options.retention_ms = age.as_option().map(|r| r.0);
+        options.fsync = fsync;
         options
     };
     let traces = segments("traces", keep.trace_bytes.0, &keep.trace_retention);

@@ -47,6 +47,7 @@ pub struct Telemetry {
     /// Rule evaluations, by result.
     pub rules: IntCounterVec,
     connections: IntGaugeVec,
+    cardinality: IntGaugeVec,
     started_ms: IntGauge,
     queries: AtomicU64,
 }
@@ -115,6 +116,11 @@ impl Telemetry {
             rules: counter("rule_ticks_total", "Evaluations of all rules", &["result"])?,
             gauges: gauge("state", "Queues, store and budget, by what", &["what"])?,
             connections: gauge("connections", "Open connections", &["listener"])?,
+            cardinality: gauge(
+                "cardinality_excess",
+                "Label sets past a limit on series, and the label with the most values",
+                &["scope", "name", "label"],
+            )?,
             forward_samples: counter(
                 "remote_write_samples_total",
                 "Samples of remote write out",
@@ -175,6 +181,14 @@ impl Telemetry {
     pub fn set(&self, what: &str, value: u64) {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         self.gauges.with_label_values(&[what]).set(value);
+    }
+
+    /// Says which metric or source is past its limit on series; true the first time.
+    pub fn cardinality(&self, scope: &str, name: &str, label: &str, excess: u64) -> bool {
+        let gauge = self.cardinality.with_label_values(&[scope, name, label]);
+        let first = gauge.get() == 0;
+        gauge.set(i64::try_from(excess).unwrap_or(i64::MAX));
+        first
     }
 
     /// The gauge of open connections of a listener.

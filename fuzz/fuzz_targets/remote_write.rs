@@ -9,7 +9,7 @@ libfuzzer_sys::fuzz_target!(|body: &[u8]| {
     for message in [body].into_iter().chain(message.as_deref()) {
         let samples = |w: agent::receive::remote_write::Write| w.packed.len() + w.samples.len();
         assert_eq!(
-            read(message).ok().map(samples),
+            read(message, None).ok().map(samples),
             walk(message).ok().map(samples)
         );
     }

@@ -358,6 +358,39 @@ impl AscendingLabels {
     }
 }
 
+/// Packs labels as they come, without looking at them: only good for asking whether a set with the same bytes is known
+/// already. No allocation when it is used again.
+#[derive(Debug, Clone, Default)]
+pub struct UncheckedLabels {
+    packed: Vec<u8>,
+}
+
+// === impl UncheckedLabels ===
+
+impl UncheckedLabels {
+    /// Forgets all labels.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.packed.clear();
+    }
+
+    /// Appends a label; one with an empty value does not exist, and is left out.
+    #[inline]
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        if !value.is_empty() {
+            push_bytes(&mut self.packed, name);
+            push_bytes(&mut self.packed, value);
+        }
+    }
+
+    /// Equal to the bytes of [`Labels::as_packed`] exactly when the labels pushed are those of the set, in its order.
+    #[inline]
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.packed
+    }
+}
+
 /// Whether `name` can stand in PromQL as a metric's name without quotes: `[a-zA-Z_:][a-zA-Z0-9_:]*`.
 #[must_use]
 pub fn is_metric_identifier(name: &str) -> bool {
@@ -423,6 +456,25 @@ fn pair_end(packed: &str) -> Option<usize> {
     Some(packed.len() - tail.len())
 }
 
+/// [`push`] of bytes that may not be text.
+#[inline]
+fn push_bytes(packed: &mut Vec<u8>, bytes: &[u8]) {
+    match u8::try_from(bytes.len()) {
+        Ok(len) if len < 0x80 => packed.push(len),
+        _ => {
+            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let code = if len < GAP_START {
+                len
+            } else {
+                len.saturating_add(GAP)
+            };
+            let code = char::from_u32(code).unwrap_or('\0');
+            packed.extend_from_slice(code.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
+    packed.extend_from_slice(bytes);
+}
+
 #[inline]
 fn take(packed: &str) -> Option<(&str, &str)> {
     let first = *packed.as_bytes().first()?;
@@ -452,6 +504,22 @@ mod tests {
         assert_eq!(labels.iter().collect::<Vec<_>>(), [("a", "2"), ("z", "3")]);
         assert_eq!(labels.get("z"), Some("3"));
         assert_eq!(labels.get("gone"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn unchecked_labels_are_packed_as_labels_are(
+            pairs in proptest::collection::btree_map("[a-zé]{1,3}", prop_oneof!["[xyß]{0,3}", Just("v".repeat(200)), Just("w".repeat(60_000))], 0..6),
+        ) {
+            let mut unchecked = UncheckedLabels::default();
+            for (name, value) in &pairs {
+                unchecked.push(name.as_bytes(), value.as_bytes());
+            }
+            let labels = Labels::from_pairs(pairs);
+            prop_assert_eq!(unchecked.as_bytes(), labels.as_packed().as_bytes());
+            unchecked.clear();
+            prop_assert_eq!(unchecked.as_bytes(), b"");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub mod timestamp;
 
 pub use exphist::ExpHistogram;
 pub use histogram::NativeHistogram;
-pub use labels::{AscendingLabels, Labels, LabelsBuilder, METRIC_NAME};
+pub use labels::{AscendingLabels, Labels, LabelsBuilder, METRIC_NAME, UncheckedLabels};
 pub use matcher::{MatchOp, Matcher};
 pub use query::{QueryData, RangeSeries, VectorElement};
 pub use sample::{Points, STALE_NAN_BITS, SeriesData, Value, is_stale, stale_nan};

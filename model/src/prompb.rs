@@ -63,12 +63,28 @@ pub fn read_text(bytes: &[u8]) -> Result<&str, PrompbError> {
 
 /// Reads a `Label`: its name and value.
 pub fn read_pair(message: &[u8]) -> Result<(&str, &str), PrompbError> {
-    let (mut name, mut value) = ("", "");
+    let (name, value) = read_raw_pair(message)?;
+    Ok((read_text(name)?, read_text(value)?))
+}
+
+/// The name and value of a `Label`, whatever their bytes are.
+#[inline]
+pub fn read_raw_pair(message: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
+    // As every writer writes it: both fields, in order, shorter than 128 bytes.
+    if let [0x0a, len, rest @ ..] = message
+        && let Some((name, [0x12, value_len, value @ ..])) = rest.split_at_checked(*len as usize)
+        && *len < 0x80
+        && *value_len < 0x80
+        && value.len() == *value_len as usize
+    {
+        return Ok((name, value));
+    }
+    let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
     let mut reader = Reader::new(message);
     while let Some((n, field)) = reader.next_field()? {
         match n {
-            1 => name = read_text(field.bytes(n)?)?,
-            2 => value = read_text(field.bytes(n)?)?,
+            1 => name = field.bytes(n)?,
+            2 => value = field.bytes(n)?,
             _ => {}
         }
     }
@@ -86,7 +102,15 @@ pub fn read_label(message: &[u8], builder: &mut LabelsBuilder) -> Result<(), Pro
 }
 
 /// Reads a `Sample`: when (Unix milliseconds) and the value.
+#[inline]
 pub fn read_sample(message: &[u8]) -> Result<(i64, f64), WireError> {
+    // As every writer writes it: both fields, in order.
+    if let [0x09, rest @ ..] = message
+        && let Some((value, [0x10, time @ ..])) = rest.split_first_chunk::<8>()
+        && let Some(t_ms) = whole_varint(time)
+    {
+        return Ok((t_ms.cast_signed(), f64::from_le_bytes(*value)));
+    }
     let (mut value, mut t_ms) = (0.0, 0);
     let mut reader = Reader::new(message);
     while let Some((n, field)) = reader.next_field()? {
@@ -97,6 +121,23 @@ pub fn read_sample(message: &[u8]) -> Result<(i64, f64), WireError> {
         }
     }
     Ok((t_ms, value))
+}
+
+/// A varint that takes all of `bytes`, at most nine of them.
+#[inline]
+fn whole_varint(bytes: &[u8]) -> Option<u64> {
+    let (last, before) = bytes.split_last()?;
+    if *last >= 0x80 || before.len() > 8 {
+        return None;
+    }
+    let mut value = u64::from(*last);
+    for byte in before.iter().rev() {
+        if *byte < 0x80 {
+            return None;
+        }
+        value = value << 7 | u64::from(byte & 0x7f);
+    }
+    Some(value)
 }
 
 /// Reads an `Exemplar`.

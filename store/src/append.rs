@@ -14,7 +14,7 @@ use crate::error::StoreError;
 use crate::exemplars::MAX_LABEL_BYTES;
 use crate::head::{Head, SeriesId};
 use crate::options::Fsync;
-use crate::packed::PackedBatch;
+use crate::packed::{Finder, PackedBatch, SeriesName};
 use crate::record::Batch;
 use crate::series::Outcome;
 use crate::stats;
@@ -180,15 +180,26 @@ impl Store {
         Ok(report)
     }
 
-    /// Appends floats of series that are named by packed labels, as [`Store::append`] does: the fast way in for series
-    /// whose ids are not known.
+    /// Appends floats of series that are named by packed labels or ids, as [`Store::append`] does: the fast way in for
+    /// series whose ids are not all known. When an id is no longer valid nothing is appended, and the report's
+    /// `stale_ids` is not empty: gather the batch again without ids.
     pub fn append_packed(&self, batch: &PackedBatch) -> Result<AppendReport, StoreError> {
         let mut report = AppendReport::default();
         let all = batch.iter();
+        let mut log = lock(&self.inner.log);
+        {
+            let state = self.read();
+            let gone = all.clone().enumerate().filter(|(_, (series, _, _))| {
+                matches!(series, SeriesName::Id(id) if state.head.get(*id).is_none())
+            });
+            report.stale_ids.extend(gone.map(|(index, _)| index));
+        }
+        if !report.stale_ids.is_empty() {
+            return Ok(report);
+        }
         for from in (0..all.len()).step_by(MAX_BATCH) {
             let part = all.clone().skip(from).take(MAX_BATCH);
-            let mut log = lock(&self.inner.log);
-            let slots = self.resolve(part.clone().map(|(labels, _, _)| Named::Packed(labels)));
+            let slots = self.resolve(part.clone().map(|(series, _, _)| series.into()));
             let refused = slots.iter().filter(|slot| **slot == REFUSED).count() as u64;
             report.rejected_cardinality += refused;
             stats::add(&self.inner.counters.rejected_cardinality, refused);
@@ -199,8 +210,21 @@ impl Store {
                 .map(|(slot, (_, t_ms, value))| (*slot, t_ms, 0, value));
             self.commit(&mut log, floats, &[], &mut report)?;
         }
+        drop(log);
         self.settle()?;
         Ok(report)
+    }
+
+    /// Looks up series by packed labels that nobody checked.
+    #[must_use]
+    pub fn finder(&self) -> Finder<'_> {
+        Finder::new(self.read())
+    }
+
+    /// The id of a series that is in memory and takes samples of its own; `None` for any other.
+    #[must_use]
+    pub fn find_id(&self, labels: &Labels) -> Option<SeriesId> {
+        self.finder().find_bytes(labels.as_packed().as_bytes())
     }
 
     fn all_valid(&self, samples: &[IdSample]) -> bool {
@@ -239,7 +263,7 @@ impl Store {
             let state = self.read();
             all.enumerate()
                 .map(|(index, named)| {
-                    state.head.find_packed(named.packed()).unwrap_or_else(|| {
+                    named.find(&state.head).unwrap_or_else(|| {
                         missing.push((index, named));
                         REFUSED
                     })
@@ -470,15 +494,28 @@ impl Store {
 enum Named<'a> {
     Labels(&'a Labels),
     Packed(&'a str),
+    /// Known to be valid.
+    Id(SeriesId),
+}
+
+impl<'a> From<SeriesName<'a>> for Named<'a> {
+    fn from(name: SeriesName<'a>) -> Self {
+        match name {
+            SeriesName::Packed(packed) => Named::Packed(packed),
+            SeriesName::Id(id) => Named::Id(id),
+        }
+    }
 }
 
 // === impl Named ===
 
 impl<'a> Named<'a> {
-    fn packed(self) -> &'a str {
+    #[inline]
+    fn find(self, head: &Head) -> Option<u32> {
         match self {
-            Named::Labels(labels) => labels.as_packed(),
-            Named::Packed(packed) => packed,
+            Named::Labels(labels) => head.find(labels),
+            Named::Packed(packed) => head.find_packed(packed.as_bytes()),
+            Named::Id(id) => Some(id.slot()),
         }
     }
 
@@ -487,6 +524,7 @@ impl<'a> Named<'a> {
         match self {
             Named::Labels(labels) => Some(labels.clone()),
             Named::Packed(packed) => Labels::from_packed(packed).ok(),
+            Named::Id(_) => None,
         }
     }
 }

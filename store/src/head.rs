@@ -103,17 +103,17 @@ impl Head {
     }
 
     pub(crate) fn find(&self, labels: &Labels) -> Option<u32> {
-        self.find_packed(labels.as_packed())
+        self.find_packed(labels.as_packed().as_bytes())
     }
 
     /// The series whose packed labels these are.
-    pub(crate) fn find_packed(&self, packed: &str) -> Option<u32> {
+    pub(crate) fn find_packed(&self, packed: &[u8]) -> Option<u32> {
         let slot = *self.by_hash.get(&self.hash(packed))?;
-        if self.slots[slot as usize].labels.as_packed() == packed {
+        if self.slots[slot as usize].labels.as_packed().as_bytes() == packed {
             return Some(slot);
         }
         let mut others = self.collided.iter();
-        let found = others.find(|(labels, _)| labels.as_packed() == packed);
+        let found = others.find(|(labels, _)| labels.as_packed().as_bytes() == packed);
         found.map(|(_, slot)| *slot)
     }
 
@@ -137,7 +137,7 @@ impl Head {
     }
 
     fn place(&mut self, slot: u32, labels: Labels) {
-        let hash = self.hash(labels.as_packed());
+        let hash = self.hash(labels.as_packed().as_bytes());
         self.postings.insert(slot, &labels);
         match self.by_hash.get(&hash) {
             Some(_) => {
@@ -162,7 +162,7 @@ impl Head {
         self.postings.remove(gone);
         for slot in gone {
             let labels = std::mem::take(&mut self.slots[*slot as usize].labels);
-            let hash = self.hash(labels.as_packed());
+            let hash = self.hash(labels.as_packed().as_bytes());
             self.collided.remove(&labels);
             if self.by_hash.get(&hash) == Some(slot) {
                 self.by_hash.remove(&hash);
@@ -182,7 +182,7 @@ impl Head {
         let next = self
             .collided
             .iter()
-            .find(|(labels, _)| self.hash(labels.as_packed()) == hash)
+            .find(|(labels, _)| self.hash(labels.as_packed().as_bytes()) == hash)
             .map(|(labels, slot)| (labels.clone(), *slot));
         if let Some((labels, slot)) = next {
             self.collided.remove(&labels);
@@ -233,13 +233,12 @@ impl Head {
     }
 
     /// A fast hash of the packed labels, seeded so that nobody outside can choose collisions.
-    fn hash(&self, packed: &str) -> u64 {
+    fn hash(&self, bytes: &[u8]) -> u64 {
         const K: u64 = 0x9e37_79b9_7f4a_7c15;
         let fold = |a: u64, b: u64| {
             let wide = u128::from(a) * u128::from(b);
             (wide as u64) ^ (wide >> 64) as u64
         };
-        let bytes = packed.as_bytes();
         let mut state = self.seed ^ bytes.len() as u64;
         let (pairs, rest) = bytes.as_chunks::<16>();
         for pair in pairs {

@@ -9,14 +9,13 @@ use model::Points;
 use crate::chunk;
 use crate::frames::{self, Frames};
 use crate::merge::{self, Run};
-use crate::series::OPEN;
+use crate::open::Opened;
 use crate::wire::{Damaged, Reader};
 
-/// The bytes and values of all parts.
+/// The bytes of all parts.
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
     bytes: Vec<u8>,
-    values: Vec<f64>,
 }
 
 /// What memory holds of one series.
@@ -31,32 +30,24 @@ pub(crate) enum Part {
     Runs(Vec<Run>),
 }
 
-/// Samples that are no chunk yet.
+/// Samples that are no chunk yet, see [`crate::open`].
 #[derive(Debug)]
 pub(crate) struct Open {
-    pub(crate) first: i64,
-    pub(crate) step: i64,
+    pub(crate) bytes: Range<usize>,
+    pub(crate) step_ms: i64,
+    pub(crate) last_t: i64,
     /// When they began to count, 0 for unknown.
     pub(crate) start: i64,
-    pub(crate) irregular: Option<Box<[i64; OPEN]>>,
-    pub(crate) values: Range<usize>,
 }
 
 // === impl Copies ===
 
 impl Copies {
-    /// Keeps frames of chunks.
-    pub(crate) fn closed(&mut self, frames: &[u8]) -> Range<usize> {
+    /// Keeps frames of chunks, or samples that are no chunk yet.
+    pub(crate) fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
         let at = self.bytes.len();
-        self.bytes.extend_from_slice(frames);
+        self.bytes.extend_from_slice(bytes);
         at..self.bytes.len()
-    }
-
-    /// Keeps values.
-    pub(crate) fn open(&mut self, values: &[f64]) -> Range<usize> {
-        let at = self.values.len();
-        self.values.extend_from_slice(values);
-        at..self.values.len()
     }
 
     /// Replaces what is in `out` by the part's samples in `start..=end`.
@@ -88,7 +79,7 @@ impl Copies {
             }
         }
         if let Some(open) = open {
-            open.append(&self.values, (start, end), out);
+            open.append(&open.read(&self.bytes)?, (start, end), out);
         }
         Ok(())
     }
@@ -105,8 +96,11 @@ impl Copies {
             Part::Copied { closed, open } => {
                 frames::collect(&self.bytes[closed], true, bounds, runs)?;
                 if let Some(open) = open {
-                    let run = merge::last_run_before(runs, open.time(0));
-                    open.append(&self.values, bounds, run);
+                    let read = open.read(&self.bytes)?;
+                    if let Some(first) = read.times().first() {
+                        let run = merge::last_run_before(runs, *first);
+                        open.append(&read, bounds, run);
+                    }
                 }
             }
         }
@@ -117,29 +111,24 @@ impl Copies {
 // === impl Open ===
 
 impl Open {
-    fn time(&self, index: usize) -> i64 {
-        match &self.irregular {
-            Some(times) => times[index],
-            None => self
-                .first
-                .wrapping_add(self.step.wrapping_mul(index as i64)),
-        }
+    fn read(&self, bytes: &[u8]) -> Result<Opened, Damaged> {
+        Opened::read(&bytes[self.bytes.clone()], self.step_ms, self.last_t)
     }
 
-    fn append(&self, values: &[f64], (start, end): (i64, i64), out: &mut Points) {
-        let values = &values[self.values.clone()];
-        let inside = |i: &usize| (start..=end).contains(&self.time(*i));
-        // Times ascend, so those inside lie together.
-        let from = (0..values.len()).find(inside).unwrap_or(values.len());
-        let count = (from..values.len()).take_while(inside).count();
-        out.t_ms.extend((from..from + count).map(|i| self.time(i)));
-        out.values.extend_from_slice(&values[from..from + count]);
+    fn append(&self, read: &Opened, (start, end): (i64, i64), out: &mut Points) {
+        let times = read.times();
+        // Times ascend.
+        let from = times.partition_point(|t| *t < start);
+        let to = times.partition_point(|t| *t <= end);
+        let inside = from..to.max(from);
+        out.t_ms.extend_from_slice(&times[inside.clone()]);
+        out.values.extend_from_slice(&read.values()[inside.clone()]);
         let len = out.t_ms.len();
         if !out.histograms.is_empty() {
             out.histograms.resize(len, None);
         }
         if self.start != 0 || !out.start_ms.is_empty() {
-            out.start_ms.resize(len - count, 0);
+            out.start_ms.resize(len - inside.len(), 0);
             out.start_ms.resize(len, self.start);
         }
     }

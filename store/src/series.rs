@@ -1,7 +1,7 @@
-//! One series in memory: a few samples as they came, those before them in small chunks.
+//! One series in memory: a few samples one by one, those before them in small chunks.
 //!
 //! Owns the order of samples within a series: what is in order, late, a duplicate. Must not know other series, files
-//! or locks. Small on purpose: with five labels and forty samples a series takes about 600 bytes, index included.
+//! or locks. Small on purpose: with five labels and forty samples a series takes about 400 bytes, index included.
 
 use std::sync::Arc;
 
@@ -10,11 +10,12 @@ use model::{Labels, NativeHistogram, Points, Value};
 use crate::chunk::{self, HistogramAt, Times};
 use crate::frames::{self, Frames};
 use crate::merge::{self, Run};
+use crate::open::{MAX_MISSES, OPEN, Opened, Values};
 use crate::reading::{Copies, Open, Part};
 use crate::wire::{Damaged, Reader};
 
-/// Samples that are held as they came before they become a chunk.
-pub(crate) const OPEN: usize = 16;
+/// Histograms that are held as they came before they become a chunk.
+const HISTOGRAMS: usize = 16;
 
 /// Late samples that are held as they came before they become chunks.
 const LATE: usize = 128;
@@ -34,22 +35,25 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Series {
     pub(crate) labels: Labels,
-    /// Chunks, see [`frames`].
-    closed: Vec<u8>,
-    /// Values of the newest samples, at most [`OPEN`].
-    open: Vec<f64>,
-    /// Times of `open` when they are not regular.
-    irregular: Option<Box<[i64; OPEN]>>,
-    open_first: i64,
-    open_step: i64,
-    /// When the samples in `open` began to count, 0 for unknown: one time for all of them.
+    /// Chunks, see [`frames`], then the newest samples, at most [`OPEN`], see [`crate::open`].
+    data: Vec<u8>,
+    /// Where the newest samples begin in `data`.
+    open_at: u32,
+    /// How many they are.
+    open_len: u8,
+    open_places: u8,
+    open_misses: u8,
+    open_number: i64,
+    /// How far apart they are, unless they say otherwise.
+    step_ms: i64,
+    /// When they began to count, 0 for unknown: one time for all of them.
     open_start: i64,
     /// The newest sample in order; means nothing while `has_last` is false.
     last_t: i64,
     extra: Option<Box<Extra>>,
     pub(crate) generation: u32,
     pub(crate) has_last: bool,
-    /// Some of `closed` came late: their times do not ascend from chunk to chunk.
+    /// Some chunks came late: their times do not ascend from chunk to chunk.
     has_late_chunks: bool,
     /// Whether the log knows this series.
     pub(crate) logged: bool,
@@ -73,11 +77,13 @@ impl Series {
     pub(crate) fn new(labels: Labels, generation: u32) -> Self {
         Series {
             labels,
-            closed: Vec::new(),
-            open: Vec::new(),
-            irregular: None,
-            open_first: 0,
-            open_step: 0,
+            data: Vec::new(),
+            open_at: 0,
+            open_len: 0,
+            open_places: 0,
+            open_misses: 0,
+            open_number: 0,
+            step_ms: 0,
             open_start: 0,
             last_t: 0,
             extra: None,
@@ -97,6 +103,8 @@ impl Series {
 
     pub(crate) fn set_last_t(&mut self, t: i64) {
         if !self.has_last || t > self.last_t {
+            // Their times are counted back from the last one.
+            self.close_floats();
             self.last_t = t;
             self.has_last = true;
         }
@@ -110,7 +118,7 @@ impl Series {
 
     /// Whether there is no sample since the last cut.
     pub(crate) fn is_empty(&self) -> bool {
-        self.closed.is_empty() && self.open.is_empty() && self.extra.is_none()
+        self.data.is_empty() && self.extra.is_none()
     }
 
     /// Bytes on the heap, labels and index left out.
@@ -118,10 +126,20 @@ impl Series {
         let extra = self.extra.as_ref().map_or(0, |e| {
             size_of::<Extra>() + 24 * e.histograms.capacity() + 32 * e.late.capacity()
         });
-        self.closed.capacity()
-            + self.open.capacity() * 8
-            + self.irregular.as_ref().map_or(0, |_| OPEN * 8)
-            + extra
+        self.data.capacity() + extra
+    }
+
+    fn chunks(&self) -> &[u8] {
+        &self.data[..self.open_at as usize]
+    }
+
+    /// The newest samples, if there are any.
+    fn open(&self) -> Result<Option<Opened>, Damaged> {
+        let bytes = &self.data[self.open_at as usize..];
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        Opened::read(bytes, self.step_ms, self.last_t).map(Some)
     }
 
     /// Says what would become of a sample that is not in order, without adding it.
@@ -151,19 +169,37 @@ impl Series {
         if self.extra.is_some() {
             self.close_histograms();
         }
-        self.note_time(t);
-        if self.open.capacity() == 0 {
-            self.open.reserve_exact(4);
-        } else if self.open.len() == self.open.capacity() {
-            self.open.reserve_exact(OPEN - self.open.len());
-        }
-        self.open.push(value);
+        self.put_open(t, value);
         self.last_t = t;
         self.has_last = true;
-        if self.open.len() >= OPEN {
+        if self.open_len as usize >= OPEN {
             self.close_floats();
         }
         Outcome::Appended
+    }
+
+    #[inline]
+    fn put_open(&mut self, t: i64, value: f64) {
+        let delta = t.wrapping_sub(self.last_t);
+        if self.open_len == 1 {
+            self.step_ms = delta;
+        }
+        let first = self.open_len == 0;
+        let late_ms = if first {
+            0
+        } else {
+            delta.wrapping_sub(self.step_ms)
+        };
+        let mut values = Values {
+            number: self.open_number,
+            places: self.open_places,
+            misses: self.open_misses,
+        };
+        self.make_room(if late_ms == 0 { 9 } else { 19 });
+        values.put(&mut self.data, first, late_ms, value);
+        self.open_number = values.number;
+        (self.open_places, self.open_misses) = (values.places, values.misses);
+        self.open_len += 1;
     }
 
     /// Adds a histogram.
@@ -180,7 +216,7 @@ impl Series {
         self.close_floats();
         let extra = self.extra.get_or_insert_default();
         extra.histograms.push((t, start, value));
-        let full = extra.histograms.len() >= OPEN;
+        let full = extra.histograms.len() >= HISTOGRAMS;
         self.last_t = t;
         self.has_last = true;
         if full {
@@ -205,54 +241,46 @@ impl Series {
         Outcome::Appended
     }
 
-    /// Keeps the times of `open` as first and step for as long as they are regular.
+    /// Asks for memory in the sizes that allocators have (8 more than a multiple of 16), a few samples at a time.
     #[inline]
-    fn note_time(&mut self, t: i64) {
-        let len = self.open.len();
-        if let Some(times) = &mut self.irregular {
-            times[len] = t;
-        } else if len == 0 {
-            self.open_first = t;
-        } else if len == 1 {
-            self.open_step = t.wrapping_sub(self.open_first);
-        } else if t != self.open_time(len) {
-            let mut times = Box::new([0; OPEN]);
-            for (index, slot) in times[..len].iter_mut().enumerate() {
-                *slot = self.open_time(index);
-            }
-            times[len] = t;
-            self.irregular = Some(times);
-        }
-    }
-
-    fn open_time(&self, index: usize) -> i64 {
-        match &self.irregular {
-            Some(times) => times[index],
-            None => self
-                .open_first
-                .wrapping_add(self.open_step.wrapping_mul(index as i64)),
+    fn make_room(&mut self, bytes: usize) {
+        let len = self.data.len();
+        if self.data.capacity() - len < bytes {
+            let wanted = len + bytes + (len - self.open_at as usize) / 4;
+            self.data.reserve_exact(((wanted + 7) & !15 | 8) - len);
         }
     }
 
     fn close_floats(&mut self) {
-        if self.open.is_empty() {
+        if self.open_len == 0 {
             return;
         }
-        let count = self.open.len();
-        let times = match &self.irregular {
-            Some(all) => Times::Listed(&all[..count]),
-            None => Times::Regular {
-                first: self.open_first,
-                step: self.open_step,
-                count,
-            },
-        };
-        let mut chunk = Vec::with_capacity(64);
-        let starts = [self.open_start; OPEN];
-        chunk::encode_floats(&mut chunk, times, &starts[..count], &self.open);
-        frames::append(&mut self.closed, &chunk);
-        self.open.clear();
-        self.irregular = None;
+        // Our own bytes; were they damaged, they would stay, and every read would say so.
+        if let Ok(Some(open)) = self.open() {
+            let (times, values) = (open.times(), open.values());
+            let starts = [self.open_start; OPEN];
+            let times = match open.regular {
+                true => Times::Regular {
+                    first: times[0],
+                    step: self.step_ms,
+                    count: times.len(),
+                },
+                false => Times::Listed(times),
+            };
+            let mut chunk = Vec::with_capacity(64);
+            chunk::encode_floats(&mut chunk, times, &starts[..values.len()], values);
+            self.data.truncate(self.open_at as usize);
+            frames::append(&mut self.data, &chunk);
+        }
+        self.open_ends();
+    }
+
+    /// What is in `data` are chunks now.
+    fn open_ends(&mut self) {
+        self.open_at = self.data.len() as u32;
+        self.open_len = 0;
+        // What comes next may be of another kind: one try.
+        self.open_misses = self.open_misses.min(MAX_MISSES - 1);
     }
 
     fn close_histograms(&mut self) {
@@ -260,7 +288,8 @@ impl Series {
         if !extra.histograms.is_empty() {
             let mut chunk = Vec::new();
             chunk::encode_histograms(&mut chunk, &extra.histograms);
-            frames::append(&mut self.closed, &chunk);
+            frames::append(&mut self.data, &chunk);
+            self.open_at = self.data.len() as u32;
             extra.histograms = Vec::new();
         }
         if extra.late.is_empty() {
@@ -275,8 +304,11 @@ impl Series {
         for (t, start, value) in extra.late.drain(..) {
             push(&mut points, t, start, value);
         }
-        let closed = &mut self.closed;
-        chunk::encode_points(&points, LATE, |c| frames::append(closed, c));
+        let open = self.data.split_off(self.open_at as usize);
+        let data = &mut self.data;
+        chunk::encode_points(&points, LATE, |c| frames::append(data, c));
+        self.open_at = self.data.len() as u32;
+        self.data.extend_from_slice(&open);
         if extra.histograms.is_empty() {
             self.extra = None;
         }
@@ -289,8 +321,8 @@ impl Series {
         self.close_late();
         self.extra = None;
         self.has_late_chunks = false;
-        self.open = Vec::new();
-        std::mem::take(&mut self.closed)
+        self.open_at = 0;
+        std::mem::take(&mut self.data)
     }
 
     /// Whether there is a sample at exactly `t` since the last cut. O(samples), for late ones only.
@@ -306,13 +338,13 @@ impl Series {
         let mut cover = |from: i64, to: i64| {
             bounds = Some(bounds.map_or((from, to), |(a, b)| (a.min(from), b.max(to))));
         };
-        for chunk in Frames::new(&self.closed).flatten() {
+        for chunk in Frames::new(self.chunks()).flatten() {
             if let Ok(header) = chunk::read_header(&mut Reader::new(chunk)) {
                 cover(header.min_t, header.max_t);
             }
         }
-        if !self.open.is_empty() {
-            cover(self.open_time(0), self.last_t);
+        if let Ok(Some(open)) = self.open() {
+            cover(open.times()[0], self.last_t);
         }
         if let Some(extra) = &self.extra {
             for t in extra.histograms.iter().map(|h| h.0) {
@@ -338,42 +370,48 @@ impl Series {
             self.collect(start, end, &mut runs)?;
             return Ok((!runs.is_empty()).then_some(Part::Runs(runs)));
         }
-        let mut closed = Frames::from(&self.closed, start).rest();
+        let mut closed = Frames::from(self.chunks(), start).rest();
         if end < self.last_t {
             closed = frames::until(closed, end);
         }
-        let closed = copies.closed(closed);
-        let inside = !self.open.is_empty() && self.open_time(0) <= end && self.last_t >= start;
+        let closed = copies.keep(closed);
+        let inside = self.open_len > 0 && self.last_t >= start;
         let open = inside.then(|| Open {
-            first: self.open_first,
-            step: self.open_step,
+            bytes: copies.keep(&self.data[self.open_at as usize..]),
+            step_ms: self.step_ms,
+            last_t: self.last_t,
             start: self.open_start,
-            irregular: self.irregular.clone(),
-            values: copies.open(&self.open),
         });
         Ok((!closed.is_empty() || open.is_some()).then_some(Part::Copied { closed, open }))
     }
 
     /// Appends the runs that hold the samples in `start..=end`, oldest written first.
     pub(crate) fn collect(&self, start: i64, end: i64, runs: &mut Vec<Run>) -> Result<(), Damaged> {
-        frames::collect(&self.closed, !self.has_late_chunks, (start, end), runs)?;
-        if !self.open.is_empty() && self.open_time(0) <= end && self.last_t >= start {
-            let run = merge::last_run_before(runs, self.open_time(0));
-            for (index, value) in self.open.iter().enumerate() {
-                let t = self.open_time(index);
-                if t >= start && t <= end {
-                    run.push_float(t, *value);
-                    if self.open_start != 0 {
-                        run.set_last_start(self.open_start);
-                    }
-                }
-            }
+        frames::collect(self.chunks(), !self.has_late_chunks, (start, end), runs)?;
+        if let Some(open) = self.open()?.filter(|_| self.last_t >= start) {
+            self.collect_open(&open, (start, end), runs);
         }
         if let Some(extra) = &self.extra {
             extra.collect(start, end, runs);
         }
         runs.retain(|r| !r.is_empty());
         Ok(())
+    }
+
+    fn collect_open(&self, open: &Opened, (start, end): (i64, i64), runs: &mut Vec<Run>) {
+        let times = open.times();
+        let from = times.partition_point(|t| *t < start);
+        let to = times.partition_point(|t| *t <= end);
+        if from >= to {
+            return;
+        }
+        let run = merge::last_run_before(runs, times[0]);
+        for (t, value) in times[from..to].iter().zip(&open.values()[from..to]) {
+            run.push_float(*t, *value);
+            if self.open_start != 0 {
+                run.set_last_start(self.open_start);
+            }
+        }
     }
 }
 
@@ -444,6 +482,29 @@ mod tests {
         assert_eq!(series.push_float(5, 0, 9.0, 100), Outcome::TooLate);
         assert_eq!(read(&series, 50, 60), [(50, 5.0), (55, 5.5), (60, 6.0)]);
         assert_eq!(read(&series, 51, 59), [(55, 5.5)]);
+    }
+
+    #[test]
+    fn a_series_is_small() {
+        assert!(size_of::<Series>() <= 96, "{}", size_of::<Series>());
+        let mut counter = new();
+        for i in 0..40 {
+            counter.push_float(i * 10_000, 0, (1_000 + i * 50) as f64, WINDOW);
+        }
+        assert!(counter.heap_bytes() <= 104, "{}", counter.heap_bytes());
+    }
+
+    #[test]
+    fn a_newest_time_from_elsewhere_moves_nothing() {
+        let mut series = new();
+        for t in [10, 20, 35] {
+            series.push_float(t, 7, t as f64, WINDOW);
+        }
+        series.set_last_t(100);
+        assert_eq!(series.push_float(90, 0, 1.0, 5), Outcome::TooLate);
+        series.push_float(110, 7, 110.0, WINDOW);
+        let expected = [(10, 10.0), (20, 20.0), (35, 35.0), (110, 110.0)];
+        assert_eq!(read(&series, 0, 200), expected);
     }
 
     #[test]

@@ -12,9 +12,11 @@ use crate::options::Fsync;
 use crate::sync::{Syncer, lock};
 
 mod format;
+mod merging;
 mod segment;
 
 pub use format::Compression;
+pub use merging::{FooterOf, Merged, Part};
 use segment::{Opened, Segment, Writer};
 
 /// The most bytes that a block may have before compression.
@@ -92,11 +94,13 @@ pub struct NewBlock<'a> {
     pub max_ns: u64,
 }
 
-/// Names a block. Stable over restarts, ascending in the order of appends.
+/// Names a block, in the order of appends, until its segment is merged ([`Segments::merge_small`]) or deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlockId {
     pub(crate) segment: u64,
     pub(crate) offset: u64,
+    /// How often the segment was merged since it was opened.
+    pub(crate) merges: u32,
 }
 
 /// What is known about a block without reading it.
@@ -182,6 +186,7 @@ struct Index {
     /// Ascending by number; the last one grows.
     segments: Vec<Segment>,
     stats: SegmentsStats,
+    edition: u64,
 }
 
 // === impl Segments ===
@@ -192,6 +197,7 @@ impl Segments {
     pub fn open(options: SegmentsOptions) -> Result<Self, StoreError> {
         disk::create_dir(&options.dir)?;
         let lock_file = disk::lock_dir(&options.dir)?;
+        disk::remove_unfinished(&options.dir)?;
         let mut index = Index::default();
         let found = disk::numbered(&options.dir, "seg-", ".nseg")?;
         let newest = found.last().map_or(0, |(seq, _)| *seq);
@@ -411,6 +417,11 @@ impl Segments {
 // === impl Index ===
 
 impl Index {
+    fn segment_file(&self, seq: u64) -> Option<segment::SegmentFile> {
+        let segment = self.segments.iter().find(|s| s.seq() == seq)?;
+        Some(segment.file())
+    }
+
     fn segment(&self, id: BlockId) -> Result<&Segment, StoreError> {
         self.segments
             .binary_search_by_key(&id.segment, Segment::seq)

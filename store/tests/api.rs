@@ -343,11 +343,55 @@ fn packed_batches_are_appended_like_any_other() {
     assert_eq!(report, expected);
     batch.clear();
     assert!(batch.is_empty());
+    let known = store.find_id(&up).unwrap();
+    batch.begin_id(known);
+    batch.push(3_000, 4.0);
+    assert!(batch.begin_labels(&labels(&[("__name__", "up"), ("job", "b")])));
+    batch.push(3_000, 5.0);
+    let report = store.append_packed(&batch).unwrap();
+    assert_eq!((report.appended, report.stale_ids.len()), (2, 0));
+    assert_eq!(
+        store.find_id(&labels(&[("__name__", "down"), ("job", "a")])),
+        None
+    );
+    let mut unchecked = model::UncheckedLabels::default();
+    unchecked.push(b"__name__", b"up");
+    unchecked.push(b"gone", b"");
+    unchecked.push(b"job", b"a");
+    assert_eq!(store.finder().find(&unchecked), Some(known));
+    unchecked.push(b"x", b"\xff");
+    assert_eq!(store.finder().find(&unchecked), None);
+    store.compact(0).unwrap();
+    batch.clear();
+    batch.begin_id(
+        store
+            .find_id(&labels(&[("__name__", "up"), ("job", "b")]))
+            .unwrap(),
+    );
+    batch.push(4_000, 6.0);
+    assert_eq!(store.append_packed(&batch).unwrap().appended, 1);
+    // The other series gets no sample until the next cut, and leaves memory: its id is no longer good, and the whole
+    // batch is handed back.
+    store.compact(0).unwrap();
+    batch.push(5_000, 7.0);
+    batch.begin_id(known);
+    batch.push(5_000, 8.0);
+    let report = store.append_packed(&batch).unwrap();
+    assert_eq!((report.appended, report.stale_ids), (0, vec![2]));
+    batch.clear();
     let mut found = floats(&store, "up");
     found.sort_by(|a, b| a.partial_cmp(b).unwrap());
     assert_eq!(
         found,
-        [(1_000, 1.0), (1_000, 2.0), (2_000, 3.0), (2_000, 3.0)]
+        [
+            (1_000, 1.0),
+            (1_000, 2.0),
+            (2_000, 3.0),
+            (2_000, 3.0),
+            (3_000, 4.0),
+            (3_000, 5.0),
+            (4_000, 6.0),
+        ]
     );
     assert_eq!(floats(&store, "down"), []);
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use model::{Labels, Matcher, SelectRequest, Source};
-use store::spool::{NewBlock, Segments, SegmentsOptions};
+use store::spool::{NewBlock, Part, Segments, SegmentsOptions};
 use store::{SampleRef, Store, StoreOptions};
 
 const DIR: &str = "NINES_CRASH_DIR";
@@ -38,7 +38,9 @@ fn value(t: i64, series: usize) -> f64 {
 fn child() {
     let Ok(dir) = std::env::var(DIR) else { return };
     let store = Store::open(options(&dir)).unwrap();
-    let upkeep = store.clone();
+    let segments = open_segments(&dir);
+    let mut in_segments = last_block(&segments);
+    let (upkeep, merging) = (store.clone(), segments.clone());
     std::thread::spawn(move || {
         for now in 0.. {
             std::thread::sleep(Duration::from_millis(3));
@@ -48,13 +50,12 @@ fn child() {
                 upkeep.maintain(now)
             };
             done.unwrap();
+            merging.merge_small(4_000, &mut join).unwrap();
         }
     });
     let all = labels();
-    let segments = open_segments(&dir);
     let mut out = std::io::stdout().lock();
     let mut t = last(&store);
-    let mut in_segments = last_block(&segments);
     loop {
         t += 1;
         if t > in_segments {
@@ -82,6 +83,7 @@ fn child() {
 fn open_segments(dir: &str) -> Segments {
     let mut options = SegmentsOptions::new(format!("{dir}/segments"));
     options.segment_bytes = 1 << 18;
+    options.compression = store::spool::Compression::None;
     Segments::open(options).expect("opens")
 }
 
@@ -91,18 +93,26 @@ fn content(t: i64) -> Vec<u8> {
         .into_bytes()
 }
 
-/// The last number of the segments. Checks that every number up to it has its block.
+/// Footers are the numbers in a block.
+fn join(parts: &[Part<'_>]) -> Option<Vec<u8>> {
+    Some(parts.iter().flat_map(|p| p.footer).copied().collect())
+}
+
+/// The last number of the segments. Checks that every number up to it is there once, in a block of its own or in a
+/// merged one.
 fn last_block(segments: &Segments) -> i64 {
-    let blocks = segments.blocks();
-    for (k, block) in blocks.iter().rev().enumerate() {
-        let t = k as i64 + 1;
-        assert_eq!(segments.read(block.id).expect("readable"), content(t));
-        assert_eq!(
-            *segments.footer(block.id).expect("readable"),
-            t.to_le_bytes()
-        );
+    let mut last = 0;
+    for block in segments.blocks().iter().rev() {
+        let footer = segments.footer(block.id).expect("readable");
+        let mut expected = Vec::new();
+        for number in footer.as_chunks::<8>().0 {
+            last += 1;
+            assert_eq!(i64::from_le_bytes(*number), last);
+            expected.extend(content(last));
+        }
+        assert_eq!(segments.read(block.id).expect("readable"), expected);
     }
-    blocks.len() as i64
+    last
 }
 
 /// The last number of the store. Checks that every number up to it is there, once, with its value, in every series.

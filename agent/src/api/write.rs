@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::respond::ApiError;
 use super::state::{Api, blocking};
-use crate::pipeline::{Refused, Written, refusal};
+use crate::pipeline::{Pipeline, Refused, Written, refusal};
 use crate::receive::body::{self, BodyError};
 use crate::receive::remote_write::{self, Write, WriteError};
 use crate::receive::remote_write_v2;
@@ -33,9 +33,6 @@ enum Version {
     V1,
     V2,
 }
-
-/// Reads a message.
-type Walk = fn(&[u8]) -> Result<Write, WriteError>;
 
 /// A refusal: what the sender is told, the reason that is counted, and what of the request was kept all the same.
 type Refusal = (ApiError, &'static str, Written);
@@ -77,17 +74,15 @@ async fn write(
     let (pipeline, limit) = (api.pipeline.clone(), api.limits.bytes * EXPANSION);
     let result = blocking(move || {
         let mut lease = read.lease;
-        let taken = remote_write::decompress(&read.bytes, limit).and_then(|message| {
-            let (growth, walk): (usize, Walk) = match version {
-                Version::V1 => (BYTES_PER_BYTE, remote_write::read),
-                Version::V2 => (remote_write_v2::EXPANSION, remote_write_v2::walk),
-            };
-            if !lease.grow_to(read.bytes.len() + message.len() * growth) {
-                return Ok(None);
-            }
-            Ok(Some((walk(&message)?, message.len())))
-        });
-        Ok(taken.map(|taken| taken.map(|(write, bytes)| pipeline.remote_write(write, bytes))))
+        let message = match remote_write::decompress(&read.bytes, limit) {
+            Ok(message) => message,
+            Err(error) => return Ok(Err(error)),
+        };
+        let held = read.bytes.len() + message.len() * version.growth();
+        if !lease.grow_to(held) {
+            return Ok(Ok(None));
+        }
+        Ok(take(&pipeline, &message, version).map(Some))
     })
     .await
     .map_err(|e| nothing(e, "internal"))?;
@@ -108,6 +103,44 @@ async fn write(
             Err((error, "partly_refused", written))
         }
         Ok(Some(Ok(written))) => Ok(written),
+    }
+}
+
+/// Reads a message and keeps what it holds.
+fn take(
+    pipeline: &Pipeline,
+    message: &[u8],
+    version: Version,
+) -> Result<Result<Written, Refused>, WriteError> {
+    if let (Version::V1, Some(store)) = (version, pipeline.ingest.by_id()) {
+        let write = remote_write::read(message, Some(store))?;
+        let done = pipeline.remote_write(write, message.len()).transpose();
+        if let Some(done) = done {
+            return Ok(done);
+        }
+    }
+    let write = version.read(message)?;
+    let done = pipeline.remote_write(write, message.len());
+    Ok(done.map(Option::unwrap_or_default))
+}
+
+// === impl Version ===
+
+impl Version {
+    /// Bytes in memory for each byte of a message.
+    fn growth(self) -> usize {
+        match self {
+            Version::V1 => BYTES_PER_BYTE,
+            Version::V2 => remote_write_v2::EXPANSION,
+        }
+    }
+
+    /// Reads a message, every series by its labels.
+    fn read(self, message: &[u8]) -> Result<Write, WriteError> {
+        match self {
+            Version::V1 => remote_write::read(message, None),
+            Version::V2 => remote_write_v2::walk(message),
+        }
     }
 }
 

@@ -198,7 +198,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn step(&mut self) -> Step<Option<Item<'a>>> {
+    fn step(&mut self, expected: &str) -> Step<Option<Item<'a>>> {
         loop {
             if self.at >= self.text.len() {
                 return match (self.format, &self.state) {
@@ -221,7 +221,7 @@ impl<'a> Parser<'a> {
                         return Ok(Some(item));
                     }
                 }
-                _ => return self.sample().map(Some),
+                _ => return self.sample(expected).map(Some),
             }
         }
     }
@@ -305,9 +305,41 @@ impl<'a> Parser<'a> {
         Ok(name)
     }
 
-    fn sample(&mut self) -> Step<Item<'a>> {
+    /// The next item, as [`Iterator::next`] gives it; quicker when it is a sample of the series `expected`, a text that
+    /// an item had before.
+    pub fn next_expecting(&mut self, expected: &str) -> Option<Result<Item<'a>, ParseError>> {
+        if self.state == State::Done {
+            return None;
+        }
+        match self.step(expected) {
+            Ok(Some(item)) => Some(Ok(item)),
+            Ok(None) => {
+                self.state = State::Done;
+                None
+            }
+            Err((at, message)) => {
+                self.state = State::Done;
+                Some(Err(self.locate(at, message)))
+            }
+        }
+    }
+
+    /// `expected`, when a scan would find just that: labels could follow after spaces.
+    fn as_expected(&self, expected: &str) -> Option<&'a str> {
+        let end = self.at + expected.len();
+        let here = self.text.as_bytes().get(self.at..end)?;
+        let after = self.text.as_bytes().get(end..)?;
+        let ends = matches!(after, [b' ', next, ..] if !matches!(next, b' ' | b'\t' | b'{'));
+        (ends && !expected.is_empty() && here == expected.as_bytes())
+            .then(|| &self.text[self.at..end])
+    }
+
+    fn sample(&mut self, expected: &str) -> Step<Item<'a>> {
         let line = self.line;
-        let series = series::scan(self.text, self.at)?;
+        let series = match self.as_expected(expected) {
+            Some(series) => series,
+            None => series::scan(self.text, self.at)?,
+        };
         self.at += series.len();
         if !matches!(self.byte(), Some(b' ' | b'\t')) && !series.ends_with('}') {
             return Err((
@@ -405,33 +437,36 @@ impl<'a> Iterator for Parser<'a> {
     type Item = Result<Item<'a>, ParseError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.state == State::Done {
-            return None;
-        }
-        match self.step() {
-            Ok(Some(item)) => Some(Ok(item)),
-            Ok(None) => {
-                self.state = State::Done;
-                None
-            }
-            Err((at, message)) => {
-                self.state = State::Done;
-                Some(Err(self.locate(at, message)))
-            }
-        }
+        self.next_expecting("")
     }
 }
 
-/// Go's `ParseFloat` for what exporters write: decimals, `NaN`, `+Inf`, `-Inf`. Small integers take a short way.
+/// Go's `ParseFloat` for what exporters write: decimals, `NaN`, `+Inf`, `-Inf`. Numbers of at most 15 digits take a short
+/// way: both parts of the fraction are floats exactly, so that one division rounds as it should (Clinger 1990).
 fn parse_float(word: &str) -> Option<f64> {
+    const TENS: [f64; 16] = [
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+    ];
     let bytes = word.as_bytes();
-    if !bytes.is_empty() && bytes.len() <= 15 && bytes.iter().all(u8::is_ascii_digit) {
-        let whole = bytes
-            .iter()
-            .fold(0u64, |sum, b| sum * 10 + u64::from(b - b'0'));
-        return Some(whole as f64);
+    if !(1..=16).contains(&bytes.len()) {
+        return word.parse().ok();
     }
-    word.parse().ok()
+    let (mut digits, mut number, mut point) = (0, 0u64, None);
+    for (i, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => {
+                number = number * 10 + u64::from(byte - b'0');
+                digits += 1;
+            }
+            b'.' if point.is_none() => point = Some(bytes.len() - 1 - i),
+            _ => return word.parse().ok(),
+        }
+    }
+    match (digits, point) {
+        (0 | 16.., _) => word.parse().ok(),
+        (_, None) => Some(number as f64),
+        (_, Some(places)) => Some(number as f64 / TENS[places]),
+    }
 }
 
 fn short(word: &str) -> String {

@@ -88,7 +88,9 @@ async fn get_unbounded(request: Request<'_>) -> Result<Fetched, String> {
         .get(CONTENT_TYPE)
         .and_then(|v| v.to_str().ok());
     let content_type = content_type.unwrap_or("").to_owned();
-    let mut body = Vec::new();
+    let announced = response.content_length().unwrap_or(0);
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+    let mut body = Vec::with_capacity(announced.min(request.body_limit));
     let mut chunks = response.bytes_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(describe)?;

@@ -8,16 +8,19 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use model::source::{Exemplar, Metadata};
-use model::{Labels, stale_nan};
+use model::{Labels, Value, stale_nan};
 use tokio_util::sync::CancellationToken;
 
 use super::config::ScrapeJob;
 use super::derive::{self, Role};
 use super::exposition::{Format, Item, Parser, labels_of};
 use super::fetch;
-use super::quick_hash::Seed;
 use super::rounds::Rounds;
 use crate::ingest::{Ingest, Sample, Target};
+use known::Known;
+use store::PackedBatch;
+
+mod known;
 
 const ACCEPT: &str =
     "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.6,*/*;q=0.1";
@@ -186,27 +189,29 @@ async fn fetch_body(target: &TargetConfig) -> Result<(Format, Vec<u8>), String> 
     Ok((Format::of_content_type(&fetched.content_type), fetched.body))
 }
 
-/// The series that a target had at the scrape before, by their text in the body.
+/// What is known about a target from the scrapes before, and what the current one says.
 pub(super) struct Series {
-    cache: HashMap<Box<str>, Entry, Seed>,
+    known: Known,
     derived: HashMap<Labels, u64>,
     described: HashMap<String, Metadata>,
     new_metadata: Vec<String>,
     round: u64,
-    batch: Vec<Sample>,
+    /// Samples of the body.
+    points: Vec<Point>,
+    /// Samples that follow from it, and ends.
+    others: Vec<Sample>,
+    batch: PackedBatch,
     roles: Vec<(Role, Labels, f64)>,
     exemplars: Vec<(Labels, Exemplar)>,
     reports: [Labels; 5],
 }
 
-struct Entry {
-    labels: Labels,
-    round: u64,
-    /// Had no timestamp of its own, so its end must be marked.
-    tracked: bool,
-    /// Was appended at least once; a failed scrape's new series were not.
-    written: bool,
-    role: Option<Role>,
+/// One sample of the body.
+struct Point {
+    /// Its place in [`Known`].
+    series: u32,
+    t_ms: i64,
+    value: f64,
 }
 
 /// What a parsed scrape held.
@@ -222,12 +227,14 @@ impl Series {
     pub(super) fn new(target: &TargetConfig) -> Self {
         let report = |name: &str| target.labels.with("__name__", name);
         Series {
-            cache: HashMap::with_hasher(Seed::random()),
+            known: Known::new(),
             derived: HashMap::new(),
             described: HashMap::new(),
             new_metadata: Vec::new(),
             round: 0,
-            batch: Vec::new(),
+            points: Vec::new(),
+            others: Vec::new(),
+            batch: PackedBatch::default(),
             roles: Vec::new(),
             exemplars: Vec::new(),
             reports: [
@@ -249,12 +256,12 @@ impl Series {
         body: &[u8],
     ) -> Result<Scraped, String> {
         self.round += 1;
+        self.known.begin();
         let result = self.parse_items(target, t_ms, format, body);
         if result.is_err() {
-            self.batch.clear();
+            self.points.clear();
             self.roles.clear();
             self.exemplars.clear();
-            self.round += 1;
         }
         result
     }
@@ -267,7 +274,8 @@ impl Series {
         body: &[u8],
     ) -> Result<Scraped, String> {
         let mut scraped = Scraped::default();
-        for item in Parser::new(body, format).map_err(|e| e.to_string())? {
+        let mut parser = Parser::new(body, format).map_err(|e| e.to_string())?;
+        while let Some(item) = parser.next_expecting(self.known.expected()) {
             match item.map_err(|e| e.to_string())? {
                 Item::Sample {
                     series,
@@ -287,8 +295,8 @@ impl Series {
                     let own = own.filter(|_| target.honor_timestamps);
                     self.sample(target, series, value, own, t_ms, &mut scraped)
                         .map_err(at)?;
-                    if let (Some(raw), Some(sample)) = (exemplar, self.batch.last()) {
-                        let labels = sample.labels.clone();
+                    if let (Some(raw), Some(point)) = (exemplar, self.points.last()) {
+                        let labels = self.known.get(point.series).labels.clone();
                         let pairs = labels_of(raw.labels).map_err(at)?;
                         let t_ms = raw.t_ms.or(own).unwrap_or(t_ms);
                         let exemplar = Exemplar {
@@ -324,12 +332,8 @@ impl Series {
         t_ms: i64,
         scraped: &mut Scraped,
     ) -> Result<(), String> {
-        let (labels, role) = match self.cache.get_mut(series) {
-            Some(entry) => {
-                entry.round = self.round;
-                entry.tracked = own.is_none();
-                (entry.labels.clone(), entry.role)
-            }
+        let at = match self.known.find(series) {
+            Some(at) => at,
             None => {
                 let labels = merge(target, labels_of(series)?);
                 if labels.as_packed().len() > MAX_LABELS_BYTES {
@@ -339,22 +343,19 @@ impl Series {
                 }
                 scraped.added += 1;
                 let role = derive::role(&labels);
-                let entry = Entry {
-                    labels: labels.clone(),
-                    round: self.round,
-                    tracked: own.is_none(),
-                    written: false,
-                    role,
-                };
-                self.cache.insert(series.into(), entry);
-                (labels, role)
+                self.known.add(series, labels, role)
             }
         };
-        if let Some(role) = role {
-            self.roles.push((role, labels.clone(), value));
+        let entry = self.known.get_mut(at);
+        entry.tracked = own.is_none();
+        if let Some(role) = entry.role {
+            self.roles.push((role, entry.labels.clone(), value));
         }
-        self.batch
-            .push(Sample::float(labels, own.unwrap_or(t_ms), value));
+        self.points.push(Point {
+            series: at,
+            t_ms: own.unwrap_or(t_ms),
+            value,
+        });
         Ok(())
     }
 
@@ -386,29 +387,24 @@ impl Series {
     ) {
         if outcome.is_err() {
             self.round += 1;
+            self.known.fail();
         }
         for name in self.new_metadata.drain(..) {
             if let Some(metadata) = self.described.get(&name) {
                 ingest.metadata(&name, metadata.clone());
             }
         }
-        let (round, batch) = (self.round, &mut self.batch);
+        let (round, others) = (self.round, &mut self.others);
         for (labels, value) in derive::derive(&self.roles) {
-            batch.push(Sample::float(labels.clone(), t_ms, value));
+            others.push(Sample::float(labels.clone(), t_ms, value));
             self.derived.insert(labels, round);
         }
         self.roles.clear();
-        self.cache.retain(|_, entry| {
-            let live = entry.round == round;
-            if !live && entry.tracked && entry.written {
-                batch.push(Sample::float(entry.labels.clone(), t_ms, stale_nan()));
-            }
-            entry.written = true;
-            live
-        });
+        let mut end = |labels| others.push(Sample::float(labels, t_ms, stale_nan()));
+        self.known.end_round(&mut end);
         self.derived.retain(|labels, seen| {
             if *seen != round {
-                batch.push(Sample::float(labels.clone(), t_ms, stale_nan()));
+                end(labels.clone());
             }
             *seen == round
         });
@@ -422,19 +418,80 @@ impl Series {
             scraped.added as f64,
         ];
         for (labels, value) in self.reports.iter().zip(values) {
-            batch.push(Sample::float(labels.clone(), t_ms, value));
+            others.push(Sample::float(labels.clone(), t_ms, value));
         }
-        ingest.append(batch);
-        batch.clear();
+        self.append(ingest);
         if !self.exemplars.is_empty() {
             ingest.exemplars(&self.exemplars);
             self.exemplars.clear();
         }
     }
 
+    /// Appends the scrape as one batch.
+    fn append(&mut self, ingest: &Ingest) {
+        if ingest.by_id().is_some() && self.append_by_id(ingest) {
+            self.learn_ids(ingest);
+        } else {
+            let body = self
+                .points
+                .iter()
+                .map(|p| Sample::float(self.known.get(p.series).labels.clone(), p.t_ms, p.value));
+            let all: Vec<Sample> = body.chain(self.others.drain(..)).collect();
+            ingest.append(&all);
+        }
+        self.points.clear();
+        self.others.clear();
+    }
+
+    /// Whether it was done: not when a series left the store's memory since the scrape before.
+    fn append_by_id(&mut self, ingest: &Ingest) -> bool {
+        let batch = &mut self.batch;
+        batch.clear();
+        for point in &self.points {
+            let series = self.known.get(point.series);
+            match series.id {
+                Some(id) => batch.begin_id(id),
+                None if batch.begin_labels(&series.labels) => {}
+                None => return false,
+            }
+            batch.push(point.t_ms, point.value);
+        }
+        for sample in &self.others {
+            if !batch.begin_labels(&sample.labels) {
+                return false;
+            }
+            if let Value::Float(value) = sample.value {
+                batch.push(sample.t_ms, value);
+            }
+        }
+        let done = ingest.append_packed(batch).is_some();
+        if !done {
+            for point in &self.points {
+                self.known.get_mut(point.series).id = None;
+            }
+        }
+        done
+    }
+
+    /// Asks for the ids of series that have none, once after they were appended by their labels.
+    fn learn_ids(&mut self, ingest: &Ingest) {
+        let Some(store) = ingest.by_id() else { return };
+        let first = self.points.first();
+        let all_forgotten = first.is_some_and(|p| self.known.get(p.series).id.is_none());
+        if !self.known.grew() && !all_forgotten {
+            return;
+        }
+        for point in &self.points {
+            let series = self.known.get_mut(point.series);
+            if series.id.is_none() {
+                series.id = store.find_id(&series.labels);
+            }
+        }
+    }
+
     /// Ends every series, the report series too: the target is gone.
     pub(super) fn end(&mut self, ingest: &Ingest, t_ms: i64) {
-        let tracked = self.cache.values().filter(|e| e.tracked).map(|e| &e.labels);
+        let tracked = self.known.tracked();
         let all = tracked.chain(self.derived.keys()).chain(&self.reports);
         let batch: Vec<Sample> = all
             .map(|l| Sample::float(l.clone(), t_ms, stale_nan()))

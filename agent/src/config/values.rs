@@ -182,6 +182,7 @@ macro_rules! as_text {
 as_text!(Millis);
 as_text!(Bytes);
 as_text!(OrOff<Millis>);
+as_text!(OrOff<Bytes>);
 as_text!(OrOff<String>);
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 use model::log::{LogRecord, Severity};
 use model::span::TraceId;
 use store::StoreError;
-use store::spool::{NewBlock, Segments, SegmentsOptions, SegmentsStats};
+use store::spool::{NewBlock, Part, Segments, SegmentsOptions, SegmentsStats};
 
-use super::{MAX_BLOCK_BYTES, split};
+use super::{MAX_BLOCK_BYTES, MERGED_BLOCK_BYTES, split, steady};
 use crate::receive::log_records;
 
 /// Bytes of content that one search reads at most.
@@ -75,6 +75,10 @@ impl Logs {
     /// Records that match, newest first. Reads newest blocks first and stops when older ones cannot matter.
     #[must_use]
     pub fn search(&self, query: &LogQuery) -> Vec<LogRecord> {
+        steady(&self.segments, || self.search_once(query))
+    }
+
+    fn search_once(&self, query: &LogQuery) -> Vec<LogRecord> {
         let from = query.start_ns.unwrap_or(0);
         let to = query.end_ns.unwrap_or(u64::MAX);
         let text = query.text.as_ref().map(|t| t.to_lowercase());
@@ -111,9 +115,12 @@ impl Logs {
         out
     }
 
-    /// Deletes what is past retention.
+    /// Deletes what is past retention, and merges the small blocks of one segment.
     pub fn maintain(&self, now_ns: u64) -> Result<(), StoreError> {
-        self.segments.maintain(now_ns).map(|_| ())
+        self.segments.maintain(now_ns)?;
+        self.segments
+            .merge_small(MERGED_BLOCK_BYTES, &mut merged_footer)
+            .map(|_| ())
     }
 
     /// Forces everything to the disk.
@@ -173,6 +180,17 @@ impl Footer {
         }
         out
     }
+}
+
+/// The footer of several requests one after another, which are one request; `None` when one of them must stay alone: a
+/// record without any time has that of its block.
+fn merged_footer(parts: &[Part<'_>]) -> Option<Vec<u8>> {
+    let whole: Vec<u8> = parts.iter().flat_map(|p| p.bytes).copied().collect();
+    let footer = Footer::of(&whole, u64::MAX).ok()?;
+    if footer.extent.max_ns == u64::MAX {
+        return None;
+    }
+    Some(footer.encode()).filter(|bytes| !bytes.is_empty())
 }
 
 /// Whether a block with this footer can hold a match; yes when the footer does not say.
@@ -258,5 +276,70 @@ mod tests {
             }),
             [15]
         );
+    }
+
+    #[test]
+    fn merged_blocks_hold_the_same_records() {
+        use model::protobuf::put_bytes;
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = SegmentsOptions::new(dir.path());
+        options.segment_bytes = 1;
+        options.compression = store::spool::Compression::None;
+        let logs = Logs::open(options).unwrap();
+        let body = "a request took longer than it should have ".repeat(4);
+        for n in 1..3_000u64 {
+            let severity = [Severity::Info, Severity::Error][usize::from(n % 500 == 0)];
+            let service = if n < 100 { "old" } else { "new" };
+            logs.append_records(&[record(n, service, severity, &body)], 0)
+                .unwrap();
+        }
+        // A record without any time has that of its block.
+        let (mut text, mut timeless, mut request) = (Vec::new(), Vec::new(), Vec::new());
+        put_bytes(&mut text, 1, b"no time");
+        put_bytes(&mut timeless, 5, &text);
+        for number in [2, 2, 1] {
+            request.clear();
+            put_bytes(&mut request, number, &timeless);
+            timeless.clone_from(&request);
+        }
+        assert_eq!(logs.append(&request, 3_000).unwrap(), 0);
+        for n in 3_001..5_000u64 {
+            logs.append_records(&[record(n, "new", Severity::Info, &body)], 0)
+                .unwrap();
+        }
+        let queries = [
+            LogQuery {
+                limit: 10_000,
+                ..LogQuery::default()
+            },
+            LogQuery {
+                severity: Some(Severity::Error),
+                limit: 100,
+                ..LogQuery::default()
+            },
+            LogQuery {
+                service: Some("old".into()),
+                start_ns: Some(90),
+                limit: 100,
+                ..LogQuery::default()
+            },
+            LogQuery {
+                text: Some("no time".into()),
+                limit: 1,
+                ..LogQuery::default()
+            },
+        ];
+        let found = || -> Vec<Vec<LogRecord>> { queries.iter().map(|q| logs.search(q)).collect() };
+        let (before, stats) = (found(), logs.stats());
+        assert_eq!(
+            before.iter().map(Vec::len).collect::<Vec<_>>(),
+            [4_999, 5, 10, 1]
+        );
+        assert_eq!(before[3][0].time_ns, 3_000);
+        for _ in 0..stats.segments {
+            logs.maintain(0).unwrap();
+        }
+        assert!(logs.stats().blocks * 2 < stats.blocks, "{:?}", logs.stats());
+        assert!(found() == before);
     }
 }

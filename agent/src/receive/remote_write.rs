@@ -8,8 +8,8 @@ use std::sync::Arc;
 use model::prompb::{self, PrompbError, read_text};
 use model::protobuf::{Reader, WireError};
 use model::source::{Exemplar, Metadata};
-use model::{AscendingLabels, Labels, LabelsBuilder, METRIC_NAME, Value};
-use store::PackedBatch;
+use model::{AscendingLabels, Labels, LabelsBuilder, METRIC_NAME, UncheckedLabels, Value};
+use store::{Finder, PackedBatch, Store};
 
 use crate::ingest::Sample;
 
@@ -58,59 +58,130 @@ pub fn decompress(body: &[u8], limit: usize) -> Result<Vec<u8>, WriteError> {
 }
 
 /// Reads a `WriteRequest`: floats of series with sorted labels, which is what senders send, without an allocation a
-/// series; anything else as [`walk`] does.
-pub fn read(message: &[u8]) -> Result<Write, WriteError> {
-    match walk_plain(message)? {
+/// series; anything else as [`walk`] does. With `known`, series that are in that store are named by their ids, and
+/// their labels are compared but not read.
+pub fn read(message: &[u8], known: Option<&Store>) -> Result<Write, WriteError> {
+    let plain = Plain {
+        known,
+        finder: None,
+        served: 0,
+        unchecked: UncheckedLabels::default(),
+        labels: AscendingLabels::default(),
+        out: Write::default(),
+    };
+    match plain.walk(message)? {
         Some(write) => Ok(write),
         None => walk(message),
     }
 }
 
-/// `None` when there is more than floats and metadata, or labels are not sorted.
-fn walk_plain(message: &[u8]) -> Result<Option<Write>, WriteError> {
-    let mut out = Write::default();
-    let mut labels = AscendingLabels::default();
-    let mut reader = Reader::new(message);
-    while let Some((n, field)) = reader.next_field()? {
-        match n {
-            1 if !plain_series(field.bytes(n)?, &mut labels, &mut out.packed)? => return Ok(None),
-            3 => out.metadata.extend(metadata(field.bytes(n)?)?),
-            _ => {}
-        }
-    }
-    Ok(Some(out))
+/// Series that are looked up before appends may go on.
+const LOOKUPS: usize = 1_000;
+
+/// Reads requests of floats with sorted labels, and metadata.
+struct Plain<'a> {
+    known: Option<&'a Store>,
+    finder: Option<Finder<'a>>,
+    /// Look-ups of this finder.
+    served: usize,
+    unchecked: UncheckedLabels,
+    labels: AscendingLabels,
+    out: Write,
 }
 
-fn plain_series(
-    message: &[u8],
-    labels: &mut AscendingLabels,
-    out: &mut PackedBatch,
-) -> Result<bool, WriteError> {
-    labels.clear();
-    let (mut begun, mut named) = (false, false);
-    let mut reader = Reader::new(message);
-    while let Some((n, field)) = reader.next_field()? {
-        match n {
-            1 => {
-                let (name, value) = prompb::read_pair(field.bytes(n)?)?;
-                named |= name == METRIC_NAME && !value.is_empty();
-                if begun || !labels.push(name, value) {
-                    return Ok(false);
+// === impl Plain ===
+
+impl Plain<'_> {
+    /// `None` when there is more than floats and metadata, or labels are not sorted.
+    fn walk(mut self, message: &[u8]) -> Result<Option<Write>, WriteError> {
+        let mut reader = Reader::new(message);
+        while let Some((n, field)) = reader.next_field()? {
+            match n {
+                1 => {
+                    let series = field.bytes(n)?;
+                    if !self.known_series(series)? && !self.series(series)? {
+                        return Ok(None);
+                    }
                 }
+                3 => self.out.metadata.extend(metadata(field.bytes(n)?)?),
+                _ => {}
             }
-            2 => {
-                begun = begun || (named && out.begin(labels));
-                if !begun {
-                    return Ok(false);
-                }
-                let (t_ms, value) = prompb::read_sample(field.bytes(n)?)?;
-                out.push(t_ms, value);
-            }
-            3 | 4 => return Ok(false),
-            _ => {}
         }
+        Ok(Some(self.out))
     }
-    Ok(begun)
+
+    /// Takes the samples of a series that the store knows; false, and nothing is taken, when it does not.
+    fn known_series(&mut self, message: &[u8]) -> Result<bool, WriteError> {
+        let Some(store) = self.known else {
+            return Ok(false);
+        };
+        self.unchecked.clear();
+        let mut named = false;
+        let mut reader = Reader::new(message);
+        let mut next = reader.next_field()?;
+        while let Some((1, field)) = next {
+            let (name, value) = prompb::read_raw_pair(field.bytes(1)?)?;
+            named |= name == METRIC_NAME.as_bytes() && !value.is_empty();
+            self.unchecked.push(name, value);
+            next = reader.next_field()?;
+        }
+        if self.served >= LOOKUPS {
+            (self.finder, self.served) = (None, 0);
+        }
+        self.served += 1;
+        let finder = self.finder.get_or_insert_with(|| store.finder());
+        let Some(id) = finder.find(&self.unchecked).filter(|_| named) else {
+            return Ok(false);
+        };
+        let before = self.out.packed.len();
+        self.out.packed.begin_id(id);
+        while let Some((n, field)) = next {
+            match n {
+                2 => {
+                    let (t_ms, value) = prompb::read_sample(field.bytes(n)?)?;
+                    self.out.packed.push(t_ms, value);
+                }
+                // More than samples: what was taken is taken back.
+                1 | 3 | 4 => {
+                    self.out.packed.truncate(before);
+                    return Ok(false);
+                }
+                _ => {}
+            }
+            next = reader.next_field()?;
+        }
+        Ok(self.out.packed.len() > before)
+    }
+
+    fn series(&mut self, message: &[u8]) -> Result<bool, WriteError> {
+        let labels = &mut self.labels;
+        let out = &mut self.out.packed;
+        labels.clear();
+        let (mut begun, mut named) = (false, false);
+        let mut reader = Reader::new(message);
+        while let Some((n, field)) = reader.next_field()? {
+            match n {
+                1 => {
+                    let (name, value) = prompb::read_pair(field.bytes(n)?)?;
+                    named |= name == METRIC_NAME && !value.is_empty();
+                    if begun || !labels.push(name, value) {
+                        return Ok(false);
+                    }
+                }
+                2 => {
+                    begun = begun || (named && out.begin(labels));
+                    if !begun {
+                        return Ok(false);
+                    }
+                    let (t_ms, value) = prompb::read_sample(field.bytes(n)?)?;
+                    out.push(t_ms, value);
+                }
+                3 | 4 => return Ok(false),
+                _ => {}
+            }
+        }
+        Ok(begun)
+    }
 }
 
 /// Walks a `WriteRequest`.
@@ -212,6 +283,8 @@ fn metadata(message: &[u8]) -> Result<Option<(String, Metadata)>, WriteError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use model::protobuf::{put_bytes, put_fixed64, put_number};
     use proptest::prelude::*;
@@ -258,11 +331,28 @@ mod tests {
     }
 
     /// The samples of either form.
-    fn all(write: &Write) -> Vec<Sample> {
-        let packed = write.packed.iter().map(|(labels, t_ms, value)| {
-            Sample::float(Labels::from_packed(labels).unwrap(), t_ms, value)
+    fn all(write: &Write, known: &HashMap<store::SeriesId, Labels>) -> Vec<Sample> {
+        let packed = write.packed.iter().map(|(series, t_ms, value)| {
+            let labels = match series {
+                store::SeriesName::Packed(packed) => Labels::from_packed(packed).unwrap(),
+                store::SeriesName::Id(id) => known[&id].clone(),
+            };
+            Sample::float(labels, t_ms, value)
         });
         packed.chain(write.samples.iter().cloned()).collect()
+    }
+
+    /// A store that knows a few of the series that the test below makes, and their ids.
+    fn knowing(dir: &tempfile::TempDir) -> (Store, HashMap<store::SeriesId, Labels>) {
+        let store = Store::open(store::StoreOptions::new(dir.path())).unwrap();
+        let mut ids = HashMap::new();
+        for a in ["", "x", "y", "xy"] {
+            for b in ["", "x"] {
+                let labels = Labels::from_pairs([("__name__", "n"), ("a", a), ("b", b)]);
+                ids.insert(store.series_id(&labels), labels);
+            }
+        }
+        (store, ids)
     }
 
     proptest! {
@@ -285,10 +375,14 @@ mod tests {
                 let points: Vec<(f64, i64)> = points.iter().map(|(v, t)| (f64::from(*v), *t)).collect();
                 message.extend(request(&labels, &points));
             }
+            let dir = tempfile::tempdir().unwrap();
+            let (store, ids) = knowing(&dir);
             for message in [&message[..], &message[..cut % (message.len() + 1)]] {
-                match (read(message), walk(message)) {
-                    (Ok(quick), Ok(thorough)) => prop_assert_eq!(all(&quick), all(&thorough)),
-                    (quick, thorough) => prop_assert_eq!(quick.is_err(), thorough.is_err()),
+                for known in [None, Some(&store)] {
+                    match (read(message, known), walk(message)) {
+                        (Ok(quick), Ok(thorough)) => prop_assert_eq!(all(&quick, &ids), all(&thorough, &ids)),
+                        (quick, thorough) => prop_assert_eq!(quick.is_err(), thorough.is_err()),
+                    }
                 }
             }
         }
@@ -296,10 +390,18 @@ mod tests {
 
     #[test]
     fn sorted_floats_take_the_quick_way() {
-        let write = read(&request(&[("__name__", "a"), ("x", "y")], &[(1.5, 1)])).unwrap();
+        let sorted = request(&[("__name__", "a"), ("x", "y")], &[(1.5, 1)]);
+        let write = read(&sorted, None).unwrap();
         assert_eq!((write.packed.len(), write.samples.len()), (1, 0));
-        let write = read(&request(&[("x", "y"), ("__name__", "a")], &[(1.5, 1)])).unwrap();
+        let unsorted = request(&[("x", "y"), ("__name__", "a")], &[(1.5, 1)]);
+        let write = read(&unsorted, None).unwrap();
         assert_eq!((write.packed.len(), write.samples.len()), (0, 1));
+        let dir = tempfile::tempdir().unwrap();
+        let (store, ids) = knowing(&dir);
+        let known = request(&[("__name__", "n"), ("a", "x")], &[(1.5, 1), (2.5, 2)]);
+        let write = read(&[known, sorted].concat(), Some(&store)).unwrap();
+        let by_id = write.packed.iter().map(|(series, _, _)| matches!(series, store::SeriesName::Id(id) if ids[&id].get("a") == Some("x")));
+        assert_eq!(by_id.collect::<Vec<_>>(), [true, true, false]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ const MAX_PLACES: usize = 9;
 const POWERS: [f64; MAX_PLACES + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// Values per chunk that integers are collected for on the stack.
-const ON_STACK: usize = 16;
+const ON_STACK: usize = 32;
 
 /// Appends `values` (not empty) in the encoding that suits them, and says which.
 pub(crate) fn encode(out: &mut Vec<u8>, values: &[f64]) -> Encoding {

@@ -34,6 +34,9 @@ pub(crate) struct Segment {
     bytes: u64,
     min_ns: u64,
     max_ns: u64,
+    merges: u32,
+    /// Its blocks are merged, or cannot be.
+    pub(crate) settled: bool,
 }
 
 /// What opening a segment found.
@@ -47,7 +50,7 @@ pub(crate) struct Opened {
     pub(crate) tail_bytes: u64,
 }
 
-fn segment_path(dir: &Path, seq: u64) -> PathBuf {
+pub(crate) fn segment_path(dir: &Path, seq: u64) -> PathBuf {
     dir.join(format!("seg-{seq:010}.nseg"))
 }
 
@@ -103,6 +106,18 @@ impl Segment {
             bytes: SEGMENT_HEADER as u64,
             min_ns: u64::MAX,
             max_ns: 0,
+            merges: 0,
+            settled: false,
+        }
+    }
+
+    /// Goes on under the name and path of the segment whose blocks it holds.
+    pub(crate) fn take_place_of(&mut self, old: &Segment, path: &Path) {
+        self.file.path = Arc::from(path);
+        self.merges = old.merges + 1;
+        self.settled = true;
+        for block in &mut self.blocks {
+            block.id.merges = self.merges;
         }
     }
 
@@ -145,6 +160,9 @@ impl Segment {
     }
 
     fn position(&self, id: BlockId) -> Option<usize> {
+        if id.merges != self.merges {
+            return None;
+        }
         self.blocks
             .binary_search_by_key(&id.offset, |b| b.id.offset)
             .ok()
@@ -259,6 +277,7 @@ fn block_at(file: &SegmentFile, seq: u64, at: u64, len: u64) -> Result<Option<Fo
     let info = header.info(BlockId {
         segment: seq,
         offset: at,
+        merges: 0,
     });
     if end == len && file.read(&info).is_err() {
         return Ok(None);
@@ -284,18 +303,27 @@ impl Writer {
         seq: u64,
         budget: &WriteBudget,
     ) -> Result<(Self, Segment), StoreError> {
-        let path = segment_path(dir, seq);
+        let created = Writer::create_at(&segment_path(dir, seq), seq, budget)?;
+        disk::sync_dir(dir)?;
+        Ok(created)
+    }
+
+    /// A new segment in the file `path`, whose name is not yet durable.
+    pub(crate) fn create_at(
+        path: &Path,
+        seq: u64,
+        budget: &WriteBudget,
+    ) -> Result<(Self, Segment), StoreError> {
         let salt = wal::fresh_salt();
-        let raw = disk::create_new(&path)?;
-        if let Err(error) = disk::write_all(&raw, &path, &format::segment_header(seq, salt), budget)
+        let raw = disk::create_new(path)?;
+        if let Err(error) = disk::write_all(&raw, path, &format::segment_header(seq, salt), budget)
         {
-            disk::remove(&path)?;
+            disk::remove(path)?;
             return Err(error);
         }
-        disk::sync_dir(dir)?;
         let file = SegmentFile {
             file: Arc::new(raw),
-            path: Arc::from(path.as_path()),
+            path: Arc::from(path),
             salt,
         };
         let writer = Writer {
@@ -359,6 +387,7 @@ impl Writer {
         let id = BlockId {
             segment: self.seq,
             offset: self.len,
+            merges: 0,
         };
         self.len += bytes.len() as u64;
         Ok(BlockInfo {

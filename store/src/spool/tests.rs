@@ -174,3 +174,143 @@ proptest! {
         prop_assert!(good >= 3 || at < format::SEGMENT_HEADER);
     }
 }
+
+/// Joins footers, and refuses groups that hold `alone`.
+fn join(parts: &[Part<'_>]) -> Option<Vec<u8>> {
+    let alone = parts.iter().any(|p| p.footer == b"alone");
+    (!alone).then(|| parts.iter().flat_map(|p| p.footer).copied().collect())
+}
+
+/// A log of `count` blocks of 300 bytes in closed segments, and an open one.
+fn many_small(settings: &SegmentsOptions, count: u64) -> Segments {
+    let log = Segments::open(settings.clone()).unwrap();
+    for i in 0..count {
+        log.append(&block(i, &content(i, 300))).unwrap();
+    }
+    log
+}
+
+fn small_segments(dir: &std::path::Path) -> SegmentsOptions {
+    let mut settings = options(dir);
+    settings.compression = Compression::None;
+    settings.segment_bytes = 1;
+    settings.footer_cache_bytes = 2_000;
+    settings
+}
+
+/// Everything in the log, oldest first.
+fn everything(log: &Segments) -> Vec<u8> {
+    let mut blocks = log.blocks();
+    blocks.reverse();
+    let contents = blocks.iter().map(|b| log.read(b.id).unwrap());
+    contents.collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn small_blocks_of_closed_segments_are_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = small_segments(dir.path());
+    let log = many_small(&settings, 2_000);
+    let (before, stats) = (everything(&log), log.stats());
+    let (old_names, edition) = (log.blocks(), log.edition());
+    let mut merged = 0;
+    while let Some(one) = log.merge_small(3_000, &mut join).unwrap() {
+        assert!(one.blocks_after * 9 <= one.blocks_before, "{one:?}");
+        merged += 1;
+    }
+    assert_eq!(merged, stats.segments - 1);
+    assert_eq!(log.edition(), edition + merged as u64);
+    let after = log.stats();
+    assert_eq!(everything(&log), before);
+    assert_eq!(
+        (after.items, after.raw_bytes),
+        (stats.items, stats.raw_bytes)
+    );
+    assert_eq!(
+        (after.oldest_ns, after.newest_ns),
+        (stats.oldest_ns, stats.newest_ns)
+    );
+    assert!(
+        after.blocks * 3 < stats.blocks && after.bytes < stats.bytes,
+        "{after:?}"
+    );
+    assert!(after.cached_footer_bytes <= 2_000);
+    let oldest = log.blocks().pop().unwrap();
+    assert_eq!((oldest.min_ns, oldest.max_ns, oldest.items), (0, 950, 20));
+    assert_eq!(&*log.footer(oldest.id).unwrap(), b"footer".repeat(10));
+    // An old name finds nothing, rather than another block.
+    let stale = old_names.last().unwrap().id;
+    assert_eq!(
+        (stale.segment, stale.offset),
+        (oldest.id.segment, oldest.id.offset)
+    );
+    assert!(matches!(log.read(stale), Err(StoreError::NoSuchBlock)));
+    assert!(matches!(log.footer(stale), Err(StoreError::NoSuchBlock)));
+    drop(log);
+    let log = Segments::open(settings).unwrap();
+    assert_eq!((everything(&log), log.stats().damaged_bytes), (before, 0));
+    assert_eq!(log.merge_small(3_000, &mut join).unwrap(), None);
+}
+
+#[test]
+fn what_must_stay_apart_and_what_is_damaged_is_not_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = small_segments(dir.path());
+    let log = Segments::open(settings.clone()).unwrap();
+    for i in 0..2_000 {
+        let bytes = content(i, 300);
+        let footer: &[u8] = if i < 5 { b"alone" } else { b"footer" };
+        log.append(&NewBlock {
+            footer,
+            ..block(i, &bytes)
+        })
+        .unwrap();
+    }
+    let before = everything(&log);
+    while log.merge_small(3_000, &mut join).unwrap().is_some() {}
+    assert_eq!(everything(&log), before);
+    let blocks = log.blocks();
+    let alone = blocks.iter().rev().take(5);
+    assert!(
+        alone
+            .clone()
+            .all(|b| &*log.footer(b.id).unwrap() == b"alone" && b.items == 2)
+    );
+    drop(log);
+
+    let dir = tempfile::tempdir().unwrap();
+    let settings = small_segments(dir.path());
+    drop(many_small(&settings, 2_000));
+    let path = dir.path().join("seg-0000000001.nseg");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let log = Segments::open(settings).unwrap();
+    let before = log.blocks().len();
+    let mut settled = 0;
+    while let Some(one) = log.merge_small(3_000, &mut join).unwrap() {
+        settled += usize::from(one == Merged::default());
+    }
+    assert_eq!(settled, 1, "the damaged segment stays as it is");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    assert!(log.blocks().len() < before);
+}
+
+#[test]
+fn a_full_disk_leaves_small_blocks_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = small_segments(dir.path());
+    let log = many_small(&settings, 2_000);
+    let before = everything(&log);
+    settings.write_budget.set(10_000);
+    assert!(log.merge_small(3_000, &mut join).unwrap_err().is_full());
+    assert_eq!(everything(&log), before);
+    assert!(!dir.path().join("seg-0000000001.tmp").exists());
+    settings.write_budget.set(u64::MAX);
+    assert!(
+        log.merge_small(3_000, &mut join)
+            .unwrap()
+            .is_some_and(|m| m.blocks_after > 0)
+    );
+    assert_eq!(everything(&log), before);
+}

@@ -162,6 +162,28 @@ fn errors_name_line_and_column() {
 
 proptest! {
     #[test]
+    fn short_numbers_are_read_as_the_library_reads_them(word in "[-+]?[0-9]{0,17}(\\.[0-9]{0,17})?(e-?[0-9]{1,2})?") {
+        let (quick, slow) = (parse_float(&word), word.parse::<f64>().ok());
+        prop_assert_eq!(quick.map(f64::to_bits), slow.map(f64::to_bits), "{}", word);
+    }
+
+    #[test]
+    fn a_guess_changes_nothing(
+        body in "([ab]{1,2}[ \t]{0,2}(\\{[ab]=\"[ab}\\\\\" {]{0,2}\"\\})?[ \t]{0,2}[0-9{]{0,2}\n){0,4}",
+    ) {
+        let all: Vec<_> = Parser::new(body.as_bytes(), Format::Text).unwrap().collect();
+        let texts: Vec<&str> = all.iter().filter_map(|item| match item {
+            Ok(Item::Sample { series, .. }) => Some(*series),
+            _ => None,
+        }).collect();
+        for guess in texts {
+            let mut parser = Parser::new(body.as_bytes(), Format::Text).unwrap();
+            let guessed: Vec<_> = std::iter::from_fn(|| parser.next_expecting(guess)).collect();
+            prop_assert_eq!(&guessed, &all);
+        }
+    }
+
+    #[test]
     fn random_bytes_never_panic_nor_hang(body in proptest::collection::vec(any::<u8>(), 0..200)) {
         for format in [Format::Text, Format::OpenMetrics] {
             if let Ok(parser) = Parser::new(&body, format) {

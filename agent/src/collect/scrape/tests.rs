@@ -274,3 +274,62 @@ fn exemplars_and_metadata_are_handed_on() {
     let ingest = parsed(&job, Format::OpenMetrics, &[body]);
     assert_eq!(read(&ingest, "a_total")[0].points.values, [3.0]);
 }
+
+#[test]
+fn a_store_gets_scrapes_by_id_and_by_labels_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = store::StoreOptions::new(dir.path());
+    options.retention_ms = None;
+    options.max_series = 9;
+    let store = store::Store::open(options).unwrap();
+    let ingest = Ingest::to_store(store.clone());
+    let job = ScrapeJob {
+        job: "j".into(),
+        ..ScrapeJob::default()
+    };
+    let target = TargetConfig::new(&job, "h:1", &[]);
+    let mut series = Series::new(&target);
+    let mut t_ms = 0;
+    let mut scrape = |body: &str| {
+        t_ms += 1_000;
+        let outcome = series.parse(&target, t_ms, Format::Text, body.as_bytes());
+        series.finish(&ingest, t_ms, 0.5, &outcome);
+    };
+    // Five report series, three of the body and one more: the fifth of the body is refused.
+    for body in [
+        "a{x=\"1\"} 1\nb 2\n",
+        "a{x=\"1\"} 2\nb 3\n",
+        "a{x=\"1\"} 3\nc 1\nb 4\nd 1\ne 1\n",
+        "a{x=\"1\"} 4\nc 2\nd 2\ne 2\n",
+    ] {
+        scrape(body);
+    }
+    // A cut to which they gave no sample: all but one series leave the store's memory, and their ids with them.
+    store.compact(0).unwrap();
+    let up = target.labels.with("__name__", "up");
+    let one = [store::SampleRef::float(&up, 4_500, 1.0)];
+    assert_eq!(store.append(&one).unwrap().appended, 1);
+    store.compact(0).unwrap();
+    assert_eq!(store.stats().series, 1);
+    scrape("a{x=\"1\"} 5\nc 3\n");
+    scrape("a{x=\"1\"} 6\nc 4\n");
+    let values = |name: &str| -> Vec<f64> {
+        let found = read(&ingest, name);
+        found.into_iter().flat_map(|s| s.points.values).collect()
+    };
+    assert_eq!(values("a"), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    assert_eq!(values("b")[..3], [2.0, 3.0, 4.0]);
+    assert!(model::is_stale(values("b")[3]));
+    assert_eq!(values("c"), [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(values("d")[..2], [1.0, 2.0]);
+    // Only its end, when there was room for one more.
+    assert!(
+        values("e").iter().all(|v| model::is_stale(*v)),
+        "{:?}",
+        values("e")
+    );
+    assert_eq!(
+        values("scrape_samples_scraped"),
+        [2.0, 2.0, 5.0, 4.0, 2.0, 2.0]
+    );
+}
