@@ -72,6 +72,10 @@ impl Values {
                 put_ivarint(out, number);
             }
             None => {
+                if first {
+                    // A reader knows no number before it.
+                    (self.number, self.places) = (0, 0);
+                }
                 put_front(out, BITS, late_ms);
                 out.extend_from_slice(&value.to_bits().to_le_bytes());
             }
@@ -188,8 +192,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn written(samples: &[(i64, f64)], step_ms: i64) -> Vec<u8> {
-        let (mut out, mut values) = (Vec::new(), Values::default());
+    fn written(samples: &[(i64, f64)], step_ms: i64, mut values: Values) -> Vec<u8> {
+        let mut out = Vec::new();
         for (i, (t, value)) in samples.iter().enumerate() {
             let late = match i {
                 0 => 0,
@@ -216,13 +220,15 @@ mod tests {
         fn samples_come_back_bit_for_bit(
             samples in proptest::collection::vec((prop_oneof![Just(0i64), -3i64..3, any::<i64>()], value()), 1..=OPEN),
             step in prop_oneof![Just(10_000i64), any::<i64>()],
+            (number, places, misses) in (-9i64..9, 0..=MAX_PLACES, 0..=MAX_MISSES),
         ) {
             let mut t = 1_700_000_000_000i64;
             let samples: Vec<(i64, f64)> = samples.into_iter().map(|(late, v)| {
                 t = t.wrapping_add(step).wrapping_add(late);
                 (t, v)
             }).collect();
-            let opened = Opened::read(&written(&samples, step), step, t).expect("own bytes");
+            let before = Values { number, places, misses };
+            let opened = Opened::read(&written(&samples, step, before), step, t).expect("own bytes");
             let read: Vec<(i64, u64)> = opened.times().iter().copied().zip(opened.values().iter().map(|v| v.to_bits())).collect();
             let expected: Vec<(i64, u64)> = samples.iter().map(|(t, v)| (*t, v.to_bits())).collect();
             prop_assert_eq!(read, expected);
@@ -246,7 +252,7 @@ mod tests {
         let constant: Vec<(i64, f64)> = (0..20).map(|i| (at(i), 7.0)).collect();
         let noise: Vec<(i64, f64)> = (0..20).map(|i| (at(i), (i as f64).sqrt().sin())).collect();
         for (samples, bytes) in [(counter, 24), (gauge, 25), (constant, 22), (noise, 20 * 9)] {
-            let len = written(&samples, 10_000).len();
+            let len = written(&samples, 10_000, Values::default()).len();
             assert!(len <= bytes, "{len} > {bytes}: {samples:?}");
         }
     }
