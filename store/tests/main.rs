@@ -4,4 +4,5 @@ mod admin;
 mod api;
 mod blocks;
 mod crash;
+mod format;
 mod reference;
