@@ -2,6 +2,7 @@
 //!
 //! Owns routes and what they need. Must not know wire formats of receivers. Queries run off the async threads.
 
+mod admin;
 mod alerting;
 mod body;
 mod cardinality;
@@ -65,6 +66,10 @@ pub(crate) fn router(api: Api) -> Router {
         .route(path::TARGETS, get(status::targets))
         .route(path::BUILD_INFO, get(status::build_info))
         .route(path::TSDB_STATUS, get(cardinality::tsdb))
+        .route(
+            "/api/v1/admin/tsdb/snapshot",
+            post(admin::snapshot).put(admin::snapshot),
+        )
         .route("/api/v1/status/flags", get(status::flags))
         .route("/api/v1/status/config", get(status::config))
         .route("/api/v1/status/runtimeinfo", get(status::runtime_info))

@@ -38,6 +38,16 @@ enum Command {
         #[arg(long)]
         plain: bool,
     },
+    /// Copy the samples up to a time into a new folder; blocks are hard links (a running agent: POST /api/v1/admin/tsdb/snapshot)
+    Snapshot {
+        /// The samples' folder (no agent may be using it)
+        dir: PathBuf,
+        /// The new folder; it must not exist, or be empty
+        to: PathBuf,
+        /// Samples up to this time: RFC 3339, or Unix seconds [default: all]
+        #[arg(long, value_parser = parse_time)]
+        at: Option<i64>,
+    },
     /// Read OpenMetrics text from standard input
     Import {
         /// The samples' folder (no agent may be using it)
@@ -102,7 +112,7 @@ pub fn run(args: Args) -> CommandResult {
                 true => store::admin::Dialect::Plain,
                 false => store::admin::Dialect::Whole,
             };
-            let store = store::Store::open(store::StoreOptions::new(dir))?;
+            let store = open(dir)?;
             let mut out = BufWriter::new(std::io::stdout().lock());
             let everything = SelectRequest {
                 matchers: &[],
@@ -126,8 +136,19 @@ pub fn run(args: Args) -> CommandResult {
             }
             Ok(Outcome::Good)
         }
+        Command::Snapshot { dir, to, at } => {
+            let done = open(dir)?.snapshot(&to, at.unwrap_or(i64::MAX))?;
+            note(&format!(
+                "{} samples in {}: {} blocks linked, {} written",
+                done.samples,
+                to.display(),
+                done.linked,
+                done.written
+            ));
+            Ok(Outcome::Good)
+        }
         Command::Import { dir } => {
-            let store = store::Store::open(store::StoreOptions::new(dir))?;
+            let store = open(dir)?;
             let mut input = BufReader::new(std::io::stdin().lock());
             let done = store::admin::import(&store, &mut input, Some(now_ms()))?;
             store.flush()?;
@@ -135,9 +156,35 @@ pub fn run(args: Args) -> CommandResult {
                 "imported {} samples from {} lines",
                 done.appended, done.lines
             ));
+            let left = [
+                (done.duplicate, "were there already"),
+                (done.out_of_order, "are too old"),
+                (done.rejected_cardinality, "are of too many series"),
+            ];
+            for (count, why) in left.into_iter().filter(|(count, _)| *count > 0) {
+                note(&format!("left out {count} samples that {why}"));
+            }
             Ok(Outcome::Good)
         }
     }
+}
+
+/// A store without the agent's limits: samples of any time and any number of series go in and out.
+fn open(dir: PathBuf) -> Result<store::Store, store::StoreError> {
+    let mut options = store::StoreOptions::new(dir);
+    options.retention_ms = None;
+    options.max_series = usize::MAX;
+    options.max_series_per_metric = usize::MAX;
+    options.max_series_per_source = usize::MAX;
+    store::Store::open(options)
+}
+
+fn parse_time(text: &str) -> Result<i64, String> {
+    let seconds = text.parse::<f64>().ok().filter(|s| s.abs() < 1e12);
+    seconds
+        .map(|s| (s * 1000.0).round() as i64)
+        .or_else(|| timestamp::parse_rfc3339(text))
+        .ok_or_else(|| format!("{text:?} is neither a time such as 2026-01-02T03:04:05Z nor Unix seconds"))
 }
 
 fn report(problems: &[store::admin::Problem]) -> Outcome {
