@@ -586,7 +586,7 @@ impl Client<'_> {
             waiting: us(conn.sent, first_byte),
         });
         if let Some(every) = self.options.progress_every()
-            && self.tally.done % every == 0
+            && self.tally.done.is_multiple_of(every)
         {
             let text = format!("Completed {} requests\n", self.tally.done);
             (self.say)(Say::Err, &text);
