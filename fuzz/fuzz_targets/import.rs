@@ -18,7 +18,7 @@ fuzz_target!(|text: &str| {
         match read("file", text, &options) {
             Ok(imported) => {
                 assert!(imported.requests > 0);
-                assert!(imported.script.len() < 8_000_000);
+                assert!(imported.script.len() < 64_000_000);
                 assert!(imported.notes.len() <= 32 + text.len());
             }
             Err(error) => assert!(error.to_string().starts_with("file:")),

@@ -601,7 +601,6 @@ fn ab_beside_the_real_one() {
     }
     for line in WRONG {
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let begun = Instant::now();
         let real = run("ab", &[], &args, &plain, dir);
         // A name that cannot be resolved is somebody else's host, too.
         let first: &[&str] = match line.contains("invalid") {

@@ -75,6 +75,7 @@ struct Client<'a> {
     began_unix: Duration,
     /// The last thing that happened.
     last: Instant,
+    buffer: Vec<u8>,
     say: &'a mut dyn FnMut(Say, &str),
 }
 
@@ -126,6 +127,7 @@ pub(super) fn drive(
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default(),
         last: now,
+        buffer: vec![0; BUFFER],
         say,
     };
     if let Some(security) = &client.security {
@@ -307,7 +309,7 @@ impl Client<'_> {
             State::Writing => {
                 self.write(index)?;
                 match self.conns[index].state == State::Reading && event.is_readable() {
-                    true => self.read(index),
+                    true => self.read(index, event.is_read_closed()),
                     false => Ok(()),
                 }
             }
@@ -317,7 +319,7 @@ impl Client<'_> {
                     let _ = wire.flush();
                 }
                 match event.is_readable() || event.is_read_closed() || event.is_error() {
-                    true => self.read(index),
+                    true => self.read(index, event.is_read_closed() || event.is_error()),
                     false => Ok(()),
                 }
             }
@@ -410,21 +412,35 @@ impl Client<'_> {
         Ok(())
     }
 
-    fn read(&mut self, index: usize) -> Result<(), AbError> {
-        let mut buffer = [0_u8; BUFFER];
+    /// Reads what is there. `closed`: the poll saw the peer's end, too.
+    fn read(&mut self, index: usize, closed: bool) -> Result<(), AbError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let read = self.read_into(index, closed, &mut buffer);
+        self.buffer = buffer;
+        read
+    }
+
+    fn read_into(&mut self, index: usize, closed: bool, buffer: &mut [u8]) -> Result<(), AbError> {
         while self.conns[index].state == State::Reading {
             let conn = &mut self.conns[index];
             let Some(wire) = &mut conn.wire else {
                 return Ok(());
             };
-            match wire.read(&mut buffer) {
+            let plain = !wire.is_tls();
+            match wire.read(buffer) {
                 Ok(0) => {
                     let answer = conn.answer();
                     self.tally.answered(answer);
                     self.finish(index);
                     self.abandon(index);
                 }
-                Ok(n) => self.take(index, &buffer[..n])?,
+                Ok(n) => {
+                    self.take(index, &buffer[..n])?;
+                    // A short read has emptied the socket: the poll tells of what comes next.
+                    if plain && n < buffer.len() && !closed {
+                        return Ok(());
+                    }
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if wire.is_tls() => {
@@ -521,11 +537,12 @@ impl Client<'_> {
 
     fn head_came(&mut self, index: usize) {
         let conn = &mut self.conns[index];
-        let mut head = head::read(&conn.lines);
+        let first = self.tally.none_good();
+        let mut head = head::read(&conn.lines, first);
         if bodiless(self.options) {
             head.length = None;
         }
-        if self.tally.none_good() {
+        if first {
             self.tally.server.clone_from(&head.server);
         }
         let status = String::from_utf8_lossy(&head.status);
@@ -569,7 +586,7 @@ impl Client<'_> {
             waiting: us(conn.sent, first_byte),
         });
         if let Some(every) = self.options.progress_every()
-            && self.tally.done % every == 0
+            && self.tally.done.is_multiple_of(every)
         {
             let text = format!("Completed {} requests\n", self.tally.done);
             (self.say)(Say::Err, &text);

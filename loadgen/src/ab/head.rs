@@ -11,7 +11,7 @@ pub(super) const MAX_HEAD: usize = 8191;
 pub(super) struct Head {
     /// The three characters of the status; `500` when there are none.
     pub(super) status: [u8; 3],
-    /// The first word of `Server`.
+    /// The first word of `Server`, when it was asked for.
     pub(super) server: String,
     /// The text `Keep-Alive` occurs.
     pub(super) keep_alive: bool,
@@ -42,19 +42,20 @@ pub(super) fn end(bytes: &[u8]) -> Option<usize> {
     find(b"\r\n\r\n").or_else(|| find(b"\n\n"))
 }
 
-/// Reads the header lines.
-pub(super) fn read(bytes: &[u8]) -> Head {
+/// Reads the header lines; `server` only when it is wanted.
+pub(super) fn read(bytes: &[u8], server: bool) -> Head {
+    // Anywhere in the header lines, as ab looks for them.
     let after = |name: &[u8]| {
         bytes
             .windows(name.len())
-            .position(|w| w.eq_ignore_ascii_case(name))
+            .position(|w| w[0] | 0x20 == name[0] && w.eq_ignore_ascii_case(name))
             .map(|at| &bytes[at + name.len()..])
     };
     let status = bytes
         .windows(4)
         .position(|w| w == b"HTTP")
         .and_then(|at| bytes.get(at + 9..at + 12));
-    let server = after(b"server:").map(|rest| {
+    let server = server.then(|| after(b"server:")).flatten().map(|rest| {
         let word = rest.iter().skip(1).take_while(|b| **b > 32).take(1023);
         word.copied().collect::<Vec<u8>>()
     });
@@ -79,16 +80,16 @@ mod tests {
         let text = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22 (x)\r\ncontent-length: 12\r\nConnection: keep-alive\r\n\r\nbody";
         let end = end(text).unwrap();
         assert_eq!(&text[end..], b"body");
-        let head = read(&text[..end]);
+        let head = read(&text[..end], true);
         assert_eq!((&head.status, head.is_success()), (b"200", true));
         assert_eq!(
             (head.server.as_str(), head.keep_alive, head.length),
             ("nginx/1.22", true, Some(12))
         );
-        let odd = read(b"junk\n\n");
+        let odd = read(b"junk\n\n", true);
         assert_eq!((&odd.status, odd.length), (b"500", None));
         assert_eq!(super::end(b"a\n\nb"), Some(3));
-        assert!(read(b"HTTP/1.0 304 x\r\n\r\n").has_no_body());
-        assert_eq!(read(b"HTTP/1.0 20").status, *b"500");
+        assert!(read(b"HTTP/1.0 304 x\r\n\r\n", false).has_no_body());
+        assert_eq!(read(b"HTTP/1.0 20", false).status, *b"500");
     }
 }

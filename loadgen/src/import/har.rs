@@ -290,7 +290,9 @@ fn request(entry: &Entry<'_>, secrets: &mut Secrets) -> Read<Result<Request, Str
         let value = text(pair.need("value")?, "value")?;
         let lower = name.to_ascii_lowercase();
         let browser = lower.starts_with(':') || lower.starts_with("sec-");
-        let usable = http::HeaderName::from_bytes(name.as_bytes()).is_ok()
+        // Node refuses what is no ASCII, and so does Artillery.
+        let usable = value.is_ascii()
+            && http::HeaderName::from_bytes(name.as_bytes()).is_ok()
             && http::HeaderValue::from_str(&value).is_ok();
         if browser || NOT_SENT.contains(&lower.as_str()) || !usable {
             continue;

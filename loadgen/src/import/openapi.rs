@@ -11,6 +11,9 @@ use crate::artillery::Mistake;
 use crate::artillery::fields::{Fields, Read, text};
 use crate::artillery::tree::Node;
 
+/// Operations taken.
+const MAX_OPERATIONS: usize = 5000;
+
 /// Makes a script of an OpenAPI document, JSON or YAML. Only operations that read are taken unless all are asked for.
 ///
 /// # Errors
@@ -57,6 +60,10 @@ pub fn openapi(name: &str, source: &str, options: &Options) -> Result<Imported, 
                     "{} operation; --mutating takes it",
                     key.to_uppercase()
                 ));
+                continue;
+            }
+            if draft.scenarios.len() >= MAX_OPERATIONS {
+                left_out.add(format!("operation beyond the first {MAX_OPERATIONS}"));
                 continue;
             }
             let one = Operation {

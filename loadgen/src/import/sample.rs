@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// Nested schemas deeper than this are null.
 const MAX_DEPTH: usize = 8;
 /// Items and characters that a lower bound can ask for.
-const MAX_LENGTH: u64 = 1000;
+const MAX_LENGTH: u64 = 200;
 /// Values in one sample.
 const MAX_VALUES: usize = 2000;
 
@@ -82,7 +82,11 @@ impl<'a> Lookup<'a> {
             _ => None,
         };
         match named {
-            Some("string") => Value::String(string(schema)),
+            Some("string") => {
+                let text = string(schema);
+                *left = left.saturating_sub(text.len() / 20);
+                Value::String(text)
+            }
             Some("integer") => json!(number(schema, true) as i64),
             Some("number") => json!(number(schema, false)),
             Some("boolean") => Value::Bool(true),

@@ -83,7 +83,8 @@ impl Secrets {
         let lower = name.to_ascii_lowercase();
         match HEADERS.contains(&lower.as_str()) || PARTS.iter().any(|part| lower.contains(part)) {
             true => self.variable(name, value),
-            false => value.to_owned(),
+            // A Referer may hold a query of its own.
+            false => self.pairs(value),
         }
     }
 
@@ -140,6 +141,8 @@ mod tests {
             "{{ $env.AUTHORIZATION }}"
         );
         assert_eq!(secrets.header("Accept", "x"), "x");
+        let referer = secrets.header("Referer", "http://h/?api_key=k");
+        assert_eq!(referer, "http://h/?api_key={{ $env.API_KEY }}");
         assert_eq!(
             secrets.pairs("/a?x=1&token=ab%20c&y"),
             "/a?x=1&token={{ $env.TOKEN }}&y"
@@ -149,7 +152,7 @@ mod tests {
             r#"{"user":"u","password": "{{ $env.PASSWORD }}","n":1}"#
         );
         let notes = secrets.notes();
-        assert_eq!(notes.len(), 4);
+        assert_eq!(notes.len(), 5);
         assert!(notes[0].contains("AUTHORIZATION: it stands for a secret used 2 x"));
         assert!(notes.iter().all(|note| !note.contains("Bearer")));
     }

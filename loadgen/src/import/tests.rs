@@ -321,3 +321,52 @@ fn a_log_becomes_routes_with_weights() {
     );
     assert!(error.contains("\n  junk line\n  ^^^^^^^^^"), "{error}");
 }
+
+#[test]
+fn damaged_sources_are_refused_or_read_and_never_panic() {
+    let log = "1.1.1.1 - - [10/Oct/2000:13:55:36 -0700] \"GET /p/1?token=a HTTP/1.1\" 200 1\n1.1.1.1 - - [10/Oct/2000:13:55:38 +0000] \"HEAD /p/2 HTTP/1.1\" 200 1\n";
+    let all = Options {
+        target: Some("http://127.0.0.1:1".to_owned()),
+        verbs: Verbs::All,
+        ..options()
+    };
+    // xorshift, so that a failure is the same in every run.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut draw = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let sources: [(&str, fn(&str, &str, &Options) -> Result<Imported, Mistake>); 3] =
+        [(HAR, har), (API, openapi), (log, access_log)];
+    let bits = [
+        "\"", "{", "}", "[", "]", ":", ",", "$ref", "null", "-", "0", "\u{e9}", "{{", "%", "&",
+        "*a", "\n", "  ", "\\", "Z",
+    ];
+    let (mut good, mut bad) = (0, 0);
+    for round in 0..600 {
+        let (source, read) = sources[round % 3];
+        let mut text: Vec<char> = source.chars().collect();
+        for _ in 0..=draw(4) {
+            let at = draw(text.len());
+            match draw(3) {
+                0 => drop(text.remove(at)),
+                1 => drop(text.drain(at..(at + draw(40)).min(text.len()))),
+                _ => drop(text.splice(at..at, bits[draw(bits.len())].chars())),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        match read("file", &text, &all) {
+            Ok(imported) => {
+                good += 1;
+                assert!(imported.requests > 0 && imported.script.len() < 100_000);
+            }
+            Err(error) => {
+                bad += 1;
+                assert!(error.to_string().starts_with("file:"), "{error}");
+            }
+        }
+    }
+    assert!(good > 100 && bad > 100, "{good} {bad}");
+}
