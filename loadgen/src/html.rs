@@ -153,6 +153,9 @@ impl Out<'_> {
     fn verdict(&self) -> (&'static str, String) {
         let broken = self.page.checks.iter().filter(|c| !c.passed).count();
         match self.page.checks.len() {
+            n if !self.page.report.valid && broken > 1 => {
+                ("bad", format!("Invalid run, {broken} of {n} rules broken"))
+            }
             _ if !self.page.report.valid => ("bad", "Invalid run".to_owned()),
             n if broken > 0 => ("bad", format!("{broken} of {n} rules broken")),
             n if n > 1 => ("good", format!("All {n} rules kept")),

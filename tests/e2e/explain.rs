@@ -226,7 +226,7 @@ fn explain_without_an_agent_says_what_it_rests_on_and_mistakes_are_usage() {
         &report,
         "--html",
         &html,
-        &format!("http://{closed}/<b>"),
+        &format!("http://{closed}/a&b"),
     ]);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     let output = nines(&["load", "explain", &report]);
@@ -243,7 +243,7 @@ fn explain_without_an_agent_says_what_it_rests_on_and_mistakes_are_usage() {
     assert!(
         page.contains("Invalid run")
             && page.contains("target unreachable")
-            && page.contains("/&lt;b&gt;")
+            && page.contains("/a&amp;b")
     );
     let output = nines(&[
         "load",
