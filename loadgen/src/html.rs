@@ -105,6 +105,7 @@ fn short(text: &str, most: usize) -> String {
 fn us(us: f64) -> String {
     match us {
         u if u >= 10e6 => format!("{:.1} s", u / 1e6),
+        u if u >= 1e6 => format!("{:.2} s", u / 1e6),
         u if u >= 100e3 => format!("{:.0} ms", u / 1e3),
         u if u >= 10e3 => format!("{:.1} ms", u / 1e3),
         u => format!("{:.2} ms", u / 1e3),
