@@ -272,6 +272,7 @@ fn ms(ns: f64) -> String {
     let ms = ns / 1e6;
     match ms {
         _ if ms >= 10_000.0 => format!("{:.1} s", ms / 1e3),
+        _ if ms >= 1_000.0 => format!("{:.2} s", ms / 1e3),
         _ if ms >= 100.0 => format!("{ms:.0} ms"),
         _ if ms >= 1.0 => format!("{ms:.1} ms"),
         _ => format!("{ms:.2} ms"),

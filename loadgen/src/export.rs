@@ -108,9 +108,9 @@ pub fn markdown(report: &Report, checks: &[Check], changes: &[Change]) -> String
     };
     let _ = writeln!(
         out,
-        "### Load run: {verdict}\n\n`{}` against {}, {:.1} s, {:.1} responses/s, {} errors\n",
-        report.run_id,
-        cell(&report.target),
+        "### Load run: {verdict}\n\n{} against {}, {:.1} s, {:.1} responses/s, {} errors\n",
+        code(&report.run_id),
+        code(&report.target),
         report.duration_s,
         report.achieved_rate(),
         report.error_count()
@@ -119,7 +119,7 @@ pub fn markdown(report: &Report, checks: &[Check], changes: &[Change]) -> String
         out += "| | rule | seen |\n|---|---|---|\n";
         for c in checks {
             let mark = if c.passed { "kept" } else { "**broken**" };
-            let _ = writeln!(out, "| {mark} | {} | {} |", cell(&c.rule), cell(&c.seen));
+            let _ = writeln!(out, "| {mark} | {} | {} |", code(&c.rule), cell(&c.seen));
         }
         out.push('\n');
     }
@@ -131,7 +131,7 @@ pub fn markdown(report: &Report, checks: &[Check], changes: &[Change]) -> String
     }
     if report.routes.len() > 1 {
         for (name, route) in &report.routes {
-            line(&mut out, name, &route.latency);
+            line(&mut out, &code(name), &route.latency);
         }
     }
     if !changes.is_empty() {
@@ -141,7 +141,7 @@ pub fn markdown(report: &Report, checks: &[Check], changes: &[Change]) -> String
                 out,
                 "| {} | {} {} | {:+.1} % | {:+.1} to {:+.1} % | {:.2} | {:.2} |",
                 c.verdict.as_str(),
-                cell(c.route.as_deref().unwrap_or("all requests")),
+                c.route.as_deref().map_or("all requests".to_owned(), code),
                 c.metric,
                 c.change * 100.0,
                 c.interval.0 * 100.0,
@@ -165,17 +165,43 @@ fn line(out: &mut String, name: &str, h: &Histogram<u64>) {
         return;
     }
     let q = Quantiles::of(h);
-    let _ = write!(out, "| {} | {}", cell(name), q.count);
+    let _ = write!(out, "| {name} | {}", q.count);
     for us in [q.p50, q.p90, q.p95, q.p99, q.p999, q.max] {
         let _ = write!(out, " | {:.2}", us as f64 / 1e3);
     }
     out.push_str(" |\n");
 }
 
-fn cell(text: &str) -> String {
-    text.replace('|', "\\|")
-        .replace('<', "&lt;")
-        .replace('\n', " ")
+/// Text in a table's cell: nothing in it is markup, a mention or a link.
+pub(crate) fn cell(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' | '|' | '`' | '*' | '_' | '[' | ']' | '~' | '#' => out.extend(['\\', c]),
+            // A mention would reach people; an entity is not one.
+            '@' => out += "&#64;",
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A name from the run, in a table's cell or a sentence, as code. A bar is escaped in code too: tables come first.
+pub(crate) fn code(text: &str) -> String {
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let text = text.replace('|', "\\|");
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest + 1);
+    match longest {
+        0 => format!("`{text}`"),
+        _ => format!("{fence} {text} {fence}"),
+    }
 }
 
 /// GitHub workflow commands: an error annotation a broken rule.
@@ -282,6 +308,8 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::compare::Verdict;
     use crate::gate::{Rule, validity};
@@ -339,6 +367,17 @@ mod tests {
         assert!(junit(&report, &all).contains("name=\"a&quot;&lt;b&gt;&amp;? c|d%\""));
         assert_eq!(github(&all).lines().count(), 1);
         assert!(markdown(&report, &all, &[]).contains("c\\|d%"));
+        let route = report.routes.values().next().unwrap().clone();
+        report.routes = BTreeMap::from([
+            ("GET /*a*_`b` @team #1|x".into(), route.clone()),
+            ("b".into(), route),
+        ]);
+        let text = markdown(&report, &[Check::new("r", false, "*x* @team <b>")], &[]);
+        assert!(
+            text.contains("| `` GET /*a*_`b` @team #1\\|x `` | 1000 |"),
+            "{text}"
+        );
+        assert!(text.contains("| \\*x\\* &#64;team &lt;b> |"), "{text}");
     }
 
     #[test]

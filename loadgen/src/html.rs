@@ -105,6 +105,7 @@ fn short(text: &str, most: usize) -> String {
 fn us(us: f64) -> String {
     match us {
         u if u >= 10e6 => format!("{:.1} s", u / 1e6),
+        u if u >= 1e6 => format!("{:.2} s", u / 1e6),
         u if u >= 100e3 => format!("{:.0} ms", u / 1e3),
         u if u >= 10e3 => format!("{:.1} ms", u / 1e3),
         u => format!("{:.2} ms", u / 1e3),
@@ -153,6 +154,9 @@ impl Out<'_> {
     fn verdict(&self) -> (&'static str, String) {
         let broken = self.page.checks.iter().filter(|c| !c.passed).count();
         match self.page.checks.len() {
+            n if !self.page.report.valid && broken > 1 => {
+                ("bad", format!("Invalid run, {broken} of {n} rules broken"))
+            }
             _ if !self.page.report.valid => ("bad", "Invalid run".to_owned()),
             n if broken > 0 => ("bad", format!("{broken} of {n} rules broken")),
             n if n > 1 => ("good", format!("All {n} rules kept")),

@@ -193,7 +193,8 @@ impl Gate {
                 Err(why) => checks.push(Check::new(rule, false, why)),
             }
         }
-        self.write(report, &checks, &changes)?;
+        let cause = seen.as_ref().map_or(String::new(), |_| why.markdown());
+        self.write(report, &checks, &changes, &cause)?;
         if let Some(path) = &self.flags.html {
             let page = loadgen::html::Page {
                 report,
@@ -251,7 +252,14 @@ impl Gate {
         checks
     }
 
-    fn write(&self, report: &Report, checks: &[Check], changes: &[Change]) -> anyhow::Result<()> {
+    fn write(
+        &self,
+        report: &Report,
+        checks: &[Check],
+        changes: &[Change],
+        cause: &str,
+    ) -> anyhow::Result<()> {
+        let markdown = || export::markdown(report, checks, changes) + cause;
         let flags = &self.flags;
         let save = |path: &Option<PathBuf>, text: &dyn Fn() -> anyhow::Result<String>| {
             let Some(path) = path else { return Ok(()) };
@@ -260,7 +268,7 @@ impl Gate {
         };
         save(&flags.junit, &|| Ok(export::junit(report, checks)))?;
         save(&flags.csv, &|| Ok(export::csv(report)))?;
-        save(&flags.md, &|| Ok(export::markdown(report, checks, changes)))?;
+        save(&flags.md, &|| Ok(markdown()))?;
         save(&flags.hdr, &|| {
             export::hdr_log(report).map_err(anyhow::Error::msg)
         })?;
@@ -273,7 +281,7 @@ impl Gate {
                 .append(true)
                 .create(true)
                 .open(&path)?;
-            writeln!(file, "{}", export::markdown(report, checks, changes))?;
+            writeln!(file, "{}", markdown())?;
         }
         Ok(())
     }

@@ -83,6 +83,10 @@ pub struct Args {
     #[arg(long, env = "NINES_URL", value_name = "URL")]
     agent: Option<String>,
 
+    /// Write the report as one HTML page that needs no network
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
     /// Read the script, say what is wrong with it, send nothing
     #[arg(long)]
     check: bool,
@@ -123,7 +127,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
     }
     let results = block_on(async {
         let (events, seen) = mpsc::channel(1024);
-        let client = args.agent.map(client::Client::new);
+        let client = args.agent.clone().map(client::Client::new);
         let printer = tokio::spawn(watch(seen, client, show));
         let results = artillery::run(script, run, events, stop_token()).await;
         printer.await??;
@@ -149,6 +153,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             print(&format!("Log file: {name}\n"))?;
         }
     }
+    super::load_explain::conclude(&results.run, args.agent, args.html, show)?;
     Ok(match results.exit_code() {
         0 => Outcome::Good,
         code => Outcome::Other(code),

@@ -201,10 +201,11 @@ fn explain_names_what_was_injected() {
                 stderr(&shown)
             );
         }
-        let from = why["when"]["from_s"].as_f64().unwrap_or(f64::NAN);
+        // A busy machine makes neighbouring seconds bad too.
+        let at = |key: &str| why["when"][key].as_f64().unwrap_or(f64::NAN);
         assert!(
-            (1.0..6.0).contains(&from),
-            "{faults}: it began at 3 s: {why:#}"
+            at("from_s") < 6.0 && at("until_s") > 3.0,
+            "{faults}: it lasted from 3 s to 6 s: {why:#}"
         );
     }
 }
@@ -226,7 +227,7 @@ fn explain_without_an_agent_says_what_it_rests_on_and_mistakes_are_usage() {
         &report,
         "--html",
         &html,
-        &format!("http://{closed}/<b>"),
+        &format!("http://{closed}/a&b"),
     ]);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     let output = nines(&["load", "explain", &report]);
@@ -243,7 +244,7 @@ fn explain_without_an_agent_says_what_it_rests_on_and_mistakes_are_usage() {
     assert!(
         page.contains("Invalid run")
             && page.contains("target unreachable")
-            && page.contains("/&lt;b&gt;")
+            && page.contains("/a&amp;b")
     );
     let output = nines(&[
         "load",
@@ -259,8 +260,17 @@ fn explain_without_an_agent_says_what_it_rests_on_and_mistakes_are_usage() {
     assert!(stderr(&output).contains("not JSON"), "{}", stderr(&output));
 }
 
-/// The page's document after its script ran, and what Chromium wrote to its log.
-fn in_chromium(dir: &Path, page: &str) -> (String, String) {
+/// What Chromium made of a page.
+struct Seen {
+    /// The document after its script ran.
+    dom: String,
+    /// What it wrote to its log; the console's lines among it.
+    log: String,
+    /// Requests that the page, not the browser itself, began.
+    requests: usize,
+}
+
+fn in_chromium(dir: &Path, page: &str) -> Seen {
     let log = dir.join("net.json");
     let output = Command::new("chromium")
         .args([
@@ -269,11 +279,14 @@ fn in_chromium(dir: &Path, page: &str) -> (String, String) {
             "--disable-gpu",
             "--disable-quic",
             "--no-first-run",
-            "--disable-background-networking",
         ])
         .args([
+            "--disable-background-networking",
             "--disable-component-update",
             "--disable-sync",
+        ])
+        .args([
+            "--host-resolver-rules=MAP * ~NOTFOUND",
             "--enable-logging=stderr",
             "--v=0",
             "--virtual-time-budget=2000",
@@ -285,8 +298,15 @@ fn in_chromium(dir: &Path, page: &str) -> (String, String) {
         .output()
         .expect("chromium starts: Debian's package chromium");
     assert!(output.status.success(), "{}", stderr(&output));
-    let requests = std::fs::read_to_string(&log).expect("Chromium's network log");
-    (stdout(&output), stderr(&output) + &requests)
+    let net = std::fs::read_to_string(&log).expect("Chromium's network log");
+    let begun = net.split("\"initiator\":\"").skip(1);
+    Seen {
+        dom: stdout(&output),
+        log: stderr(&output),
+        requests: begun
+            .filter(|text| !text.starts_with("not an origin\""))
+            .count(),
+    }
 }
 
 #[test]
@@ -337,10 +357,12 @@ fn html_report_works_in_chromium() {
         "the run ends with the cause: {}",
         stdout(&output)
     );
-    let (dom, said) = in_chromium(dir.path(), &html);
+    let seen = in_chromium(dir.path(), &html);
+    let dom = &seen.dom;
     assert!(
         dom.contains("data-ready=\"yes\""),
-        "the script ran to its end: {said}"
+        "the script ran to its end: {}",
+        seen.log
     );
     let stored: Value = serde_json::from_str(&std::fs::read_to_string(&report).unwrap()).unwrap();
     let responses = stored["nines"]["responses"].as_u64().unwrap();
@@ -356,18 +378,28 @@ fn html_report_works_in_chromium() {
     ] {
         assert!(dom.contains(part), "{part} is not on the page");
     }
+    let charts = dom.matches("tabindex=\"0\"").count();
     assert!(
-        dom.matches("tabindex=\"0\"").count() >= 10,
-        "charts can be reached by the keyboard"
+        charts >= 10,
+        "charts can be reached by the keyboard: {charts}"
     );
     assert!(
-        !said.contains("CONSOLE") || !said.contains("Uncaught"),
-        "{said}"
+        !seen.log.contains("CONSOLE"),
+        "the console is silent: {}",
+        seen.log
     );
+    assert_eq!(seen.requests, 0, "the page asks the network for nothing");
+    // The check can fail: a page that asks and complains is seen to.
+    let other = file("other.html");
+    std::fs::write(
+        &other,
+        "<img src=http://127.0.0.1:9/x><script>console.error('x')</script>",
+    )
+    .unwrap();
+    let seen = in_chromium(dir.path(), &other);
     assert!(
-        !said.contains("INFO:CONSOLE") && !said.contains("Refused to"),
-        "the console is silent: {said}"
+        seen.requests > 0 && seen.log.contains("CONSOLE"),
+        "{}",
+        seen.log
     );
-    let asked = said.matches("\"url\":\"http").count();
-    assert_eq!(asked, 0, "the page asks the network for nothing");
 }

@@ -14,6 +14,7 @@ use super::metrics::Figures;
 use super::script::Script;
 use super::vu::Shared;
 use crate::json::quantiles;
+use crate::report::Report;
 use crate::stats::Stats;
 
 /// The figures of ten seconds, or of the whole run.
@@ -47,6 +48,8 @@ pub struct Results {
     /// True when it was stopped before its end.
     pub stopped: bool,
     pub(crate) footer: String,
+    /// The same run as every other load reports it: seconds, latency, phases; without routes.
+    pub run: Report,
 }
 
 impl Results {
@@ -288,6 +291,62 @@ pub(crate) fn nines(shared: &Shared, stats: &Stats, checks: &[Verdict], stopped:
         "lost_events": lost.load(std::sync::atomic::Ordering::Relaxed),
         "checks": checks.iter().map(verdict).collect::<Vec<_>>(),
     })
+}
+
+/// The run as every other load reports it. Its users' requests fall due as their flows come to them, so what is due and
+/// what is sent are one.
+pub(crate) fn whole(shared: &Shared, stats: &Stats, stopped: bool) -> Report {
+    let late = |q| stats.phases.generator.value_at_quantile(q);
+    let mut reasons = Vec::new();
+    if late(0.99) > LATE_US {
+        reasons.push(format!(
+            "the generator was late: 1 % of the requests left {:.2} ms or more after they were due",
+            late(0.99) as f64 / 1e3
+        ));
+    }
+    if stats.responses == 0 {
+        reasons.push("no response arrived".to_owned());
+    }
+    let valid = reasons.is_empty();
+    if stopped {
+        reasons.push("stopped before its end".to_owned());
+    }
+    let mut per_second = stats.per_second.clone();
+    for second in &mut per_second {
+        second.offered = second.sent as f64 / second.length_s.max(1e-9);
+        second.routes.clear();
+    }
+    Report {
+        run_id: shared.run_id.clone(),
+        scenario: shared.script.name.clone(),
+        shard: None,
+        target: shared.script.target.clone(),
+        started_ms: shared.wall_ms,
+        duration_s: shared.start.elapsed().as_secs_f64(),
+        planned: stats.requests,
+        requests: stats.requests,
+        responses: stats.responses,
+        errors: stats.errors.clone(),
+        status: stats.status.clone(),
+        bytes: stats.bytes,
+        reconnects: stats.reconnects,
+        connections_opened: stats.connections_opened,
+        waited_for_connection: stats.waited_for_connection,
+        latency: stats.latency.clone(),
+        failure_time: stats.failure_time.clone(),
+        service_time: stats.service_time.clone(),
+        phases: stats.phases.clone(),
+        late_p50_us: late(0.5),
+        late_p99_us: late(0.99),
+        timeouts: stats.timeouts,
+        unsent: 0,
+        unsent_wait: crate::stats::histogram(),
+        stopped,
+        valid,
+        reasons,
+        per_second,
+        routes: BTreeMap::new(),
+    }
 }
 
 /// What stands below Artillery's figures.

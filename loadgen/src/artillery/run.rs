@@ -447,5 +447,6 @@ fn results(shared: &Shared, recorder: Recorder, stopped: bool) -> Results {
         elapsed: shared.start.elapsed(),
         stopped,
         footer: report::footer(&stats),
+        run: report::whole(shared, &stats, stopped),
     }
 }

@@ -85,7 +85,7 @@ pub async fn observe(client: &Client, report: &Report) -> Result<Observed, Clien
         ..Observed::default()
     };
     wait_for_spans(client, start_ms, end_ms).await;
-    let window = format!("{}s", (4.0 * seen.step_s).max(4.0));
+    let window = format!("{}s", 3.0 * seen.step_s);
     for (what, text) in QUERIES {
         let step_ms = (seen.step_s * 1e3) as i64;
         let query = text.replace('W', &window);

@@ -21,6 +21,8 @@ pub struct Symptom {
 
 /// Seconds apart that still belong to one stretch.
 const GAP: usize = 2;
+/// Seconds for which a series may still show what is over.
+const LAG_S: u32 = 4;
 
 impl Symptom {
     /// Finds them.
@@ -89,14 +91,18 @@ impl Symptom {
             let all = super::mean(values.iter().copied());
             return (all, all);
         }
-        let side = |want: bool| {
+        let at = |i: usize| (i as f64 + 0.5) * step_s;
+        let lagging = |i: usize| (1..=LAG_S).any(|back| self.is_bad_at(at(i) - f64::from(back)));
+        let side = |want: bool, skip: bool| {
             let chosen = values
                 .iter()
                 .enumerate()
-                .filter(|(i, _)| self.is_bad_at((*i as f64 + 0.5) * step_s) == want);
+                .filter(|(i, _)| self.is_bad_at(at(*i)) == want && !(skip && lagging(*i)));
             super::mean(chosen.map(|(_, v)| *v))
         };
-        (side(true), side(false))
+        // Rates look back, and spans arrive late: what follows a bad second still shows it.
+        let good = side(false, true).or_else(|| side(false, false));
+        (side(true, false), good)
     }
 
     /// The first step in or just before the bad stretch at which `is` holds, seconds since the measured part began.

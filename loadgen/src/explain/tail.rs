@@ -424,10 +424,13 @@ impl<'a> Tail<'a> {
                 )
             })
             .collect();
-        // The same call as before, only oftener: something upstream made it necessary.
-        let each = |ns: f64, n: f64| if n > 0.0 { ns / n } else { 0.0 };
-        let oftener = calls > was_calls * 1.5 + 0.2
-            && each(slow, calls) < 1.5 * each(typical, was_calls) + 2e6;
+        // Calls of the same length as before, only more of them: something upstream made them necessary.
+        let each = match was_calls > 0.0 {
+            true => typical / was_calls,
+            false => slow / calls.max(1e-9),
+        };
+        let by_number = (calls - was_calls) * each / (slow - typical).max(1.0);
+        let oftener = calls > was_calls * 1.5 + 0.2 && by_number > 0.4;
         if oftener {
             evidence.push(format!(
                 "called {calls:.1} times in a slow request, {was_calls:.1} times in a typical one"

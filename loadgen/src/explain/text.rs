@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::{Cause, Explanation, ms};
+use crate::export::{cell, code};
 
 /// Names come from spans and labels: control characters would move a terminal's cursor.
 fn clean(text: &str) -> String {
@@ -91,6 +92,36 @@ impl Explanation {
                 &mut out,
                 "note",
                 "from the report alone; with --agent URL also from traces and resources",
+            );
+        }
+        out
+    }
+
+    /// A section of Markdown.
+    pub fn markdown(&self) -> String {
+        let Some(first) = self.causes.first() else {
+            return format!("\n#### Why\n\n{}\n", cell(&self.nothing()));
+        };
+        let mut out = format!(
+            "\n#### Why: {}\n\n{}\n",
+            cell(&first.title()),
+            cell(&first.headline)
+        );
+        if let Some(when) = self.when() {
+            let _ = writeln!(out, "\n{}\n", cell(&when));
+        }
+        for line in &first.evidence {
+            let _ = writeln!(out, "- {}", cell(line));
+        }
+        if let Some(open) = first.open(self.agent.as_deref()) {
+            let _ = writeln!(out, "- open {}", code(&open));
+        }
+        for cause in &self.causes[1..] {
+            let _ = writeln!(
+                out,
+                "- also {}: {}",
+                cell(&cause.title()),
+                cell(&cause.headline)
             );
         }
         out

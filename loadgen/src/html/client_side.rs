@@ -211,7 +211,7 @@ fn heat(out: &mut Out<'_>) {
     let how = if kept {
         ""
     } else {
-        " Approximated from each second's percentiles: the report holds no histograms by second (make the run with --html or --hdr)."
+        " Approximated from each second's percentiles: the run kept no histograms by second."
     };
     let width = if join as f64 * out.axis.step_s > 1.0 {
         format!(" A column is {:.0} s.", join as f64 * out.axis.step_s)

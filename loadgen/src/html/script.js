@@ -7,7 +7,7 @@ button.addEventListener("click",function(){root.setAttribute("data-theme",dark()
 var data=JSON.parse(document.getElementById("data").textContent),plots=[].slice.call(document.querySelectorAll(".plot[data-c]"));
 function show(v,unit){
 if(v===null||v===undefined)return "\u2013";
-if(unit==="ms")return v>=10000?(v/1000).toFixed(1)+" s":v>=100?v.toFixed(0)+" ms":v.toFixed(2)+" ms";
+if(unit==="ms")return v>=1000?(v/1000).toFixed(2)+" s":v>=100?v.toFixed(0)+" ms":v.toFixed(2)+" ms";
 if(unit==="%")return (v*100).toFixed(1)+" %";
 return (v>=100?v.toFixed(0):v>=10?v.toFixed(1):v.toFixed(2)).replace(/\.0+$/,"")+(unit?" "+unit:"")}
 function clock(i){var a=data.at[i],b=a+data.step;return data.step>1?a+" to "+b+" s":"second "+a}
