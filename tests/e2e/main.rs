@@ -8,6 +8,7 @@ mod artillery;
 mod bad_input;
 mod cli;
 mod demo;
+mod differential;
 mod live;
 mod load_gate;
 mod otel;
