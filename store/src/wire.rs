@@ -88,6 +88,7 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], Damaged> {
         let (head, tail) = self
             .rest
@@ -161,8 +162,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes with their length before them.
+    #[inline]
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Damaged> {
-        let len = self.count(1)?;
+        let len = usize::try_from(self.uvarint()?).unwrap_or(usize::MAX);
         self.take(len)
     }
 

@@ -9,6 +9,7 @@ mod artillery;
 mod bad_input;
 mod cli;
 mod demo;
+mod differential;
 mod docs;
 mod explain;
 mod import;

@@ -17,7 +17,24 @@ use crate::sample::{Points, Value, is_stale};
 pub struct AnswerText {
     out: Vec<u8>,
     stamps: Vec<Stamp>,
+    floats: Vec<Known>,
+    /// Points written: for a few nothing is remembered.
+    points: usize,
 }
+
+/// How a float reads. Rates of counters, and gauges at rest, are the same few numbers over and over.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    bits: u64,
+    /// 0: nothing is known.
+    len: u8,
+    text: [u8; FLOAT],
+}
+
+const FLOAT: usize = 24;
+
+/// Floats that are remembered, a power of two; where two fall into one place the later one stays.
+const KNOWN: usize = 1 << 12;
 
 /// `[seconds,"` of an instant, as long as that fits.
 #[derive(Debug, Clone, Copy)]
@@ -206,8 +223,46 @@ impl AnswerText {
             }
             _ => self.stamp(i, t_ms),
         }
-        put_float(&mut self.out, value);
+        self.float(value);
         self.out.extend_from_slice(b"\"]");
+    }
+
+    #[inline]
+    fn float(&mut self, value: f64) {
+        self.points += 1;
+        let bits = value.to_bits();
+        let place = (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize;
+        match self.floats.get(place) {
+            Some(known) if known.bits == bits && known.len > 0 => {
+                let len = self.out.len() + known.len as usize;
+                self.out.extend_from_slice(&known.text);
+                self.out.truncate(len);
+            }
+            Some(_) => self.learn(place, value),
+            None => {
+                put_float(&mut self.out, value);
+                if self.points == KNOWN {
+                    let nothing = Known {
+                        bits: 0,
+                        len: 0,
+                        text: [0; FLOAT],
+                    };
+                    self.floats.resize(KNOWN, nothing);
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, place: usize, value: f64) {
+        let at = self.out.len();
+        put_float(&mut self.out, value);
+        let written = &self.out[at..];
+        if written.len() <= FLOAT {
+            let known = &mut self.floats[place];
+            known.bits = value.to_bits();
+            known.len = written.len() as u8;
+            known.text[..written.len()].copy_from_slice(written);
+        }
     }
 
     #[cold]
@@ -350,8 +405,14 @@ mod tests {
             let (p, n) = (&series.points, series.points.len());
             let floats: Vec<f64> = (0..n).map(|i| if p.histogram(i).is_some() { stale_nan() } else { p.values[i] }).collect();
             prop_assume!((0..n).all(|i| p.histogram(i).is_some() || !is_stale(floats[i])));
-            writer.row(&series.labels, p.t_ms.iter().copied(), &floats, &p.histograms);
-            let row = String::from_utf8(writer.take()).unwrap();
+            // With everything that a long answer makes it remember.
+            writer.floats.resize(KNOWN, Known { bits: 0, len: 0, text: [0; FLOAT] });
+            let mut row = String::new();
+            for _ in 0..2 {
+                writer.row(&series.labels, p.t_ms.iter().copied(), &floats, &p.histograms);
+                row = String::from_utf8(writer.take()).unwrap();
+            }
+            writer = AnswerText::default();
             writer.series(&series.labels, p);
             prop_assert_eq!(row, String::from_utf8(writer.take()).unwrap());
         }

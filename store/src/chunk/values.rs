@@ -259,23 +259,29 @@ fn read_integers(
         reader.u64()?;
     }
     let at = out.len();
-    let mut value = reader.ivarint()?;
-    let mut words = Words::default();
-    let words = words.read(reader, count - 1)?;
+    let first = reader.ivarint()?;
+    let rest = count - 1;
     out.reserve(count);
-    out.push(value as f64);
-    if of_differences {
-        let mut delta = 0i64;
-        out.extend(words.iter().map(|word| {
-            delta = delta.wrapping_add(unzigzag(*word));
-            value = value.wrapping_add(delta);
-            value as f64
-        }));
-    } else {
-        out.extend(words.iter().map(|word| {
-            value = value.wrapping_add(unzigzag(*word));
-            value as f64
-        }));
+    out.push(first as f64);
+    match reader.rest().first() {
+        // One or two bytes a word, by far the most common, need no words in between.
+        Some(0b1) => {
+            reader.byte()?;
+            let low = reader.take(rest)?.iter();
+            put_sums(first, of_differences, low.map(|b| u64::from(*b)), out);
+        }
+        Some(0b11) => {
+            reader.byte()?;
+            let (low, high) = reader.take(2 * rest)?.split_at(rest);
+            let pairs = low.iter().zip(high);
+            let words = pairs.map(|(l, h)| u64::from(*l) | u64::from(*h) << 8);
+            put_sums(first, of_differences, words, out);
+        }
+        _ => {
+            let mut words = Words::default();
+            let words = words.read(reader, rest)?.iter().copied();
+            put_sums(first, of_differences, words, out);
+        }
     }
     if places > 0 {
         let power = POWERS[places];
@@ -292,6 +298,29 @@ fn read_integers(
         next = index + 1;
     }
     Ok(())
+}
+
+/// Appends the values whose differences, or differences of differences, the words are.
+#[inline]
+fn put_sums(
+    mut value: i64,
+    of_differences: bool,
+    words: impl Iterator<Item = u64>,
+    out: &mut Vec<f64>,
+) {
+    if of_differences {
+        let mut delta = 0i64;
+        out.extend(words.map(|word| {
+            delta = delta.wrapping_add(unzigzag(word));
+            value = value.wrapping_add(delta);
+            value as f64
+        }));
+    } else {
+        out.extend(words.map(|word| {
+            value = value.wrapping_add(unzigzag(word));
+            value as f64
+        }));
+    }
 }
 
 fn read_xor(reader: &mut Reader<'_>, count: usize, out: &mut Vec<f64>) -> Result<(), Damaged> {
