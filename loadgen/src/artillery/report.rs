@@ -14,7 +14,7 @@ use super::metrics::Figures;
 use super::script::Script;
 use super::vu::Shared;
 use crate::json::quantiles;
-use crate::report::Report;
+use crate::report::{Own, Report};
 use crate::stats::Stats;
 
 /// The figures of ten seconds, or of the whole run.
@@ -346,6 +346,11 @@ pub(crate) fn whole(shared: &Shared, stats: &Stats, stopped: bool) -> Report {
         reasons,
         per_second,
         routes: BTreeMap::new(),
+        late_sends: {
+            let generator = &stats.phases.generator;
+            generator.len() - generator.count_between(0, 1000)
+        },
+        own: Own::default(),
     }
 }
 
