@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::conn::{ErrorKind, Opened, Timings, io_kind};
 use crate::dispatch::Ticket;
-use crate::http1::{Fault, Reader};
+use crate::http1::{Fault, Known, Reader};
 use crate::stats::{Answer, Sample};
 
 use super::batching::Batching;
@@ -109,6 +109,7 @@ pub(super) struct Shard<D> {
     started: (u64, u64),
     samples: Vec<Sample>,
     batching: Batching,
+    known: Known,
 }
 
 impl<D: Driver> Shard<D> {
@@ -136,6 +137,7 @@ impl<D: Driver> Shard<D> {
             scratch: Vec::new(),
             started: (0, 0),
             samples: Vec::new(),
+            known: Known::default(),
             batching: Batching::new(closed.then_some(limit)),
             run,
         };
@@ -191,7 +193,7 @@ impl<D: Driver> Shard<D> {
                 self.settle(now);
                 self.release_due(now);
             }
-            self.batching.tick(self.run.start, self.samples.len());
+            self.batching.tick(self.samples.len());
         }
         self.flush();
         Ok(Ended {
@@ -449,7 +451,7 @@ impl<D: Driver> Shard<D> {
     fn data(&mut self, key: usize, now: Duration) {
         let slot = &mut self.slots[key];
         let Some(mut session) = slot.tls.take() else {
-            let verdict = slot.receive(self.driver.bytes(), now);
+            let verdict = slot.receive(self.driver.bytes(), &mut self.known, now);
             return self.judge(key, verdict, now);
         };
         // A new session has read nothing yet; it only has something to say.
@@ -458,7 +460,7 @@ impl<D: Driver> Shard<D> {
         let mut verdict = Verdict::More;
         let read = session.decrypt(wire, |plain| {
             verdict = match std::mem::replace(&mut verdict, Verdict::More) {
-                Verdict::More => slot.receive(plain, now),
+                Verdict::More => slot.receive(plain, &mut self.known, now),
                 Verdict::Complete { .. } => Verdict::Complete { reusable: false },
                 over => over,
             };
@@ -630,12 +632,12 @@ impl<D: Driver> Shard<D> {
 }
 
 impl Slot {
-    fn receive(&mut self, bytes: &[u8], now: Duration) -> Verdict {
+    fn receive(&mut self, bytes: &[u8], known: &mut Known, now: Duration) -> Verdict {
         let Some(flight) = &mut self.flight else {
             return Verdict::Stray;
         };
         flight.received += bytes.len() as u64;
-        let fed = self.reader.feed(bytes);
+        let fed = self.reader.feed_known(bytes, known);
         if self.reader.head_complete() && flight.headers.is_none() {
             flight.headers = Some(now);
         }
