@@ -24,6 +24,7 @@ use crate::stats::{Stats, histogram};
 mod batching;
 mod deadlines;
 mod driver;
+mod early;
 mod epoll;
 mod request;
 mod resolve;

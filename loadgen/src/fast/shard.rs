@@ -18,6 +18,7 @@ use crate::stats::{Answer, Sample};
 use super::batching::Batching;
 use super::deadlines::Deadlines;
 use super::driver::{Driver, Event, Waker};
+use super::early::Early;
 use super::resolve::Resolver;
 use super::tls::Session;
 use super::work::Queue;
@@ -110,6 +111,7 @@ pub(super) struct Shard<D> {
     samples: Vec<Sample>,
     batching: Batching,
     known: Known,
+    early: Early,
 }
 
 impl<D: Driver> Shard<D> {
@@ -138,6 +140,7 @@ impl<D: Driver> Shard<D> {
             started: (0, 0),
             samples: Vec::new(),
             known: Known::default(),
+            early: Early::default(),
             batching: Batching::new(closed.then_some(limit)),
             run,
         };
@@ -169,6 +172,8 @@ impl<D: Driver> Shard<D> {
     /// Runs to the end.
     pub(super) fn run(mut self) -> Result<Ended, io::Error> {
         let cpu_before = cpu_time();
+        // The last wait ended by its time.
+        let mut woken = false;
         loop {
             let now = self.now();
             let stop = self.run.stop.load(Ordering::Relaxed);
@@ -185,13 +190,22 @@ impl<D: Driver> Shard<D> {
                 break;
             }
             let left = self.wakes().map(|at| at.saturating_sub(now));
+            let wait = left.map(|left| match self.queue {
+                Some(_) => self.early.shorten(left, woken),
+                None => left,
+            });
             let enough = self.batching.enough();
-            self.driver.wait(left, enough)?;
+            self.driver.wait(wait, enough)?;
+            woken = true;
             while let Some(event) = self.driver.next() {
+                woken = false;
                 let now = self.now();
                 self.on(event, now);
                 self.settle(now);
                 self.release_due(now);
+            }
+            if woken && let Some(late) = wait.and_then(|w| self.now().checked_sub(now + w)) {
+                self.early.observe(late, wait.unwrap_or_default());
             }
             self.batching.tick(self.samples.len());
         }
@@ -217,7 +231,6 @@ impl<D: Driver> Shard<D> {
         let due = self.queue.as_mut().and_then(Queue::wakes);
         let deadline = self.deadlines.first().map(|(_, at)| at);
         let pause = self.paused.peek().map(|Reverse((at, _))| *at);
-        // Nothing of a closed load falls due, but a stop must not go unseen for long should its wake be lost.
         [due, deadline, pause].into_iter().flatten().min()
     }
 
