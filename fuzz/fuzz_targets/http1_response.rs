@@ -3,17 +3,21 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use loadgen::http1::{Fault, Reader};
+use loadgen::http1::{Fault, Known, Reader};
 
 /// Status, body length, keep-alive and bytes used of each response, until the bytes end or are wrong.
-fn read(bytes: &[u8], mut piece: impl FnMut() -> usize) -> (Vec<(u16, u64, bool, usize)>, Result<(), Fault>) {
+fn read(bytes: &[u8], mut known: Option<Known>, mut piece: impl FnMut() -> usize) -> (Vec<(u16, u64, bool, usize)>, Result<(), Fault>) {
     let mut all = Vec::new();
     let mut reader = Reader::new(1 << 20);
     reader.begin(false);
     let (mut rest, mut used) = (bytes, 0);
     while !rest.is_empty() {
         let now = &rest[..piece().clamp(1, rest.len())];
-        match reader.feed(now) {
+        let fed = match &mut known {
+            Some(known) => reader.feed_known(now, known),
+            None => reader.feed(now),
+        };
+        match fed {
             Ok(None) => {
                 used += now.len();
                 rest = &rest[now.len()..];
@@ -37,12 +41,12 @@ fn read(bytes: &[u8], mut piece: impl FnMut() -> usize) -> (Vec<(u16, u64, bool,
 
 fuzz_target!(|input: (u64, Vec<u8>)| {
     let (seed, bytes) = input;
-    let whole = read(&bytes, || usize::MAX);
-    assert_eq!(read(&bytes, || 1), whole);
+    let whole = read(&bytes, Some(Known::default()), || usize::MAX);
+    assert_eq!(read(&bytes, None, || 1), whole);
     let mut state = seed;
     let random = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 60) as usize
     };
-    assert_eq!(read(&bytes, random), whole);
+    assert_eq!(read(&bytes, Some(Known::default()), random), whole);
 });

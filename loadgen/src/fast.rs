@@ -24,6 +24,7 @@ use crate::stats::{Stats, histogram};
 mod batching;
 mod deadlines;
 mod driver;
+mod early;
 mod epoll;
 mod request;
 mod resolve;
@@ -343,10 +344,8 @@ fn enough_files(plan: &Plan) -> Result<Option<String>, LoadError> {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|n| n < needed) {
         let raised = Rlimit {
-            current: limit
-                .maximum
-                .map_or(Some(needed), |most| Some(most.min(needed))),
-            ..limit.clone()
+            current: Some(limit.maximum.map_or(needed, |most| most.min(needed))),
+            maximum: limit.maximum,
         };
         if setrlimit(Resource::Nofile, raised).is_ok() {
             limit = getrlimit(Resource::Nofile);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::cpu_time;
 
 /// Judged so often.
-const WINDOW: Duration = Duration::from_millis(50);
+const WINDOW: Duration = Duration::from_millis(30);
 /// Of its time a thread is busy, one response at a time, before waiting for several pays.
 const BUSY: f64 = 0.7;
 
@@ -52,7 +52,7 @@ impl Batching {
     }
 
     /// So many more are done.
-    pub(super) fn tick(&mut self, _start: Instant, more: usize) {
+    pub(super) fn tick(&mut self, more: usize) {
         if self.most == 1 {
             return;
         }

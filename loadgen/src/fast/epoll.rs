@@ -19,6 +19,11 @@ use super::driver::{Driver, Event, Waker, dial, dialled};
 
 const WAKER: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
+/// How long responses are let gather when several are wanted at once.
+const NAP: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 150_000,
+};
 /// Read at once, in bytes.
 const BUFFER: usize = 64 * 1024;
 
@@ -113,7 +118,11 @@ impl Driver for Epoll {
         }
     }
 
-    fn wait(&mut self, left: Option<Duration>, _enough: usize) -> io::Result<()> {
+    fn wait(&mut self, left: Option<Duration>, enough: usize) -> io::Result<()> {
+        if enough > 1 && left != Some(Duration::ZERO) {
+            // epoll cannot wait for several; asleep, we are not woken for each.
+            let _ = rustix::thread::nanosleep(&NAP);
+        }
         let zero = Timespec::default();
         let timeout = match left {
             Some(Duration::ZERO) => Some(&zero),

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use crate::conn::{ErrorKind, Opened, Timings, io_kind};
 use crate::dispatch::Ticket;
-use crate::http1::{Fault, Reader};
+use crate::http1::{Fault, Known, Reader};
 use crate::stats::{Answer, Sample};
 
 use super::batching::Batching;
 use super::deadlines::Deadlines;
 use super::driver::{Driver, Event, Waker};
+use super::early::Early;
 use super::resolve::Resolver;
 use super::tls::Session;
 use super::work::Queue;
@@ -109,6 +110,8 @@ pub(super) struct Shard<D> {
     started: (u64, u64),
     samples: Vec<Sample>,
     batching: Batching,
+    known: Known,
+    early: Early,
 }
 
 impl<D: Driver> Shard<D> {
@@ -136,6 +139,8 @@ impl<D: Driver> Shard<D> {
             scratch: Vec::new(),
             started: (0, 0),
             samples: Vec::new(),
+            known: Known::default(),
+            early: Early::default(),
             batching: Batching::new(closed.then_some(limit)),
             run,
         };
@@ -167,6 +172,8 @@ impl<D: Driver> Shard<D> {
     /// Runs to the end.
     pub(super) fn run(mut self) -> Result<Ended, io::Error> {
         let cpu_before = cpu_time();
+        // The last wait ended by its time.
+        let mut woken = false;
         loop {
             let now = self.now();
             let stop = self.run.stop.load(Ordering::Relaxed);
@@ -183,15 +190,24 @@ impl<D: Driver> Shard<D> {
                 break;
             }
             let left = self.wakes().map(|at| at.saturating_sub(now));
+            let wait = left.map(|left| match self.queue {
+                Some(_) => self.early.shorten(left, woken),
+                None => left,
+            });
             let enough = self.batching.enough();
-            self.driver.wait(left, enough)?;
+            self.driver.wait(wait, enough)?;
+            woken = true;
             while let Some(event) = self.driver.next() {
+                woken = false;
                 let now = self.now();
                 self.on(event, now);
                 self.settle(now);
                 self.release_due(now);
             }
-            self.batching.tick(self.run.start, self.samples.len());
+            if woken && let Some(late) = wait.and_then(|w| self.now().checked_sub(now + w)) {
+                self.early.observe(late, wait.unwrap_or_default());
+            }
+            self.batching.tick(self.samples.len());
         }
         self.flush();
         Ok(Ended {
@@ -215,7 +231,6 @@ impl<D: Driver> Shard<D> {
         let due = self.queue.as_mut().and_then(Queue::wakes);
         let deadline = self.deadlines.first().map(|(_, at)| at);
         let pause = self.paused.peek().map(|Reverse((at, _))| *at);
-        // Nothing of a closed load falls due, but a stop must not go unseen for long should its wake be lost.
         [due, deadline, pause].into_iter().flatten().min()
     }
 
@@ -449,7 +464,7 @@ impl<D: Driver> Shard<D> {
     fn data(&mut self, key: usize, now: Duration) {
         let slot = &mut self.slots[key];
         let Some(mut session) = slot.tls.take() else {
-            let verdict = slot.receive(self.driver.bytes(), now);
+            let verdict = slot.receive(self.driver.bytes(), &mut self.known, now);
             return self.judge(key, verdict, now);
         };
         // A new session has read nothing yet; it only has something to say.
@@ -458,7 +473,7 @@ impl<D: Driver> Shard<D> {
         let mut verdict = Verdict::More;
         let read = session.decrypt(wire, |plain| {
             verdict = match std::mem::replace(&mut verdict, Verdict::More) {
-                Verdict::More => slot.receive(plain, now),
+                Verdict::More => slot.receive(plain, &mut self.known, now),
                 Verdict::Complete { .. } => Verdict::Complete { reusable: false },
                 over => over,
             };
@@ -630,12 +645,12 @@ impl<D: Driver> Shard<D> {
 }
 
 impl Slot {
-    fn receive(&mut self, bytes: &[u8], now: Duration) -> Verdict {
+    fn receive(&mut self, bytes: &[u8], known: &mut Known, now: Duration) -> Verdict {
         let Some(flight) = &mut self.flight else {
             return Verdict::Stray;
         };
         flight.received += bytes.len() as u64;
-        let fed = self.reader.feed(bytes);
+        let fed = self.reader.feed_known(bytes, known);
         if self.reader.head_complete() && flight.headers.is_none() {
             flight.headers = Some(now);
         }

@@ -189,6 +189,33 @@ proptest! {
     }
 
     #[test]
+    fn a_head_that_is_known_is_read_as_before(
+        all in prop::collection::vec((response(), any::<bool>(), 0_usize..4), 1..4),
+        order in prop::collection::vec(0_usize..4, 1..10),
+    ) {
+        let mut known = Known::default();
+        for i in order {
+            let (bytes, head, cut) = &all[i % all.len()];
+            let (mut with, mut without) = (Reader::new(LIMIT), Reader::new(LIMIT));
+            with.begin(*head);
+            without.begin(*head);
+            // Whole, or in two pieces.
+            let (a, b) = bytes.split_at(bytes.len() - cut.min(&bytes.len()));
+            for piece in [a, b] {
+                let (x, y) = (with.feed_known(piece, &mut known), without.feed(piece));
+                prop_assert_eq!(x, y);
+                prop_assert_eq!(
+                    (with.status(), with.body_len(), with.keep_alive(), with.head_complete()),
+                    (without.status(), without.body_len(), without.keep_alive(), without.head_complete())
+                );
+                if x != Ok(None) {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
     fn heads_are_read_as_httparse_reads_them(bytes in response()) {
         let mut fields = [httparse::EMPTY_HEADER; 64];
         let mut theirs = httparse::Response::new(&mut fields);
