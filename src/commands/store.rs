@@ -184,7 +184,9 @@ fn parse_time(text: &str) -> Result<i64, String> {
     seconds
         .map(|s| (s * 1000.0).round() as i64)
         .or_else(|| timestamp::parse_rfc3339(text))
-        .ok_or_else(|| format!("{text:?} is neither a time such as 2026-01-02T03:04:05Z nor Unix seconds"))
+        .ok_or_else(|| {
+            format!("{text:?} is neither a time such as 2026-01-02T03:04:05Z nor Unix seconds")
+        })
 }
 
 fn report(problems: &[store::admin::Problem]) -> Outcome {

@@ -131,10 +131,15 @@ fn the_document_is_the_format() {
         t_ms: 5,
     };
     store.append_exemplars(&[(&labels(1), exemplar)]).unwrap();
-    store.set_metadata(&[("m", model::source::Metadata::default())]).unwrap();
+    store
+        .set_metadata(&[("m", model::source::Metadata::default())])
+        .unwrap();
     fill(&store, 2_000, 2_200);
     let stats = store.stats();
-    assert!(stats.blocks > 1 && stats.compactions > 0 && stats.head_samples > 0, "{stats:?}");
+    assert!(
+        stats.blocks > 1 && stats.compactions > 0 && stats.head_samples > 0,
+        "{stats:?}"
+    );
     let (lines, histograms) = expected(&store);
     store.flush().unwrap();
     let text = read_by_document(dir.path());

@@ -27,7 +27,10 @@ pub(super) async fn snapshot(State(api): State<Api>, params: Params) -> Result<R
         if kept >= MAX_SNAPSHOTS {
             return Err(ApiError::new(
                 "unavailable",
-                format!("there are {kept} snapshots in {}; delete some", dir.display()),
+                format!(
+                    "there are {kept} snapshots in {}; delete some",
+                    dir.display()
+                ),
             ));
         }
         let name = name(clock::now_ms());
@@ -56,7 +59,10 @@ mod tests {
     #[test]
     fn names_are_file_names_in_order() {
         let (first, second) = (name(1_700_000_000_123), name(1_700_000_001_000));
-        assert!(first < second && first.starts_with("20231114T221320"), "{first}");
+        assert!(
+            first < second && first.starts_with("20231114T221320"),
+            "{first}"
+        );
         assert!(first.chars().all(|c| c.is_ascii_alphanumeric() || c == '.'));
     }
 }
