@@ -151,10 +151,15 @@ fn bad_remote_write_is_refused_and_counted() {
     let agent = Agent::start(dir.path(), &[]);
     let api = api(&agent);
     // Snappy begins with the length it will have: 4 GiB less one, then 100 bytes for 3, then no message at all.
-    let lies: [(&[u8], u16); 3] = [
+    // Last a label that says it has a gigabyte, in a message of ten bytes.
+    let lies: [(&[u8], u16); 4] = [
         (&[0xff, 0xff, 0xff, 0xff, 0x0f, 0, b'x'], 413),
         (&[100, 8, b'a', b'b', b'c'], 400),
         (&[3, 8, 0xff, 0xff, 0xff], 400),
+        (
+            &[10, 36, 0x0a, 8, 0x0a, 6, 0x0a, 0x80, 0x80, 0x80, 0x80, 4],
+            400,
+        ),
     ];
     for (n, (body, expected)) in (1..).zip(lies) {
         let (status, text) = request("POST", &api, "/api/v1/write", SNAPPY, body);
@@ -162,6 +167,19 @@ fn bad_remote_write_is_refused_and_counted() {
         assert!(text.contains("\"error\""), "{text}");
         assert_eq!(rejected(&api, "samples", "malformed"), n, "{body:?}");
     }
+    // A gigabyte that is announced is refused before any of it is read.
+    let mut stream = TcpStream::connect(&api).expect("the agent accepts");
+    let head = format!(
+        "POST /api/v1/write HTTP/1.1\r\nhost: {api}\r\n{SNAPPY}content-length: {}\r\n\r\n",
+        1 << 30
+    );
+    stream
+        .write_all(head.as_bytes())
+        .expect("a head is written");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).expect("an answer");
+    assert_eq!(&status, b"HTTP/1.1 413");
+    assert_eq!(rejected(&api, "samples", "body_too_large"), 1);
     still_answers(&api);
 }
 

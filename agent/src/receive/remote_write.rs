@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use model::labels::MAX_LABEL_BYTES;
 use model::prompb::{self, PrompbError, read_text};
 use model::protobuf::{Reader, WireError};
 use model::source::{Exemplar, Metadata};
@@ -252,13 +253,27 @@ fn series(
     Ok(())
 }
 
+/// Refuses a label that would have to be cut: two series could become one.
+pub(super) fn check_length((name, value): (&str, &str)) -> Result<(), WriteError> {
+    let longest = name.len().max(value.len());
+    if longest <= MAX_LABEL_BYTES {
+        return Ok(());
+    }
+    let begin: String = name.chars().take(40).collect();
+    Err(WriteError::Labels(format!(
+        "label {begin:?} is {longest} bytes long; at most {MAX_LABEL_BYTES} are taken"
+    )))
+}
+
 /// The labels of a sender that does not sort them.
 fn unsorted(message: &[u8]) -> Result<Labels, WriteError> {
     let mut builder = LabelsBuilder::default();
     let mut reader = Reader::new(message);
     while let Some((n, field)) = reader.next_field()? {
         if n == 1 {
-            prompb::read_label(field.bytes(n)?, &mut builder)?;
+            let message = field.bytes(n)?;
+            check_length(prompb::read_pair(message)?)?;
+            prompb::read_label(message, &mut builder)?;
         }
     }
     Ok(builder.build())
@@ -326,6 +341,13 @@ mod tests {
         );
         let error = walk(&request(&[("x", "y")], &[])).unwrap_err();
         assert!(error.to_string().contains("no metric name"));
+        let long = "v".repeat(MAX_LABEL_BYTES + 1);
+        let error = read(
+            &request(&[("__name__", "a"), ("x", &long)], &[(1.0, 1)]),
+            None,
+        );
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("label \"x\" is 1048577 bytes long"), "{text}");
         let twice = [("__name__", "a"), ("x", "1"), ("x", "2")];
         assert!(walk(&request(&twice, &[])).is_err());
     }

@@ -11,7 +11,7 @@ use model::protobuf::{Field, Reader, WireError, repeated_varint};
 use model::source::{Exemplar, Metadata};
 use model::{Labels, LabelsBuilder, METRIC_NAME, Value};
 
-use super::remote_write::{Write, WriteError};
+use super::remote_write::{Write, WriteError, check_length};
 use crate::ingest::Sample;
 
 /// Bytes of labels that a message may stand for, for each byte that it has.
@@ -80,7 +80,9 @@ impl Symbols<'_> {
             if builder.get(&name).is_some() {
                 return Err(invalid(format!("label {name:?} comes twice")));
             }
-            builder.set(name, self.text(pair[1])?);
+            let value = self.text(pair[1])?;
+            check_length((&name, value))?;
+            builder.set(name, value);
         }
         Ok(builder.build())
     }
