@@ -2,6 +2,8 @@
 //! pointed at.
 
 use std::hint::black_box;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::ops::ControlFlow;
 
 use model::api::AnswerText;
@@ -58,11 +60,12 @@ pub fn run(rounds: usize) -> Outcome<()> {
         let t_ms = END_MS - (STEPS - 1 - step) * STEP_MS;
         let values = counts();
         let all = labels.iter().zip(values);
-        let samples: Vec<SampleRef<'_>> =
-            all.map(|(l, v)| SampleRef::float(l, t_ms, v)).collect();
+        let samples: Vec<SampleRef<'_>> = all.map(|(l, v)| SampleRef::float(l, t_ms, v)).collect();
         store.append(&samples)?;
     }
-    println!("\nin this process, {SERIES} bucket series x {STEPS}, CPU of the thread, best of the rounds");
+    println!(
+        "\nin this process, {SERIES} bucket series x {STEPS}, CPU of the thread, best of the rounds"
+    );
     queries(&store, rounds, "memory")?;
     store.compact(END_MS + STEP_MS)?;
     queries(&store, rounds, "block")
@@ -115,19 +118,59 @@ fn queries(store: &Store, rounds: usize, place: &str) -> Outcome<()> {
     }
     let table = range(&rate);
     time("rate, 1 h at 15 s: JSON alone", rounds, || {
-        let (mut text, mut bytes) = (AnswerText::default(), 0);
-        for s in 0..table.len() {
-            text.row(
-                table.labels(s),
-                table.times(),
-                table.floats(s),
-                table.histograms(s),
-            );
-            if text.len() > 64 << 10 {
-                bytes += black_box(text.take()).len();
-            }
-        }
-        bytes + text.len()
+        write(&table, |piece| black_box(piece).len())
     });
+    let mut sink = sink()?;
+    time(
+        "rate, 1 h at 15 s: evaluation, JSON, socket",
+        rounds,
+        || {
+            write(&range(&rate), |piece| {
+                sink.write_all(piece).map_or(0, |()| piece.len())
+            })
+        },
+    );
+    let mut sink = self::sink()?;
+    time(
+        "q99 by route, instant: evaluation, JSON, socket",
+        rounds * 8,
+        || {
+            let out = engine.instant(store, &q99, END_MS);
+            let mut text = AnswerText::default();
+            out.map_or_else(failed, |o| {
+                text.data(&o.data);
+                sink.write_all(&text.take()).map_or(0, |()| 1)
+            })
+        },
+    );
     Ok(())
+}
+
+/// Writes a matrix in pieces, as the API does. Bytes.
+fn write(table: &promql::Table, mut put: impl FnMut(&[u8]) -> usize) -> usize {
+    let (mut text, mut bytes) = (AnswerText::default(), 0);
+    for s in 0..table.len() {
+        text.row(
+            table.labels(s),
+            table.times(),
+            table.floats(s),
+            table.histograms(s),
+        );
+        if text.len() >= 64 << 10 {
+            bytes += put(&text.take());
+        }
+    }
+    bytes + put(&text.take())
+}
+
+/// A loopback connection whose other end is read by a thread of its own, which no figure counts.
+fn sink() -> Outcome<TcpStream> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (mut far, _) = listener.accept()?;
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 18];
+        while far.read(&mut buffer).is_ok_and(|n| n > 0) {}
+    });
+    Ok(near)
 }

@@ -31,7 +31,7 @@ pub struct Options {
     pub default_step_ms: i64,
     /// Whether experimental syntax, functions and semantics are allowed.
     pub experimental: bool,
-    /// The most steps of a range query.
+    /// The most steps of a range query: as in Prometheus, its length may be 11,000 times its step.
     pub max_steps: usize,
     /// How long an evaluation may take, reading the source included; none: as long as it takes.
     pub timeout: Option<Duration>,
@@ -45,7 +45,7 @@ impl Default for Options {
             max_depth: MAX_DEPTH,
             default_step_ms: 60_000,
             experimental: false,
-            max_steps: 11_000,
+            max_steps: 11_001,
             timeout: None,
         }
     }
