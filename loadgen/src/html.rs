@@ -227,7 +227,10 @@ impl Out<'_> {
             (
                 "responses",
                 count(r.responses),
-                format!("{} planned, {} sent", count(r.planned), count(r.requests)),
+                match r.requests == r.planned && r.responses == r.planned {
+                    true => "all that were planned".to_owned(),
+                    false => format!("{} planned, {} sent", count(r.planned), count(r.requests)),
+                },
             ),
             (
                 "achieved rate",

@@ -177,6 +177,7 @@ fn docs_blocks_are_found() {
         "gate.md",
         "import.md",
         "load.md",
+        "report.md",
     ] {
         assert!(
             pages.iter().any(|blocks| blocks[0].page == page),

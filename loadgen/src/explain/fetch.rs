@@ -17,8 +17,11 @@ const STEPS: f64 = 600.0;
 const SLICES: i64 = 16;
 /// Traces of a part.
 const SAMPLE: usize = 120;
-/// The slowest traces of a part.
-const SLOWEST: usize = 40;
+/// Parts that are searched for slow and for failed traces.
+const QUARTERS: i64 = 4;
+/// Slow traces of a quarter that are listed, and of those the slowest that are kept.
+const LISTED: usize = 1_000;
+const SLOWEST: usize = 120;
 /// Series of one query that are kept.
 const SERIES: usize = 64;
 /// How long to wait for spans that are still on their way.
@@ -179,34 +182,33 @@ async fn traces(
         false => report.service_time.value_at_quantile(0.9) * 8 / 10 / 1000,
     };
     let mut failed: Vec<TraceSummary> = Vec::new();
-    let slice = ((end_ms - start_ms) / SLICES).max(1);
-    for i in 0..SLICES {
-        let search = TraceSearch {
-            start_ms: Some(start_ms + i * slice),
-            end_ms: Some((start_ms + (i + 1) * slice - 1).min(end_ms)),
-            limit: Some(SAMPLE),
+    let part = |i: i64, of: i64, limit: usize| {
+        let length = ((end_ms - start_ms) / of).max(1);
+        TraceSearch {
+            start_ms: Some(start_ms + i * length),
+            end_ms: Some((start_ms + (i + 1) * length - 1).min(end_ms)),
+            limit: Some(limit),
             ..TraceSearch::default()
+        }
+    };
+    for i in 0..SLICES {
+        let found = client.traces(&part(i, SLICES, SAMPLE)).await?;
+        seen.sample.extend(found);
+    }
+    for i in 0..QUARTERS {
+        let slow = TraceSearch {
+            min_duration_ms: Some(p90_ms),
+            ..part(i, QUARTERS, LISTED)
         };
-        seen.sample.extend(client.traces(&search).await?);
-        let mut slow = client
-            .traces(&TraceSearch {
-                min_duration_ms: Some(p90_ms),
-                limit: Some(4 * SLOWEST),
-                ..search.clone()
-            })
-            .await?;
+        let mut slow = client.traces(&slow).await?;
         slow.sort_by_key(|t| std::cmp::Reverse(t.duration_ns));
         slow.truncate(SLOWEST);
         seen.slowest.extend(slow);
-        failed.extend(
-            client
-                .traces(&TraceSearch {
-                    error: Some(true),
-                    limit: Some(SLOWEST),
-                    ..search
-                })
-                .await?,
-        );
+        let errors = TraceSearch {
+            error: Some(true),
+            ..part(i, QUARTERS, SLOWEST)
+        };
+        failed.extend(client.traces(&errors).await?);
     }
     ours(&mut seen.sample);
     ours(&mut seen.slowest);
@@ -239,10 +241,57 @@ async fn traces(
     Ok(())
 }
 
-/// Leaves out what is not an answer to a request: a trace that a background job began, health checks, scrapes.
+/// Leaves out what is not an answer to a request: health checks, scrapes, and, where requests have a status, traces whose
+/// root has none, such as those of background jobs.
 fn ours(list: &mut Vec<TraceSummary>) {
+    const NOISE: [&str; 5] = ["/health", "/metrics", "/-/", "/ready", "/live"];
+    let with_status = list.iter().any(|t| t.status_code != 0);
     list.retain(|t| {
-        let noise = ["/health", "/metrics", "/-/", "/ready", "/live"];
-        t.status_code != 0 && !noise.iter().any(|n| t.route.starts_with(n))
+        let noise = NOISE.iter().any(|n| t.route.starts_with(n));
+        !noise && (t.status_code != 0 || !with_status)
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn background_jobs_and_health_checks_are_no_requests() {
+        let trace = |route: &str, status_code| TraceSummary {
+            route: route.into(),
+            status_code,
+            ..TraceSummary::default()
+        };
+        let mut http = vec![trace("/a", 200), trace("", 0), trace("/healthz", 200)];
+        ours(&mut http);
+        assert_eq!(http, [trace("/a", 200)]);
+        let mut rpc = vec![trace("", 0), trace("/metrics", 0)];
+        ours(&mut rpc);
+        assert_eq!(rpc, [trace("", 0)]);
+    }
+
+    #[test]
+    fn steps_lie_on_the_runs_axis_and_gaps_stay_gaps() {
+        let mut points = model::Points::default();
+        points.push_float(11_000, 1.0);
+        points.push_float(13_000, 3.0);
+        let series = model::RangeSeries {
+            labels: model::Labels::from_pairs([("pool", "a")]),
+            points,
+        };
+        let read = lines(
+            What::PoolMax,
+            QueryData::Matrix(vec![series]),
+            10_000,
+            1.0,
+            3.4,
+        );
+        assert_eq!(read.len(), 1);
+        let v = &read[0].values;
+        assert!(
+            v.len() == 4 && v[0] == 1.0 && v[1].is_nan() && v[2] == 3.0 && v[3].is_nan(),
+            "{v:?}"
+        );
+    }
 }

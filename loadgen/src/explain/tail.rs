@@ -60,10 +60,13 @@ pub fn choose(
         .collect();
     beyond.sort_by_key(|(more, t)| (std::cmp::Reverse(*more), t.trace_id));
     let count = ((sample.len() as f64 * SLOW_SHARE) as usize)
-        .max(READ)
+        .max(2 * READ)
         .min(beyond.len() / 2 + 1);
     beyond.truncate(count);
-    let slow: Vec<&TraceSummary> = spread(&beyond.iter().map(|(_, t)| *t).collect::<Vec<_>>());
+    let beyond: Vec<&TraceSummary> = beyond.iter().map(|(_, t)| *t).collect();
+    // A trace's length counts what goes on after the answer too: twice as many as needed are read, and of those the ones
+    // with the longest roots are kept.
+    let slow = spread(&beyond, 2 * READ);
     // Typical ones in the proportion in which their kinds are slow.
     let mut wanted: BTreeMap<Of<'_>, usize> = BTreeMap::new();
     for t in &slow {
@@ -82,13 +85,13 @@ pub fn choose(
     Chosen {
         typical,
         slow: slow.iter().map(|t| t.trace_id).collect(),
-        failed: spread(&failed).iter().map(|t| t.trace_id).collect(),
+        failed: spread(&failed, READ).iter().map(|t| t.trace_id).collect(),
     }
 }
 
-/// At most [`READ`] of a list, evenly.
-fn spread<'a>(list: &[&'a TraceSummary]) -> Vec<&'a TraceSummary> {
-    let n = list.len().min(READ);
+/// At most so many of a list, evenly.
+fn spread<'a>(list: &[&'a TraceSummary], most: usize) -> Vec<&'a TraceSummary> {
+    let n = list.len().min(most);
     (0..n).map(|i| list[i * list.len() / n]).collect()
 }
 
@@ -209,6 +212,26 @@ pub(super) fn is_cache(span: &Span) -> bool {
         .any(names_a_cache)
 }
 
+/// Those whose roots exceed the typical root of their kind most, at most [`READ`]; none that does not exceed it.
+fn longest<'a>(slow: Vec<Read<'a>>, typical: &[Read<'a>]) -> Vec<Read<'a>> {
+    let usual = |root: &Span| {
+        let same = typical.iter().filter_map(Read::root);
+        let same = same.filter(|t| (&t.service, &t.name) == (&root.service, &root.name));
+        super::mean(same.map(|t| t.duration_ns() as f64)).unwrap_or(0.0)
+    };
+    let mut list: Vec<(f64, Read<'a>)> = slow
+        .into_iter()
+        .filter_map(|t| {
+            let root = t.root()?;
+            Some((root.duration_ns() as f64 - usual(root), t))
+        })
+        .filter(|(more, _)| *more > 0.0)
+        .collect();
+    list.sort_by(|a, b| b.0.total_cmp(&a.0));
+    list.truncate(READ);
+    list.into_iter().map(|(_, t)| t).collect()
+}
+
 /// Slow against typical requests.
 pub(super) struct Tail<'a> {
     pub(super) slow: Vec<Read<'a>>,
@@ -236,11 +259,8 @@ impl<'a> Tail<'a> {
                 })
                 .collect()
         };
-        let (typical, slow, failed) = (
-            read(&seen.chosen.typical),
-            read(&seen.chosen.slow),
-            read(&seen.chosen.failed),
-        );
+        let (typical, failed) = (read(&seen.chosen.typical), read(&seen.chosen.failed));
+        let slow = longest(read(&seen.chosen.slow), &typical);
         let mut rows: HashMap<(String, String, Part), [f64; 4]> = HashMap::new();
         for (at, list) in [(0, &typical), (1, &slow)] {
             for trace in list {
@@ -413,6 +433,7 @@ impl<'a> Tail<'a> {
         );
         let mut evidence: Vec<String> = rows
             .iter()
+            .filter(|g| g.more() * 20.0 > slow - typical)
             .take(3)
             .map(|g| {
                 format!(

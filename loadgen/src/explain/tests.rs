@@ -519,12 +519,23 @@ fn the_report_alone_tells_the_client_the_limit_and_the_server_apart() {
 
 #[test]
 fn time_that_no_span_holds_lies_before_the_server() {
-    let seen = seen(
-        SpanKind::Client,
-        &DB,
-        |i| (4_000 * MS + i * 100 * MS, 5 * MS),
-        Vec::new(),
+    let p99 = |bad: f64| {
+        vec![line(
+            What::ServiceP99,
+            &[("service_name", "gateway")],
+            0.015,
+            bad,
+        )]
+    };
+    let quick = |i: u64| (4_000 * MS + i * 100 * MS, 5 * MS);
+    let seen = |bad| seen(SpanKind::Client, &DB, quick, p99(bad));
+    let why = explain(&slow_run(), Some(&seen(0.39)));
+    assert!(
+        why.causes.iter().all(|c| c.kind != Kind::Outside),
+        "{}",
+        why.text()
     );
+    let seen = seen(0.016);
     let why = explain(&slow_run(), Some(&seen));
     assert_eq!(why.causes[0].kind, Kind::Outside, "{}", why.text());
 }

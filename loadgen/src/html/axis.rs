@@ -5,6 +5,8 @@ use crate::report::{Report, Second};
 
 /// Most points of a chart.
 const POINTS: usize = 300;
+/// Shorter than this is a rest.
+const REST_S: f64 = 0.25;
 
 /// The axis: points of equal length from the start of the measured part.
 pub(super) struct Axis {
@@ -22,7 +24,8 @@ pub(super) struct Axis {
 impl Axis {
     pub(super) fn of(report: &Report, symptom: &Symptom) -> Axis {
         let measured = report.per_second.iter().filter(|s| !s.warm_up);
-        let seconds = measured.clone().count().max(1);
+        // The last moment of a run is no second of its own: it joins the one before.
+        let seconds = measured.filter(|s| s.length_s > REST_S).count().max(1);
         let step = seconds.div_ceil(POINTS);
         let points = seconds.div_ceil(step);
         let length_s = (points * step) as f64;
@@ -40,6 +43,11 @@ impl Axis {
     /// Which point a second belongs to.
     pub(super) fn point(&self, s: &Second) -> Option<usize> {
         let at = ((s.at_s - self.warm_up_s + 1e-3) / self.step_s) as usize;
+        let at = if s.length_s > REST_S {
+            at
+        } else {
+            at.min(self.points - 1)
+        };
         (!s.warm_up && at < self.points).then_some(at)
     }
 

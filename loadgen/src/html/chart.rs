@@ -150,10 +150,10 @@ impl Chart {
                 Draw::Stack => {
                     let below = |at: usize| i.checked_sub(1).map_or(0.0, |b| stacked[b][at]);
                     let mut path = String::new();
-                    for at in 0..n {
-                        let (low, high) = (below(at), stacked[i][at]);
-                        if high > low {
-                            let _ = write!(path, "M{} {:.1}h.9V{:.1}h-.9z", at, y(low), y(high));
+                    for (at, high) in stacked[i].iter().enumerate() {
+                        let low = below(at);
+                        if *high > low {
+                            let _ = write!(path, "M{at} {:.1}h.9V{:.1}h-.9z", y(low), y(*high));
                         }
                     }
                     let _ = write!(svg, "<path class=\"st k{k}\" d=\"{path}\"/>");
