@@ -25,6 +25,7 @@ pub struct Client {
     base: String,
     token: Option<String>,
     timeout: Duration,
+    headers: header::HeaderMap,
     http: Result<reqwest::Client, String>,
 }
 
@@ -69,6 +70,7 @@ impl Client {
             base,
             token: None,
             timeout: DEFAULT_TIMEOUT,
+            headers: header::HeaderMap::new(),
             http: build(),
         }
     }
@@ -78,6 +80,18 @@ impl Client {
     pub fn with_token(mut self, token: Option<String>) -> Self {
         self.token = token.filter(|t| !t.is_empty());
         self
+    }
+
+    /// Sends a header with every call, such as the tenant's.
+    ///
+    /// # Errors
+    /// When name or value is not what HTTP allows.
+    pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, String> {
+        let name = header::HeaderName::try_from(name).map_err(|e| format!("{name:?}: {e}"))?;
+        let value = header::HeaderValue::try_from(value)
+            .map_err(|e| format!("the value of {name}: {e}"))?;
+        self.headers.insert(name, value);
+        Ok(self)
     }
 
     /// Bounds every call, from its start to the last byte of the answer.
@@ -222,6 +236,7 @@ impl Client {
         }
         let http = self.http.as_ref().map_err(|reason| bad(reason.clone()))?;
         let request = http.request(method, parsed).timeout(self.timeout);
+        let request = request.headers(self.headers.clone());
         Ok(match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,

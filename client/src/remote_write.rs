@@ -23,6 +23,11 @@ impl Client {
     /// Writes samples. With more series than one request holds, an error may come after some were taken; sending all
     /// again is safe, a server drops what it has.
     pub async fn remote_write(&self, series: &[Series]) -> Result<(), ClientError> {
+        self.remote_write_at(path::REMOTE_WRITE, series).await
+    }
+
+    /// [`Client::remote_write`] to a receiver at another path, as Mimir's `/api/v1/push`.
+    pub async fn remote_write_at(&self, at: &str, series: &[Series]) -> Result<(), ClientError> {
         let headers = [
             ("content-type", "application/x-protobuf"),
             ("content-encoding", "snappy"),
@@ -33,11 +38,11 @@ impl Client {
             let body = snap::raw::Encoder::new()
                 .compress_vec(&message)
                 .map_err(|e| ClientError::Protocol {
-                    url: format!("{}{}", self.base_url(), path::REMOTE_WRITE),
+                    url: format!("{}{at}", self.base_url()),
                     status: 0,
                     reason: e.to_string(),
                 })?;
-            self.post_bytes(path::REMOTE_WRITE, &headers, body).await?;
+            self.post_bytes(at, &headers, body).await?;
         }
         Ok(())
     }

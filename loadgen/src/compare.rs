@@ -8,8 +8,10 @@ use crate::schedule::mix;
 pub const ALPHA: f64 = 0.05;
 /// Changes smaller than this are not reported as such: 1 %.
 pub const LEAST: f64 = 0.01;
-/// Seconds that belong together: neighbouring seconds resemble each other.
+/// Seconds that belong together, at least: neighbouring seconds resemble each other.
 const BLOCK: usize = 5;
+/// Blocks in a run when that makes them longer: a level that wanders slowly needs long blocks to show.
+const BLOCKS: usize = 6;
 /// Fewest seconds of each run.
 const SECONDS: usize = 10;
 const RESAMPLES: u64 = 400;
@@ -180,7 +182,6 @@ fn change(pair: &Pair) -> Change {
     let (before, after) = (logs(&pair.before), logs(&pair.after));
     let (a, b) = (trimmed_mean(&before), trimmed_mean(&after));
     let (va, vb) = (variance(&before, 1), variance(&after, 2));
-    let blocks = |n: usize| (n / BLOCK).max(2) as f64;
     let (ka, kb) = (blocks(before.len()), blocks(after.len()));
     // Welch: two runs may differ in how much they vary.
     let error = (va + vb).sqrt();
@@ -210,6 +211,15 @@ fn change(pair: &Pair) -> Change {
     }
 }
 
+/// The length of a block in a run of so many seconds.
+fn block(seconds: usize) -> usize {
+    (seconds / BLOCKS).max(BLOCK)
+}
+
+fn blocks(seconds: usize) -> f64 {
+    (seconds / block(seconds)).max(2) as f64
+}
+
 /// The mean without the lowest and highest tenth: one pause of a second does not decide.
 fn trimmed_mean(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
@@ -223,14 +233,14 @@ fn trimmed_mean(values: &[f64]) -> f64 {
 /// which the bootstrap's own variance falls short.
 fn variance(values: &[f64], stream: u64) -> f64 {
     let n = values.len();
-    let blocks = n.div_ceil(BLOCK);
+    let length = block(n);
     let (mut sum, mut squares) = (0.0, 0.0);
-    let mut drawn = Vec::with_capacity(blocks * BLOCK);
+    let mut drawn = Vec::with_capacity(n + length);
     for resample in 0..RESAMPLES {
         drawn.clear();
-        for block in 0..blocks as u64 {
+        for block in 0..n.div_ceil(length) as u64 {
             let from = (mix(stream, resample, block) % n as u64) as usize;
-            drawn.extend((0..BLOCK).map(|i| values[(from + i) % n]));
+            drawn.extend((0..length).map(|i| values[(from + i) % n]));
         }
         drawn.truncate(n);
         let mean = trimmed_mean(&drawn);
@@ -239,7 +249,7 @@ fn variance(values: &[f64], stream: u64) -> f64 {
     }
     let count = RESAMPLES as f64;
     let own = (squares / count - (sum / count).powi(2)).max(0.0);
-    let k = (n / BLOCK).max(2) as f64;
+    let k = blocks(n);
     own * k / (k - 1.0)
 }
 
@@ -340,25 +350,68 @@ mod tests {
         normal_quantile(((mix(seed, i, 77) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64)
     }
 
-    /// A minute of per-second percentiles of a server with lognormal delays (sigma 0.5) at 1,000/s, whose level
-    /// wanders: each second takes 0.4 of the one before. The noise of a percentile is the sampling error of that
-    /// distribution.
-    fn minute(seed: u64, metric: &'static str, shift: f64) -> Vec<f64> {
+    /// How the level of a simulated server moves.
+    #[derive(Clone, Copy)]
+    struct Moves {
+        /// How much of a second's deviation the next one takes over.
+        keeps: f64,
+        /// Standard deviation of what each second adds.
+        adds: f64,
+        /// Change of the level over the minute, in both runs.
+        drift: f64,
+        /// Chance that a second is three times as slow: a pause.
+        pauses: f64,
+    }
+
+    const WANDERS: Moves = Moves {
+        keeps: 0.4,
+        adds: 0.005,
+        drift: 0.0,
+        pauses: 0.0,
+    };
+    const SLOWLY: Moves = Moves {
+        keeps: 0.8,
+        adds: 0.005,
+        ..WANDERS
+    };
+    const DRIFTS: Moves = Moves {
+        drift: 0.02,
+        ..WANDERS
+    };
+    const PAUSES: Moves = Moves {
+        pauses: 0.03,
+        ..WANDERS
+    };
+
+    fn uniform(seed: u64, i: u64, stream: u64) -> f64 {
+        ((mix(seed, i, stream) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+    }
+
+    /// A minute of per-second percentiles of a server with lognormal delays (sigma 0.5) at 1,000/s, whose level moves.
+    /// The noise of a percentile is the sampling error of that distribution.
+    fn minute(seed: u64, metric: &'static str, shift: f64, moves: Moves) -> Vec<f64> {
         let (sampling, level): (f64, f64) = match metric {
             "p50" => (0.0198, 5000.0),
             "p95" => (0.0334, 11_400.0),
             _ => (0.0590, 16_000.0),
         };
-        let mut drift = 0.0;
+        let mut off = 0.0;
         (0..60)
             .map(|i| {
-                drift = 0.4 * drift + 0.005 * normal(seed, 2 * i);
-                level * (1.0 + shift) * (drift + sampling * normal(seed, 2 * i + 1)).exp()
+                off = moves.keeps * off + moves.adds * normal(seed, 2 * i);
+                let slope = moves.drift * (i as f64 / 60.0 - 0.5);
+                let pause = if uniform(seed, i, 78) < moves.pauses {
+                    3.0
+                } else {
+                    1.0
+                };
+                let noise = sampling * normal(seed, 2 * i + 1);
+                level * (1.0 + shift) * pause * (off + slope + noise).exp()
             })
             .collect()
     }
 
-    fn experiment(seed: u64, routes: u64, shift: f64) -> Vec<Change> {
+    fn experiment(seed: u64, routes: u64, shift: f64, moves: Moves) -> Vec<Change> {
         let mut pairs = Vec::new();
         for route in 0..routes {
             for (k, metric) in ["p50", "p95", "p99"].into_iter().enumerate() {
@@ -367,26 +420,43 @@ mod tests {
                 pairs.push(Pair {
                     route: (route > 0).then(|| format!("route {route}")),
                     metric,
-                    before: minute(seed, metric, 0.0),
-                    after: minute(seed ^ 0x5555, metric, slower),
+                    before: minute(seed, metric, 0.0, moves),
+                    after: minute(seed ^ 0x5555, metric, slower, moves),
                 });
             }
         }
         judge(&pairs)
     }
 
-    fn share(runs: u64, routes: u64, shift: f64, hit: fn(&[Change]) -> bool) -> f64 {
-        let hits = (0..runs).filter(|seed| hit(&experiment(*seed, routes, shift)));
+    fn share(runs: u64, routes: u64, shift: f64, moves: Moves, hit: fn(&[Change]) -> bool) -> f64 {
+        // NINES_SIMULATIONS: so many times as many experiments.
+        let more = std::env::var("NINES_SIMULATIONS").map_or(1, |n| n.parse().unwrap());
+        let runs = runs * more;
+        let hits = (0..runs).filter(|seed| hit(&experiment(*seed, routes, shift, moves)));
         hits.count() as f64 / runs as f64
+    }
+
+    /// One of so many experiments may be unlucky: three standard errors.
+    fn at_most(share: f64, runs: f64) -> bool {
+        share <= 0.05 + 3.0 * (0.05 * 0.95 / runs).sqrt()
     }
 
     #[test]
     fn equal_runs_cry_wolf_in_at_most_one_of_twenty() {
         let alarm: fn(&[Change]) -> bool =
             |all| all.iter().any(|c| c.verdict != Verdict::NoEvidence);
-        let (one, ten) = (share(200, 1, 0.0, alarm), share(20, 6, 0.0, alarm));
-        println!("false alarms: one route {one}, six routes {ten}");
-        assert!(one <= 0.05 && ten <= 0.05, "{one} {ten}");
+        for (name, moves, routes, runs) in [
+            ("wanders", WANDERS, 1, 100),
+            ("wanders slowly", SLOWLY, 1, 100),
+            ("drifts by 2 %", DRIFTS, 1, 100),
+            ("pauses", PAUSES, 1, 100),
+            ("wanders, 6 routes", WANDERS, 6, 20),
+            ("wanders slowly, 32 routes", SLOWLY, 32, 5),
+        ] {
+            let alarms = share(runs, routes, 0.0, moves, alarm);
+            println!("false alarms, {name}: {alarms}");
+            assert!(at_most(alarms, runs as f64), "{name}: {alarms}");
+        }
     }
 
     #[test]
@@ -395,15 +465,19 @@ mod tests {
             all.iter().any(|c| c.verdict == Verdict::Worse)
                 && all.iter().all(|c| c.verdict != Verdict::Better)
         };
-        let power = share(200, 1, 0.02, found);
-        println!("power: {power}");
-        assert!(power >= 0.95, "{power}");
-        assert!(
-            share(50, 1, -0.04, |all| all
-                .iter()
-                .any(|c| c.verdict == Verdict::Better))
-                >= 0.95
-        );
+        for (name, moves, routes, runs, least) in [
+            ("wanders", WANDERS, 1, 100, 0.95),
+            ("wanders slowly", SLOWLY, 1, 100, 0.7),
+            ("drifts by 2 %", DRIFTS, 1, 100, 0.85),
+            ("pauses", PAUSES, 1, 100, 0.65),
+            ("wanders, 6 routes", WANDERS, 6, 20, 0.8),
+        ] {
+            let power = share(runs, routes, 0.02, moves, found);
+            println!("power, {name}: {power}");
+            assert!(power >= least, "{name}: {power}");
+        }
+        let better: fn(&[Change]) -> bool = |all| all.iter().any(|c| c.verdict == Verdict::Better);
+        assert!(share(50, 1, -0.04, WANDERS, better) >= 0.95);
     }
 
     #[test]

@@ -155,8 +155,6 @@ pub async fn run(
         .map_err(|_| LoadError::Plan("the load's thread ended before the run".to_owned()))?
 }
 
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
-
 /// The run itself, within the runtime that carries its traffic.
 async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
     let shared = Arc::new(shared);
@@ -175,7 +173,8 @@ async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
     };
     let stats = Arc::clone(&shared.stats);
     let mut ticker = Ticker::new(&shared.plan, stats, shared.start, schedule, wall);
-    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + SECOND, SECOND);
+    let each = shared.plan.tick;
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + each, each);
     loop {
         tokio::select! {
             () = shared.workers.wait() => break,
@@ -447,11 +446,15 @@ impl Ticker {
         schedule: Option<Schedule>,
         wall: Duration,
     ) -> Ticker {
-        let base = Labels::from_pairs([
+        let mut base = Labels::from_pairs([
             ("run_id", &plan.run_id),
             ("scenario", &plan.scenario),
             ("target", &plan.target),
         ]);
+        if let Some((number, of)) = plan.shard {
+            // Workers that write to one server must not write one series.
+            base = base.with("shard", &format!("{number}/{of}"));
+        }
         Ticker {
             stats,
             start,

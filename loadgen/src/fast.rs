@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::LoadError;
 use crate::conn::{Connector, Target};
-use crate::engine::{Progress, SECOND, Ticker, conclude, lock, wall_clock};
+use crate::engine::{Progress, Ticker, conclude, lock, wall_clock};
 use crate::pacer::Paced;
 use crate::plan::{Engine, Model, Plan, Requests};
 use crate::report::Report;
@@ -222,7 +222,8 @@ pub(crate) async fn run(
     }
     let names = &run.requests.names;
     let mut ticker = Ticker::new(&run.plan, Arc::clone(&run.stats), run.start, schedule, wall);
-    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + SECOND, SECOND);
+    let each = run.plan.tick;
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + each, each);
     let mut stopping = false;
     let ended = async {
         let mut ended = Vec::new();

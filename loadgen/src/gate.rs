@@ -115,6 +115,18 @@ const OTHERS: [(&str, Subject); 12] = [
     ("late_p99", Subject::Late),
 ];
 
+/// The figures of a part of a run.
+pub(crate) struct Part<'a> {
+    /// Latency of what ended in it.
+    pub(crate) latency: &'a Histogram<u64>,
+    /// Requests that ended in it, well or not.
+    pub(crate) ended: u64,
+    /// Of those, the ones without a response.
+    pub(crate) failed: u64,
+    /// Responses by status.
+    pub(crate) status: &'a BTreeMap<u16, u64>,
+}
+
 /// Why a text is not a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("read the rule {text:?}: {why}")]
@@ -228,17 +240,62 @@ impl Rule {
             },
         };
         match seen {
-            Ok(Some(value)) => {
-                let passed = match self.op {
-                    Op::Less => value < self.bound,
-                    Op::AtMost => value <= self.bound,
-                    Op::More => value > self.bound,
-                    Op::AtLeast => value >= self.bound,
-                };
-                Check::new(&self.text, passed, self.shown(value))
-            }
+            Ok(Some(value)) => self.judged(value),
             Ok(None) => Check::new(&self.text, false, "nothing was measured"),
             Err(why) => Check::new(&self.text, false, why),
+        }
+    }
+
+    /// The rule as written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Its verdict on a value that was found otherwise.
+    pub(crate) fn judged(&self, value: f64) -> Check {
+        Check::new(&self.text, self.keeps(value), self.shown(value))
+    }
+
+    /// The bound in microseconds, of a rule on a time.
+    pub(crate) fn bound_us(&self) -> Option<f64> {
+        matches!(self.subject, Subject::Time(..) | Subject::Late).then_some(self.bound)
+    }
+
+    /// What the rule looks at, in a part of a run; none when a part does not tell, `Some(None)` when nothing was
+    /// measured in it.
+    pub(crate) fn of_part(&self, part: &Part<'_>) -> Option<Option<f64>> {
+        match (&self.route, self.subject) {
+            (None, Subject::Time(Times::Latency, stat)) => Some(of(part.latency, stat)),
+            (None, Subject::Share(bad)) if bad != Bad::Unsent => {
+                Some(share(bad, part.failed, 0, part.status, part.ended))
+            }
+            _ => None,
+        }
+    }
+
+    /// Its value over a whole run; none when nothing was measured.
+    pub(crate) fn of_whole(&self, report: &Report) -> Option<f64> {
+        match &self.route {
+            None => self.of_run(report),
+            Some(name) => self.of_route(report.routes.get(name)?),
+        }
+    }
+
+    /// The quantile of the whole run's latency that the rule bounds, when it bounds one.
+    pub(crate) fn latency_quantile(&self) -> Option<f64> {
+        match (&self.route, self.subject) {
+            (None, Subject::Time(Times::Latency, Stat::Quantile(q))) => Some(q),
+            _ => None,
+        }
+    }
+
+    /// Whether a value keeps the rule.
+    pub(crate) fn keeps(&self, value: f64) -> bool {
+        match self.op {
+            Op::Less => value < self.bound,
+            Op::AtMost => value <= self.bound,
+            Op::More => value > self.bound,
+            Op::AtLeast => value >= self.bound,
         }
     }
 

@@ -3,6 +3,7 @@
 
 pub mod ab;
 pub mod artillery;
+pub mod capacity;
 pub mod compare;
 pub mod conn;
 mod dispatch;

@@ -59,6 +59,9 @@ pub struct Plan {
     pub engine: Engine,
     /// Threads that send, each with its share of the connections (1 to 64); chosen when none is given.
     pub threads: Option<usize>,
+    /// How often the run sums up ([`crate::Second`], [`crate::Progress`]): a second, or less (at least 10 ms) for one
+    /// who watches closely.
+    pub tick: Duration,
 }
 
 /// What moves the bytes of a run.
@@ -177,6 +180,7 @@ impl Plan {
             keep_seconds: false,
             engine: Engine::Auto,
             threads: None,
+            tick: Duration::from_secs(1),
         })
     }
 
@@ -244,6 +248,9 @@ impl Plan {
         }
         if self.duration.is_zero() {
             return bad("the duration is 0".to_owned());
+        }
+        if self.tick < Duration::from_millis(10) || self.tick > Duration::from_secs(1) {
+            return bad(format!("tick {:?} is not 10 ms to 1 s", self.tick));
         }
         if !(1..=65_536).contains(&self.connections) {
             return bad(format!(

@@ -5,6 +5,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use crate::schedule::mix;
+
 mod server;
 
 pub use server::{Account, Server, serve};
@@ -30,6 +32,15 @@ pub enum Profile {
         sigma: f64,
         /// Requests in a run.
         requests: u64,
+    },
+    /// Delays drawn at random from a lognormal distribution, as a real server's are.
+    Random {
+        /// Median delay.
+        median: Duration,
+        /// Standard deviation of the delay's logarithm.
+        sigma: f64,
+        /// Another seed draws other delays.
+        seed: u64,
     },
     /// One worker that serves one request at a time, in order of arrival.
     Queue {
@@ -168,6 +179,15 @@ impl Delays {
                 let rank = (index % n * stride(n) + n / 3) % n + 1;
                 // The last rank would be infinite.
                 let q = (rank as f64 / n as f64).min(1.0 - 0.5 / n as f64);
+                arrived + median.mul_f64((sigma * normal_quantile(q)).exp())
+            }
+            Profile::Random {
+                median,
+                sigma,
+                seed,
+            } => {
+                let uniform = (mix(seed, index, 11) >> 11) as f64 + 0.5;
+                let q = uniform / (1_u64 << 53) as f64;
                 arrived + median.mul_f64((sigma * normal_quantile(q)).exp())
             }
             Profile::Queue { service } => {

@@ -16,7 +16,7 @@ use model::query::QueryData;
 use super::load_explain::observed;
 use super::reach::Remote;
 use crate::cli::Shared;
-use crate::console::{CommandResult, Outcome, block_on, print, read_file, usage};
+use crate::console::{CommandResult, Outcome, block_on, note, print, read_file, usage};
 
 /// Flags of `nines gate`.
 #[derive(Debug, ClapArgs)]
@@ -92,6 +92,8 @@ pub struct Gate {
     baseline: Option<Report>,
     client: Option<client::Client>,
     explains: bool,
+    /// Standard output belongs to the report: verdicts go to standard error.
+    aside: bool,
 }
 
 /// Runs the subcommand.
@@ -150,6 +152,7 @@ impl Judge {
             baseline,
             client,
             explains: false,
+            aside: false,
             flags: self,
         })
     }
@@ -159,6 +162,12 @@ impl Gate {
     /// Ends with the cause when an agent is near.
     pub fn explaining(mut self) -> Gate {
         self.explains = true;
+        self
+    }
+
+    /// Says its verdicts on standard error, or not.
+    pub fn aside(mut self, aside: bool) -> Gate {
+        self.aside = aside;
         self
     }
 
@@ -221,7 +230,11 @@ impl Gate {
         if self.flags.github {
             text += &export::github(&checks);
         }
-        print(&text)?;
+        match self.aside {
+            true if text.is_empty() || shared.quiet => {}
+            true => note(text.trim_end()),
+            false => print(&text)?,
+        }
         Ok(if broken.is_empty() {
             Outcome::Good
         } else {

@@ -12,6 +12,7 @@ use model::duration;
 
 use super::gate::{Gate, Judge, read_report};
 use super::load_schedule::Schedule;
+use super::load_series::{Remote, Writers};
 use super::reach::json;
 use crate::cli::Shared;
 use crate::console::{
@@ -43,6 +44,8 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// The highest rate that keeps the rules: doubling, bisection, confirmation; with an interval
+    Capacity(Box<super::load_capacity::Args>),
     /// An Artillery script: its phases, scenarios, checks and report
     Run(super::load_run::Args),
     /// Make a script of a HAR file, an OpenAPI document or an access log
@@ -104,7 +107,7 @@ pub struct Common {
     /// Where to send
     url: String,
 
-    /// How long [default: 10s, or the length of the log with --replay]
+    /// How long, seconds without a unit [default: 10s, or the length of the log with --replay]
     #[arg(short, visible_short_alias = 'z', long, value_name = "DURATION")]
     pub(super) duration: Option<String>,
 
@@ -128,7 +131,8 @@ pub struct Common {
     #[arg(long, value_name = "DURATION")]
     drain: Option<String>,
 
-    /// Send only this worker's share, such as 2/3; the workers need one --run-id, and one --seed if one is given
+    /// Send only this worker's share, such as 2/3, or job/3 where $JOB_COMPLETION_INDEX says which (a Kubernetes Indexed
+    /// Job); the workers need one --run-id, and one --seed if one is given
     #[arg(long, value_name = "I/N", requires = "run_id")]
     shard: Option<String>,
 
@@ -145,7 +149,7 @@ pub struct Common {
     timeout: String,
 
     /// Method
-    #[arg(short = 'X', long, default_value = "GET")]
+    #[arg(short = 'X', short_alias = 'm', long, default_value = "GET")]
     method: String,
 
     /// A header, such as 'Accept: text/html'; may be repeated
@@ -184,13 +188,16 @@ pub struct Common {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 
-    /// Write the JSON report here
+    /// Write the JSON report here; - is standard output, and the text then goes to standard error
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
     /// Send the run's own series to this agent
     #[arg(long, env = "NINES_URL", value_name = "URL")]
     agent: Option<String>,
+
+    #[command(flatten)]
+    remote: Remote,
 
     #[command(flatten)]
     judge: Judge,
@@ -219,9 +226,11 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             let read = reports.iter().map(|path| read_report(path));
             let parts = read.collect::<anyhow::Result<Vec<_>>>()?;
             let whole = loadgen::merge(parts).map_err(usage)?;
-            tell(&whole, output)?;
+            let gate = gate.aside(is_stdout(output.as_ref()));
+            tell(&whole, output, shared)?;
             gate.conclude(&whole, shared)
         }
+        Command::Capacity(args) => super::load_capacity::run(*args, shared),
         Command::Run(args) => super::load_run::run(args, shared),
         Command::Explain(args) => super::load_explain::run(args),
         Command::Import(args) => super::load_import::run(args, shared),
@@ -241,7 +250,8 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             plan.model = loadgen::Model::Closed {
                 requests: Some(num.saturating_mul(count as u64)),
             };
-            drive(plan, output, Judge::default().ready(None)?, None, shared)
+            let gate = Judge::default().ready(None)?;
+            drive(plan, output, gate, Writers::default(), shared)
         }
     }
 }
@@ -264,7 +274,7 @@ fn as_ab(args: Vec<String>, owned: bool) -> CommandResult {
 }
 
 /// Splits the URL into the target and one request for its path.
-fn target(url: &str) -> anyhow::Result<loadgen::Plan> {
+pub(super) fn target(url: &str) -> anyhow::Result<loadgen::Plan> {
     let after_scheme = url.find("://").map_or(0, |i| i + 3);
     let path_at = url[after_scheme..]
         .find(['/', '?'])
@@ -289,11 +299,16 @@ fn target(url: &str) -> anyhow::Result<loadgen::Plan> {
     Ok(plan)
 }
 
+/// A length of time: a duration, or a bare number of seconds as wrk and oha take it.
+pub(super) fn span(name: &str, text: &str) -> anyhow::Result<Duration> {
+    if let Some(seconds) = text.parse::<f64>().ok().filter(|s| (0.0..=1e9).contains(s)) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    let ms = duration::parse_ms(text).map_err(|e| usage(format!("{name}: {e}")))?;
+    Ok(Duration::from_millis(ms.unsigned_abs()))
+}
+
 fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
-    let span = |name: &str, text: &str| -> anyhow::Result<Duration> {
-        let ms = duration::parse_ms(text).map_err(|e| usage(format!("{name}: {e}")))?;
-        Ok(Duration::from_millis(ms.unsigned_abs()))
-    };
     let mut plan = target(&common.url)?;
     plan.duration = span("--duration", common.duration.as_deref().unwrap_or("10s"))?;
     plan.timeout = span("--timeout", &common.timeout)?;
@@ -348,15 +363,28 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
         Some(path) => Some(read_file(path)?.1),
         None => common.body.clone(),
     };
-    let user = common.user.as_ref().map(|user| {
+    set_request(&mut plan, &common.method, &common.headers, body.as_ref())?;
+    if let Some(user) = &common.user {
         let coded = base64::engine::general_purpose::STANDARD.encode(user);
-        ("Authorization".to_owned(), format!("Basic {coded}"))
-    });
+        for request in &mut plan.requests {
+            let header = ("Authorization".to_owned(), format!("Basic {coded}"));
+            request.headers.insert(0, header);
+        }
+    }
+    Ok(plan)
+}
+
+/// Sets method, headers and body of the plan's requests.
+pub(super) fn set_request(
+    plan: &mut loadgen::Plan,
+    method: &str,
+    headers: &[String],
+    body: Option<&String>,
+) -> anyhow::Result<()> {
     for request in &mut plan.requests {
-        request.method = common.method.to_uppercase();
-        request.body.clone_from(&body);
-        request.headers.extend(user.clone());
-        for header in &common.headers {
+        request.method = method.to_uppercase();
+        request.body = body.cloned();
+        for header in headers {
             let (name, value) = header.split_once(':').ok_or_else(|| {
                 usage(format!(
                     "--header {header:?} has no colon; write it as 'Name: value'"
@@ -367,17 +395,29 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
                 .push((name.trim().into(), value.trim().into()));
         }
     }
-    Ok(plan)
+    Ok(())
 }
 
 fn shard(text: &str) -> anyhow::Result<(u32, u32)> {
-    let parts = text.split_once('/');
-    let numbers = parts.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-    numbers.ok_or_else(|| {
+    let wrong = || {
         usage(format!(
-            "--shard {text:?} is not such as 2/3, the second of three workers"
+            "--shard {text:?} is not such as 2/3, the second of three workers, or job/3"
         ))
-    })
+    };
+    let (number, of) = text.split_once('/').ok_or_else(wrong)?;
+    let of = of.parse().map_err(|_| wrong())?;
+    if number == "job" {
+        let index = std::env::var("JOB_COMPLETION_INDEX").ok();
+        let index: Option<u32> = index.and_then(|text| text.parse().ok());
+        let index = index.filter(|i| *i < of).ok_or_else(|| {
+            usage(format!(
+                "--shard {text}: $JOB_COMPLETION_INDEX must be 0 to {}; is this a worker of an Indexed Job with so many completions?",
+                i64::from(of) - 1
+            ))
+        })?;
+        return Ok((index + 1, of));
+    }
+    Ok((number.parse().map_err(|_| wrong())?, of))
 }
 
 /// Waits for the time to begin, then runs.
@@ -385,6 +425,7 @@ fn begin(plan: loadgen::Plan, common: Common, shared: Shared) -> CommandResult {
     let at = common.start_at.as_deref().map(start_ms).transpose()?;
     plan.check().map_err(|e| usage(e.to_string()))?;
     let gate = common.judge.ready(common.agent.clone())?.explaining();
+    let writers = Writers::new(common.agent.as_deref(), &common.remote)?;
     if let Some(at) = at {
         let left = at - now_ms();
         if left < -1000 {
@@ -395,7 +436,7 @@ fn begin(plan: loadgen::Plan, common: Common, shared: Shared) -> CommandResult {
         }
         std::thread::sleep(Duration::from_millis(left.max(0).unsigned_abs()));
     }
-    drive(plan, common.output, gate, common.agent, shared)
+    drive(plan, common.output, gate, writers, shared)
 }
 
 fn start_ms(text: &str) -> anyhow::Result<i64> {
@@ -408,9 +449,16 @@ fn start_ms(text: &str) -> anyhow::Result<i64> {
         })
 }
 
-/// Writes the JSON report and prints the text.
-fn tell(report: &loadgen::Report, output: Option<PathBuf>) -> anyhow::Result<()> {
+/// Writes the JSON report and prints the text. `-` is standard output, with the text on standard error; `--quiet` leaves
+/// it out there, since a container's log has both.
+fn tell(report: &loadgen::Report, output: Option<PathBuf>, shared: Shared) -> anyhow::Result<()> {
     if let Some(path) = output {
+        if path.as_os_str() == "-" {
+            if !shared.quiet {
+                note(report.summary().trim_end());
+            }
+            return print(&json(&report.to_json())?);
+        }
         let name = path.display().to_string();
         std::fs::write(&path, json(&report.to_json())?)
             .map_err(|e| anyhow::anyhow!("cannot write {name}: {e}"))?;
@@ -422,7 +470,7 @@ fn drive(
     plan: loadgen::Plan,
     output: Option<PathBuf>,
     gate: Gate,
-    agent: Option<String>,
+    mut writers: Writers,
     shared: Shared,
 ) -> CommandResult {
     plan.check().map_err(|e| usage(e.to_string()))?;
@@ -430,21 +478,15 @@ fn drive(
     let report = block_on(async {
         let stop = stop_token();
         let (progress, mut seen) = tokio::sync::watch::channel(loadgen::Progress::default());
-        let client = agent.map(client::Client::new);
         let watcher = tokio::spawn(async move {
-            let mut told = false;
             while seen.changed().await.is_ok() {
                 let now = seen.borrow_and_update().clone();
                 if live {
                     eprint_line(&now);
                 }
-                if let Some(client) = &client
-                    && let Err(error) = client.remote_write(&now.series).await
-                    && !std::mem::replace(&mut told, true)
-                {
-                    note(&format!("the run's series do not reach the agent: {error}"));
-                }
+                writers.send(now.series).await;
             }
+            writers.finish().await;
         });
         let report = loadgen::run(plan, progress, stop).await?;
         watcher.await?;
@@ -453,8 +495,13 @@ fn drive(
     if live {
         note("");
     }
-    tell(&report, output)?;
+    let gate = gate.aside(is_stdout(output.as_ref()));
+    tell(&report, output, shared)?;
     gate.conclude(&report, shared)
+}
+
+fn is_stdout(output: Option<&PathBuf>) -> bool {
+    output.is_some_and(|path| path.as_os_str() == "-")
 }
 
 fn eprint_line(now: &loadgen::Progress) {

@@ -15,8 +15,8 @@ use crate::console::{note, read_file, usage};
 /// When requests are due.
 #[derive(Debug, ClapArgs)]
 pub struct Schedule {
-    /// Requests a second
-    #[arg(short = 'R', long, required_unless_present = "replay")]
+    /// Requests a second; also 50/1s, 3000/m
+    #[arg(short = 'R', long, value_parser = per_second, required_unless_present = "replay")]
     rate: Option<f64>,
 
     /// Poisson arrivals instead of even spacing
@@ -117,6 +117,24 @@ impl Schedule {
     }
 }
 
+/// Requests a second, from a number or vegeta's NUMBER/TIME.
+pub(super) fn per_second(text: &str) -> Result<f64, String> {
+    let wrong = || format!("{text:?} is no rate; write it as 50, 50/1s or 3000/m");
+    let (number, span) = text.split_once('/').unwrap_or((text, "1s"));
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    // A unit alone is one of it.
+    let span = if span.starts_with(|c: char| c.is_ascii_digit()) {
+        span.to_owned()
+    } else {
+        format!("1{span}")
+    };
+    let ms = duration::parse_ms(&span).map_err(|_| wrong())?;
+    if ms <= 0 {
+        return Err(wrong());
+    }
+    Ok(number * 1e3 / ms as f64)
+}
+
 fn time(flag: &str, text: &str) -> anyhow::Result<Duration> {
     let ms = duration::parse_ms(text).map_err(|e| usage(format!("{flag}: {e}")))?;
     Ok(Duration::from_millis(ms.unsigned_abs()))
@@ -148,6 +166,21 @@ fn spike(base: f64, text: &str) -> anyhow::Result<Model> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_read_as_vegeta_writes_them() {
+        for (text, rate) in [
+            ("50", 50.0),
+            ("50/1s", 50.0),
+            ("3000/m", 50.0),
+            ("1/2s", 0.5),
+        ] {
+            assert_eq!(per_second(text), Ok(rate), "{text}");
+        }
+        for text in ["", "x", "5/", "5/0s", "5/x", "/s"] {
+            assert!(per_second(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn shapes_are_read() {

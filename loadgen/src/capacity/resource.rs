@@ -1,0 +1,153 @@
+//! Owns which resource limits: the questions to ask an agent in PromQL, and what follows from its answers. Pure; who
+//! asks is not its business.
+
+use std::fmt::Write;
+
+/// What to ask: what the number is, and PromQL with `$window` for the length looked at. Ratios are 0 to 1.
+pub const QUERIES: [(&str, &str); 6] = [
+    (
+        "CPU",
+        "max_over_time(system_cpu_utilization_ratio[$window])",
+    ),
+    (
+        "in use",
+        "max_over_time(nines_use_utilization_ratio[$window])",
+    ),
+    (
+        "memory",
+        "max_over_time(system_memory_utilization_ratio[$window])",
+    ),
+    (
+        "disk busy",
+        "rate(system_disk_io_time_seconds_total[$window])",
+    ),
+    (
+        "CPU throttled",
+        "rate(container_cpu_throttled_seconds_total[$window])",
+    ),
+    (
+        "stalled",
+        "max_over_time(system_linux_psi_pressure_ratio{window=\"10\",stall_type=\"some\"}[$window])",
+    ),
+];
+/// From here on a resource is named as what saturates.
+const SATURATED: f64 = 0.8;
+/// Throttling and stalls hurt much earlier.
+const PRESSURE: f64 = 0.2;
+
+/// One answer: the question's name, the series' labels without the metric's name, the value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// The first part of a [`QUERIES`] entry.
+    pub what: &'static str,
+    /// Name and value of each label.
+    pub labels: Vec<(String, String)>,
+    /// 0 to 1.
+    pub value: f64,
+}
+
+/// A resource and how full it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// Such as `db_pool orders (in use) on 10.0.0.1:8080`.
+    pub name: String,
+    /// 0 to 1.
+    pub value: f64,
+    /// Whether this is what saturates.
+    pub saturated: bool,
+}
+
+/// The resources by how near to their limit they are, the fullest first; at most eight.
+pub fn saturated(readings: &[Reading]) -> Vec<Resource> {
+    let limit = |what: &str| match what {
+        "CPU throttled" | "stalled" => PRESSURE,
+        _ => SATURATED,
+    };
+    let mut all: Vec<(f64, Resource)> = readings
+        .iter()
+        .filter(|r| r.value.is_finite() && r.value >= 0.05)
+        .map(|r| {
+            let near = r.value / limit(r.what);
+            let resource = Resource {
+                name: name(r),
+                value: r.value,
+                saturated: near >= 1.0,
+            };
+            (near, resource)
+        })
+        .collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.name.cmp(&b.1.name)));
+    all.truncate(8);
+    all.into_iter().map(|(_, resource)| resource).collect()
+}
+
+fn name(reading: &Reading) -> String {
+    let get = |name: &str| {
+        let found = reading.labels.iter().find(|(n, _)| n == name);
+        found.map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+    };
+    let named = ["kind", "resource", "device", "cgroup"];
+    let mut parts: Vec<&str> = named.iter().filter_map(|n| get(n)).collect();
+    parts.dedup();
+    let mut out = if parts.is_empty() {
+        reading.what.to_owned()
+    } else {
+        format!("{} ({})", parts.join(" "), reading.what)
+    };
+    if let Some(instance) = get("instance") {
+        let _ = write!(out, " on {instance}");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(what: &'static str, labels: &[(&str, &str)], value: f64) -> Reading {
+        Reading {
+            what,
+            labels: labels
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+                .collect(),
+            value,
+        }
+    }
+
+    #[test]
+    fn the_fullest_resource_comes_first_and_is_named() {
+        let pool = [
+            ("kind", "db_pool"),
+            ("resource", "orders"),
+            ("instance", "a:1"),
+        ];
+        let all = saturated(&[
+            reading("CPU", &[("instance", "host")], 0.41),
+            reading("in use", &pool, 0.97),
+            reading("CPU throttled", &[("cgroup", "/app")], 0.3),
+            reading("memory", &[], f64::NAN),
+            reading("disk busy", &[("device", "sda")], 0.01),
+        ]);
+        let names: Vec<&str> = all.iter().map(|r| r.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "/app (CPU throttled)",
+                "db_pool orders (in use) on a:1",
+                "CPU on host"
+            ]
+        );
+        assert_eq!(
+            all.iter().map(|r| r.saturated).collect::<Vec<_>>(),
+            [true, true, false]
+        );
+    }
+
+    #[test]
+    fn every_question_is_promql() {
+        for (_, text) in QUERIES {
+            assert!(text.contains("$window"));
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! `nines load capacity`: the highest rate at which a server keeps its objectives.
+//!
+//! Owns its flags, the lines while it searches, and where the answer goes. Must not know how it is searched.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use loadgen::capacity::{Answer, End, Options, QUERIES, Reading, Settings, StepRow, saturated};
+use loadgen::gate::Rule;
+use model::query::QueryData;
+
+use super::load::{set_request, span, target};
+use super::load_schedule::per_second;
+use super::load_series::{Remote, Writers};
+use super::reach::json;
+use crate::cli::Shared;
+use crate::console::{CommandResult, Outcome, block_on, note, print, stop_token, usage};
+
+const AFTER: &str = "Exit codes: 0 found (or --at-least shown), 1 not found: the target is down, or the generator was the limit;\n\
+2 usage, 3 below --at-least, or the rules are not met at any rate.";
+
+/// Flags of `nines load capacity`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = AFTER)]
+pub struct Args {
+    /// Where to send
+    url: String,
+
+    /// What every rate must keep, such as 'p99<50ms' or 'error_rate<1%'; may be repeated
+    #[arg(long, alias = "ensure", value_name = "RULE", required = true)]
+    slo: Vec<String>,
+
+    /// Exit with 3 when the capacity is below this
+    #[arg(long, value_name = "RATE", value_parser = per_second)]
+    at_least: Option<f64>,
+
+    /// The first rate
+    #[arg(long, value_name = "RATE", default_value = "10", value_parser = per_second)]
+    from: f64,
+
+    /// The highest rate tried [default: 1000000; beyond loopback 100 without --i-own-this-target]
+    #[arg(long, value_name = "RATE", value_parser = per_second)]
+    max_rate: Option<f64>,
+
+    /// The search's whole length
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    max_duration: String,
+
+    /// Length of a step; half of it while climbing, twice to confirm
+    #[arg(long, value_name = "DURATION", default_value = "4s")]
+    step: String,
+
+    /// Pause after a step that was too much; a quarter after others
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    cool_down: String,
+
+    /// How far apart the rates around the capacity may be
+    #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = percent)]
+    tolerance: f64,
+
+    /// Poisson arrivals instead of even spacing
+    #[arg(long)]
+    poisson: bool,
+
+    /// Connections to begin with; more are tried where they are the limit
+    #[arg(short, long, default_value_t = 1024, value_name = "N")]
+    connections: usize,
+
+    /// Give up on a request after
+    #[arg(long, default_value = "10s", value_name = "DURATION")]
+    timeout: String,
+
+    /// Method
+    #[arg(short = 'X', short_alias = 'm', long, default_value = "GET")]
+    method: String,
+
+    /// A header, such as 'Accept: text/html'; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
+
+    /// Body of each request
+    #[arg(short, long)]
+    body: Option<String>,
+
+    /// Do not check the server's certificate
+    #[arg(short = 'k', long)]
+    insecure: bool,
+
+    /// This target is mine: more than 100 requests a second beyond loopback are fine
+    #[arg(long)]
+    i_own_this_target: bool,
+
+    /// Seed of trace ids and arrivals [default: from the clock]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Name of the run [default: random]
+    #[arg(long, value_name = "ID")]
+    run_id: Option<String>,
+
+    /// Write the answer as JSON
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Write the answer as Markdown
+    #[arg(long, value_name = "FILE")]
+    md: Option<PathBuf>,
+
+    /// Send the run's own series to this agent, and ask it which resource saturates
+    #[arg(long, env = "NINES_URL", value_name = "URL")]
+    agent: Option<String>,
+
+    #[command(flatten)]
+    remote: Remote,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    match number.trim().parse::<f64>() {
+        Ok(p) if (0.1..=50.0).contains(&p) => Ok(p / 100.0),
+        _ => Err(format!("{text:?} is not 0.1% to 50%")),
+    }
+}
+
+impl Args {
+    fn options(&self) -> anyhow::Result<Options> {
+        let parsed = self.slo.iter().map(|text| Rule::parse(text));
+        let rules = parsed
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| usage(format!("--slo: cannot {e}")))?;
+        let mut plan = target(&self.url)?;
+        set_request(&mut plan, &self.method, &self.headers, self.body.as_ref())?;
+        plan.timeout = span("--timeout", &self.timeout)?;
+        plan.insecure = self.insecure;
+        plan.own_target = self.i_own_this_target;
+        plan.seed = self.seed.unwrap_or(plan.seed);
+        "capacity".clone_into(&mut plan.scenario);
+        if let Some(run_id) = &self.run_id {
+            plan.run_id.clone_from(run_id);
+        }
+        if self.insecure {
+            note("warning: the server's certificate is not checked");
+        }
+        let free =
+            self.i_own_this_target || loadgen::conn::Target::parse(&plan.target)?.is_loopback();
+        let most = if free {
+            1e6
+        } else {
+            loadgen::plan::MAX_RATE_ELSEWHERE
+        };
+        Ok(Options {
+            rules,
+            settings: Settings {
+                from: self.from,
+                max_rate: self.max_rate.unwrap_or(most),
+                tolerance: self.tolerance,
+                step: span("--step", &self.step)?,
+                cool_down: span("--cool-down", &self.cool_down)?,
+                budget: span("--max-duration", &self.max_duration)?,
+                connections: self.connections,
+            },
+            poisson: self.poisson,
+            plan,
+        })
+    }
+}
+
+/// Runs the subcommand.
+pub fn run(args: Args, shared: Shared) -> CommandResult {
+    let options = args.options()?;
+    options.check().map_err(|e| usage(e.to_string()))?;
+    let mut writers = Writers::new(args.agent.as_deref(), &args.remote)?;
+    let agent = args.agent.as_deref().map(client::Client::new);
+    let answer = block_on(async {
+        let (progress, mut seen) = tokio::sync::watch::channel(loadgen::Progress::default());
+        let watcher = tokio::spawn(async move {
+            let mut last = tokio::time::Instant::now();
+            while seen.changed().await.is_ok() {
+                let now = seen.borrow_and_update().clone();
+                // A step sums up several times a second; its series need not be as fine.
+                if last.elapsed().as_millis() >= 900 {
+                    last = tokio::time::Instant::now();
+                    writers.send(now.series).await;
+                }
+            }
+            writers.finish().await;
+        });
+        if !shared.quiet {
+            note(&StepRow::head());
+        }
+        let on_step = |row: &StepRow| {
+            if !shared.quiet {
+                note(&row.line());
+            }
+        };
+        let mut answer = loadgen::capacity::run(options, on_step, progress, stop_token()).await?;
+        watcher.await?;
+        if let Some(agent) = &agent {
+            answer.resources = Some(readings(agent, &answer).await);
+        }
+        Ok(answer)
+    })?;
+    save(args.output.as_ref(), || Ok(json(&answer.to_json())?))?;
+    save(args.md.as_ref(), || Ok(answer.markdown()))?;
+    print(&answer.summary())?;
+    Ok(outcome(&answer, args.at_least))
+}
+
+fn save(path: Option<&PathBuf>, text: impl Fn() -> anyhow::Result<String>) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(path, text()?)
+        .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))
+}
+
+fn outcome(answer: &Answer, at_least: Option<f64>) -> Outcome {
+    let shown = answer.capacity.unwrap_or_default();
+    let enough = at_least.is_some_and(|least| shown >= least);
+    match &answer.end {
+        _ if enough => Outcome::Good,
+        End::Found(_) | End::AtLeast if at_least.is_none() => Outcome::Good,
+        End::Found(_) | End::AtLeast => Outcome::Gate,
+        End::Nothing => Outcome::Gate,
+        End::Generator(..) | End::Dead(_) | End::Stopped => Outcome::Failed,
+    }
+}
+
+/// What was full at the capacity: the agent's answers for the last step that was met.
+async fn readings(agent: &client::Client, answer: &Answer) -> Vec<loadgen::capacity::Resource> {
+    let met = answer
+        .rows
+        .iter()
+        .rfind(|r| Some(r.rate) == answer.capacity);
+    let Some(row) = met.or(answer.rows.last()) else {
+        return Vec::new();
+    };
+    let end = row.started_ms + (row.length_s * 1e3) as i64;
+    // At least two scrapes of the usual 5 s.
+    let window = format!("{}s", row.length_s.ceil().max(11.0));
+    let mut all = Vec::new();
+    for (what, text) in QUERIES {
+        match agent.query(&text.replace("$window", &window), end).await {
+            Ok(QueryData::Vector(elements)) => {
+                all.extend(elements.iter().filter_map(|e| reading(what, e)));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                note(&format!("the agent does not say what saturates: {error}"));
+                break;
+            }
+        }
+    }
+    saturated(&all)
+}
+
+fn reading(what: &'static str, element: &model::query::VectorElement) -> Option<Reading> {
+    let model::sample::Value::Float(value) = element.value else {
+        return None;
+    };
+    let labels = element.labels.iter();
+    Some(Reading {
+        what,
+        labels: labels.map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+        value,
+    })
+}
