@@ -34,6 +34,8 @@ mod template;
 pub(crate) mod tree;
 mod vars;
 mod vu;
+mod ws;
+mod ws_flow;
 
 pub use ensure::Verdict;
 pub use mistake::Mistake;
