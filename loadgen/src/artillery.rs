@@ -15,6 +15,11 @@ mod expr;
 mod fake;
 pub(crate) mod fields;
 mod flow;
+mod grpc;
+mod grpc_flow;
+mod grpc_reflect;
+#[cfg(test)]
+mod grpc_tests;
 mod hooks;
 mod js;
 mod metrics;

@@ -14,7 +14,7 @@ use super::payload::{self, Payload};
 use super::read::{ReadOptions, directory};
 use super::script::{EndpointOptions, ExpectOptions, HttpOptions, Phase, PhaseKind, Script, Step};
 use super::tree::{Kind, Node};
-use super::{ensure, expr, fake, ws_flow};
+use super::{ensure, expr, fake, grpc_flow, ws_flow};
 use crate::conn::Target;
 
 const KNOWN: [&str; 17] = [
@@ -40,7 +40,7 @@ const KNOWN: [&str; 17] = [
 const REFUSED: [(&str, &str); 2] = [
     (
         "socketio",
-        "the Socket.IO engine is not supported; http and ws are",
+        "the Socket.IO engine is not supported; http, ws and grpc are",
     ),
     ("bundling", "it is for Artillery's cloud only; remove it"),
 ];
@@ -58,8 +58,11 @@ pub(crate) fn read(
         .trim_end_matches('/')
         .to_owned();
     Target::parse(&as_http(&target)).map_err(|e| Mistake::at(&target_node.place, e.to_string()))?;
+    let mut grpc_node = None;
     if let Some(engines) = fields.get("engines") {
-        Fields::of(engines, "config.engines")?.allow(&["http", "ws"], &[])?;
+        let engines = Fields::of(engines, "config.engines")?;
+        engines.allow(&["http", "ws", "grpc"], &[])?;
+        grpc_node = engines.get("grpc");
     }
     let poisson = match fields.get("mode") {
         Some(mode) => is_poisson(mode)?,
@@ -79,6 +82,7 @@ pub(crate) fn read(
         after: None,
         variables: variables(&fields)?,
         payloads: payloads(&fields, options)?,
+        grpc: grpc_flow::options(grpc_node, options)?,
         ws: ws_flow::options(fields.get("ws"), http.timeout)?,
         http,
         insecure: options.insecure,
@@ -704,7 +708,9 @@ pub(crate) fn check_expectations(script: &mut Script) {
             Step::Request(r) => !r.expect.is_empty(),
             Step::Loop(l) => has(&l.steps),
             Step::Parallel { steps, .. } => has(steps),
-            Step::Think { .. } | Step::Log(_) | Step::Function(_) | Step::Ws(_) => false,
+            Step::Think { .. } | Step::Log(_) | Step::Function(_) | Step::Ws(_) | Step::Grpc(_) => {
+                false
+            }
         })
     }
     if script.expect.is_none() && script.scenarios.iter().any(|s| has(&s.flow)) {

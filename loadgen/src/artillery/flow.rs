@@ -12,10 +12,12 @@ use super::config::expression;
 use super::document::{self, Pick};
 use super::fake;
 use super::fields::{Fields, Read, duration, list, number, one_or_more, pairs, text, truth, whole};
+use super::grpc_flow;
 use super::js::Processor;
 use super::mistake::Mistake;
 use super::script::{
-    BodySpec, Capture, Engine, Expectation, Hooks, LoopStep, Match, Part, RequestStep, Step, Turns,
+    BodySpec, Capture, Engine, Expectation, GrpcOptions, Hooks, LoopStep, Match, Part, RequestStep,
+    Step, Turns,
 };
 use super::template;
 use super::tree::{Kind, Node};
@@ -30,6 +32,7 @@ pub(crate) struct Around<'a> {
     pub(crate) processor: Option<&'a Processor>,
     /// What the scenario speaks.
     pub(crate) engine: Engine,
+    pub(crate) grpc: &'a GrpcOptions,
     /// The plugin `fake-data` is there.
     pub(crate) fake: bool,
     /// Where warnings go.
@@ -139,11 +142,22 @@ fn step(node: &Node, around: &Around<'_>) -> Read<Step> {
             &key.place,
             "connect is the first step of a WebSocket scenario, and only that",
         )),
-        verb if VERBS.contains(&verb) && around.engine == Engine::Ws => Err(Mistake::at(
-            &key.place,
-            format!("{verb:?} is no step of a WebSocket scenario"),
-        )
-        .hint("connect, send, wait, think, log, loop, function")),
+        "call" if around.engine == Engine::Grpc => {
+            fields.allow(&["call", "name"], &[])?;
+            let call = grpc_flow::call(fields.need("call")?, around)?;
+            Ok(Step::Grpc(Box::new(call)))
+        }
+        verb if VERBS.contains(&verb) && around.engine != Engine::Http => {
+            let (what, known) = match around.engine {
+                Engine::Grpc => ("gRPC", "call, think, log, loop, parallel, function"),
+                _ => (
+                    "WebSocket",
+                    "connect, send, wait, think, log, loop, function",
+                ),
+            };
+            let message = format!("{verb:?} is no step of a {what} scenario");
+            Err(Mistake::at(&key.place, message).hint(known))
+        }
         verb if VERBS.contains(&verb) => {
             let known: Vec<&str> = vec![verb, "name"];
             if let Some((stray, _)) = fields.entries().iter().find(|(k, _)| k.text == "url") {

@@ -121,9 +121,11 @@ pub(crate) fn read_tree(mut root: Node, options: &ReadOptions) -> Result<Script,
     let fields = Fields::of(&root, "the script")?;
     let notes = RefCell::new(Vec::new());
     let processor = script.processor.clone();
+    let grpc = script.grpc.clone();
     let around = flow::Around {
         processor: processor.as_deref(),
         engine: Engine::Http,
+        grpc: &grpc,
         fake: script.fake.is_some(),
         notes: &notes,
     };
@@ -326,9 +328,10 @@ fn scenario(node: &Node, index: usize, around: &flow::Around<'_>) -> Read<Scenar
         around.engine = match text(engine, "engine")?.as_str() {
             "http" => Engine::Http,
             "ws" => Engine::Ws,
+            "grpc" => Engine::Grpc,
             name => {
                 let message = format!("the engine {name:?} is not supported");
-                return Err(Mistake::at(&engine.place, message).hint("http and ws are"));
+                return Err(Mistake::at(&engine.place, message).hint("http, ws and grpc are"));
             }
         };
     }

@@ -67,9 +67,9 @@ async fn answer(State(log): State<Log>, request: Request) -> Response {
     }
 }
 
-struct Ran {
+pub(crate) struct Ran {
     asked: Vec<Asked>,
-    results: Results,
+    pub(crate) results: Results,
     said: Vec<String>,
     complaints: Vec<String>,
 }
@@ -79,7 +79,7 @@ impl Ran {
         self.asked.iter().map(|a| a.line.as_str()).collect()
     }
 
-    fn counter(&self, name: &str) -> u64 {
+    pub(crate) fn counter(&self, name: &str) -> u64 {
         self.results.to_json()["aggregate"]["counters"][name]
             .as_u64()
             .unwrap_or(0)
@@ -88,6 +88,16 @@ impl Ran {
 
 /// Runs a script whose lines are given without `config.target`; `config` lines are indented by 2.
 async fn play_in(directory: &Path, config: &str, rest: &str) -> Ran {
+    play_at(directory, None, config, rest).await
+}
+
+/// The same against another target than the server in this process.
+pub(crate) async fn play_at(
+    directory: &Path,
+    instead: Option<&str>,
+    config: &str,
+    rest: &str,
+) -> Ran {
     let log = Log::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = format!("http://{}", listener.local_addr().unwrap());
@@ -98,6 +108,7 @@ async fn play_in(directory: &Path, config: &str, rest: &str) -> Ran {
     let text = format!("config:\n  target: {target}\n{config}\n{rest}");
     let options = ReadOptions {
         script: directory.join("s.yml"),
+        target: instead.map(str::to_owned),
         ..ReadOptions::default()
     };
     let root = tree::parse("s.yml", &text).unwrap();

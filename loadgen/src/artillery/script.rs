@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost_reflect::DescriptorPool;
 use serde_json::Value;
 
 use super::capture::Extractor;
@@ -31,6 +32,7 @@ pub struct Script {
     pub(crate) payloads: Vec<Payload>,
     pub(crate) http: HttpOptions,
     pub(crate) ws: WsOptions,
+    pub(crate) grpc: GrpcOptions,
     pub(crate) insecure: bool,
     pub(crate) checks: Vec<Check>,
     pub(crate) expect: Option<ExpectOptions>,
@@ -93,6 +95,29 @@ pub(crate) struct Scenario {
 pub(crate) enum Engine {
     Http,
     Ws,
+    Grpc,
+}
+
+/// `config.engines.grpc`.
+#[derive(Debug, Clone)]
+pub(crate) struct GrpcOptions {
+    /// What the `.proto` files say; without any the server is asked.
+    pub(crate) pool: Option<DescriptorPool>,
+    pub(crate) metadata: Vec<(String, Value)>,
+    /// What servers have said so far.
+    pub(crate) reflected: Arc<tokio::sync::Mutex<DescriptorPool>>,
+}
+
+/// A unary call.
+#[derive(Debug, Clone)]
+pub(crate) struct GrpcStep {
+    /// `package.Service/Method`.
+    pub(crate) method: String,
+    pub(crate) message: Value,
+    pub(crate) metadata: Vec<(String, Value)>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) capture: Vec<Capture>,
+    pub(crate) matches: Vec<Match>,
 }
 
 /// The `connect` step of a WebSocket scenario.
@@ -149,6 +174,8 @@ pub(crate) enum Step {
     Log(Value),
     /// A WebSocket message.
     Ws(Box<WsStep>),
+    /// A gRPC call.
+    Grpc(Box<GrpcStep>),
     /// A JavaScript function.
     Function(String),
     Loop(Box<LoopStep>),

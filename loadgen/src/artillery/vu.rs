@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use super::cookies::Jar;
 use super::fields::duration;
 use super::flow;
+use super::grpc::Channel;
 use super::metrics::Metrics;
 use super::net::{Dialers, Pool};
 use super::run::Event;
@@ -85,6 +86,8 @@ pub(crate) struct Vu {
     pub(crate) vars: Mutex<Vars>,
     /// Its WebSocket, once it is open.
     pub(crate) ws: tokio::sync::Mutex<Option<OpenSocket>>,
+    /// Its gRPC connection, once it is open.
+    pub(crate) grpc: tokio::sync::Mutex<Option<Channel>>,
     pub(crate) jar: Mutex<Jar>,
     /// Cookies go with every request: there are default ones, or a response has set one. As in Artillery, until then a
     /// request's own cookies go with it alone.
@@ -169,6 +172,7 @@ impl Vu {
             number: script.processor.as_ref().map_or(0, |p| p.number()),
             hooks: hooks.clone(),
             ws: tokio::sync::Mutex::new(None),
+            grpc: tokio::sync::Mutex::new(None),
             vars: Mutex::new(vars),
             jar: Mutex::new(Jar::new(script.http.loose_cookies)),
             keeps_cookies: AtomicBool::new(!script.http.cookie.is_empty()),
@@ -188,7 +192,7 @@ impl Vu {
         scenario: &Scenario,
         clock: &mut Duration,
     ) -> Result<(), Failure> {
-        if scenario.engine == Engine::Http {
+        if scenario.engine != Engine::Ws {
             return self.steps(&scenario.flow, clock).await;
         }
         self.ws_open(scenario, clock).await?;
@@ -233,6 +237,7 @@ impl Vu {
                     self.shared.tell(Event::Log(text));
                     Ok(())
                 }
+                Step::Grpc(step) => self.grpc_step(step, clock).await,
                 Step::Ws(step) => self.ws_step(step, clock).await,
                 Step::Function(name) => {
                     let began = self.now();
@@ -350,7 +355,7 @@ pub(crate) fn most_requests(script: &Script) -> Option<f64> {
         steps.iter().try_fold(0.0, |sum, step| {
             Some(
                 sum + match step {
-                    Step::Request(_) | Step::Ws(_) => 1.0,
+                    Step::Request(_) | Step::Ws(_) | Step::Grpc(_) => 1.0,
                     Step::Think { .. } | Step::Log(_) | Step::Function(_) => 0.0,
                     Step::Parallel { steps, .. } => of(steps)?,
                     Step::Loop(l) => {
