@@ -15,6 +15,11 @@ mod expr;
 mod fake;
 pub(crate) mod fields;
 mod flow;
+mod grpc;
+mod grpc_flow;
+mod grpc_reflect;
+#[cfg(test)]
+mod grpc_tests;
 mod hooks;
 mod js;
 mod metrics;
@@ -34,6 +39,8 @@ mod template;
 pub(crate) mod tree;
 mod vars;
 mod vu;
+mod ws;
+mod ws_flow;
 
 pub use ensure::Verdict;
 pub use mistake::Mistake;

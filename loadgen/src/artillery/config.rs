@@ -14,10 +14,10 @@ use super::payload::{self, Payload};
 use super::read::{ReadOptions, directory};
 use super::script::{EndpointOptions, ExpectOptions, HttpOptions, Phase, PhaseKind, Script, Step};
 use super::tree::{Kind, Node};
-use super::{ensure, expr, fake};
+use super::{ensure, expr, fake, grpc_flow, ws_flow};
 use crate::conn::Target;
 
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 17] = [
     "target",
     "phases",
     "http",
@@ -34,13 +34,13 @@ const KNOWN: [&str; 16] = [
     "includeFiles",
     "apdex",
     "processor",
+    "ws",
 ];
 
-const REFUSED: [(&str, &str); 3] = [
-    ("ws", "the WebSocket engine is not supported; only http is"),
+const REFUSED: [(&str, &str); 2] = [
     (
         "socketio",
-        "the Socket.IO engine is not supported; only http is",
+        "the Socket.IO engine is not supported; http, ws and grpc are",
     ),
     ("bundling", "it is for Artillery's cloud only; remove it"),
 ];
@@ -57,14 +57,18 @@ pub(crate) fn read(
     let target = text(target_node, "target")?
         .trim_end_matches('/')
         .to_owned();
-    Target::parse(&target).map_err(|e| Mistake::at(&target_node.place, e.to_string()))?;
+    Target::parse(&as_http(&target)).map_err(|e| Mistake::at(&target_node.place, e.to_string()))?;
+    let mut grpc_node = None;
     if let Some(engines) = fields.get("engines") {
-        Fields::of(engines, "config.engines")?.allow(&["http"], &[])?;
+        let engines = Fields::of(engines, "config.engines")?;
+        engines.allow(&["http", "ws", "grpc"], &[])?;
+        grpc_node = engines.get("grpc");
     }
     let poisson = match fields.get("mode") {
         Some(mode) => is_poisson(mode)?,
         None => false,
     };
+    let http = http(&fields)?;
     let mut script = Script {
         name: options.script.display().to_string(),
         directory: directory(&options.script),
@@ -78,7 +82,9 @@ pub(crate) fn read(
         after: None,
         variables: variables(&fields)?,
         payloads: payloads(&fields, options)?,
-        http: http(&fields)?,
+        grpc: grpc_flow::options(grpc_node, options)?,
+        ws: ws_flow::options(fields.get("ws"), http.timeout)?,
+        http,
         insecure: options.insecure,
         checks: Vec::new(),
         expect: None,
@@ -163,6 +169,20 @@ fn unusable_mistake(unusable: &Unusable, named: &Place) -> Mistake {
         Some(hint) => mistake.hint(hint),
         None => mistake,
     }
+}
+
+/// A WebSocket's address as the HTTP address it shares host and port with.
+pub(crate) fn as_http(target: &str) -> String {
+    match target.strip_prefix("ws") {
+        Some(rest) if rest.starts_with("://") || rest.starts_with("s://") => format!("http{rest}"),
+        _ => target.to_owned(),
+    }
+}
+
+/// The same for a URL.
+pub(crate) fn as_http_url(url: &url::Url) -> url::Url {
+    let http = url::Url::parse(&as_http(url.as_str()));
+    http.unwrap_or_else(|_| url.clone())
 }
 
 fn is_poisson(node: &Node) -> Read<bool> {
@@ -688,7 +708,9 @@ pub(crate) fn check_expectations(script: &mut Script) {
             Step::Request(r) => !r.expect.is_empty(),
             Step::Loop(l) => has(&l.steps),
             Step::Parallel { steps, .. } => has(steps),
-            Step::Think { .. } | Step::Log(_) | Step::Function(_) => false,
+            Step::Think { .. } | Step::Log(_) | Step::Function(_) | Step::Ws(_) | Step::Grpc(_) => {
+                false
+            }
         })
     }
     if script.expect.is_none() && script.scenarios.iter().any(|s| has(&s.flow)) {

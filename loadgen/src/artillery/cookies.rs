@@ -55,7 +55,7 @@ impl Jar {
             secure: false,
             expires: None,
         };
-        if cookie.name.is_empty() && !(self.loose && !cookie.value.is_empty()) {
+        if cookie.name.is_empty() && (!self.loose || cookie.value.is_empty()) {
             return false;
         }
         let mut max_age = None;

@@ -4,7 +4,6 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::Value;
 use url::Url;
@@ -16,7 +15,7 @@ use super::hooks;
 use super::net::{NoExchange, Trip, node_code};
 use super::request::{Ready, decoded, full_url};
 use super::run::Event;
-use super::script::{Expectation, RequestStep};
+use super::script::{Capture, Expectation, Match, RequestStep};
 use super::template::{self, as_text};
 use super::vu::{Failure, Vu, lock};
 use crate::conn::{ErrorKind, Exchange, Target};
@@ -120,12 +119,13 @@ impl Vu {
     }
 
     /// A run that is too fast for other people's hosts stays on this machine and at its target.
-    fn allowed(&self, url: &Url) -> Result<(), Failure> {
+    pub(crate) fn allowed(&self, url: &Url) -> Result<(), Failure> {
         if !self.shared.confined {
             return Ok(());
         }
         let target = Target::parse(url.as_str()).map_err(|e| e.to_string())?;
-        let own = Target::parse(&self.shared.script.target).is_ok_and(|t| t.host == target.host);
+        let own = Target::parse(&super::config::as_http(&self.shared.script.target))
+            .is_ok_and(|t| t.host == target.host);
         if own || target.is_loopback() {
             return Ok(());
         }
@@ -265,7 +265,7 @@ impl Vu {
     ) -> Result<(), Failure> {
         let url = &ready.url;
         let body = decoded(&exchange.headers, &exchange.body);
-        let captured = self.capture(step, &exchange.headers, &body);
+        let captured = self.capture(&step.capture, &step.matches, &exchange.headers, &body);
         let hooked = |names: &[String]| number.filter(|_| !names.is_empty());
         let began = self.now();
         let params = || hooks::sent(url.as_str(), &ready.headers, step, self);
@@ -297,11 +297,17 @@ impl Vu {
     }
 
     /// False when a strict capture or match failed; then nothing is captured.
-    fn capture(&self, step: &RequestStep, headers: &HeaderMap, body: &Bytes) -> bool {
+    pub(crate) fn capture(
+        &self,
+        captures: &[Capture],
+        matches: &[Match],
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> bool {
         let fill = |text: &str| template::string(text, self);
         let mut fine = true;
         let mut found = Vec::new();
-        for capture in &step.capture {
+        for capture in captures {
             let value = capture.from.take(headers, body, &fill);
             let missing = value.is_none() || value == Some(Value::from(""));
             let strict = capture
@@ -314,7 +320,7 @@ impl Vu {
             };
             found.push((&capture.name, value.or(empty)));
         }
-        for wanted in &step.matches {
+        for wanted in matches {
             let value = wanted.from.take(headers, body, &fill);
             let expected = template::fill(&wanted.value, self);
             let same = match (&value, &expected) {

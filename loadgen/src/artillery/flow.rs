@@ -12,20 +12,27 @@ use super::config::expression;
 use super::document::{self, Pick};
 use super::fake;
 use super::fields::{Fields, Read, duration, list, number, one_or_more, pairs, text, truth, whole};
+use super::grpc_flow;
 use super::js::Processor;
 use super::mistake::Mistake;
 use super::script::{
-    BodySpec, Capture, Expectation, Hooks, LoopStep, Match, Part, RequestStep, Step, Turns,
+    BodySpec, Capture, Engine, Expectation, GrpcOptions, Hooks, LoopStep, Match, Part, RequestStep,
+    Step, Turns,
 };
 use super::template;
 use super::tree::{Kind, Node};
+use super::ws_flow;
 
 const VERBS: [&str; 7] = ["get", "post", "put", "patch", "delete", "head", "options"];
 const STEPS: [&str; 5] = ["think", "log", "loop", "parallel", "function"];
 
 /// What a flow may refer to besides itself.
+#[derive(Clone, Copy)]
 pub(crate) struct Around<'a> {
     pub(crate) processor: Option<&'a Processor>,
+    /// What the scenario speaks.
+    pub(crate) engine: Engine,
+    pub(crate) grpc: &'a GrpcOptions,
     /// The plugin `fake-data` is there.
     pub(crate) fake: bool,
     /// Where warnings go.
@@ -39,7 +46,7 @@ impl Around<'_> {
     }
 
     /// The name of a JavaScript function. One that does not exist is warned of: Artillery runs such a script.
-    fn function(&self, node: &Node, key: &str) -> Read<String> {
+    pub(crate) fn function(&self, node: &Node, key: &str) -> Read<String> {
         let name = text(node, key)?;
         let Some(processor) = self.processor else {
             let message =
@@ -125,6 +132,31 @@ fn step(node: &Node, around: &Around<'_>) -> Read<Step> {
         "log" => {
             fields.allow(&["log", "name"], &[])?;
             Ok(Step::Log(fields.need("log")?.value()))
+        }
+        "send" | "wait" if around.engine == Engine::Ws => {
+            fields.allow(&[key.text.as_str(), "name"], &[])?;
+            let node = fields.need(&key.text)?;
+            Ok(Step::Ws(Box::new(ws_flow::step(&key.text, node)?)))
+        }
+        "connect" if around.engine == Engine::Ws => Err(Mistake::at(
+            &key.place,
+            "connect is the first step of a WebSocket scenario, and only that",
+        )),
+        "call" if around.engine == Engine::Grpc => {
+            fields.allow(&["call", "name"], &[])?;
+            let call = grpc_flow::call(fields.need("call")?, around)?;
+            Ok(Step::Grpc(Box::new(call)))
+        }
+        verb if VERBS.contains(&verb) && around.engine != Engine::Http => {
+            let (what, known) = match around.engine {
+                Engine::Grpc => ("gRPC", "call, think, log, loop, parallel, function"),
+                _ => (
+                    "WebSocket",
+                    "connect, send, wait, think, log, loop, function",
+                ),
+            };
+            let message = format!("{verb:?} is no step of a {what} scenario");
+            Err(Mistake::at(&key.place, message).hint(known))
         }
         verb if VERBS.contains(&verb) => {
             let known: Vec<&str> = vec![verb, "name"];

@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::fields::{Fields, Read, list, text};
 use super::mistake::{Mistake, Place, Source};
-use super::script::{Scenario, Script, Step};
+use super::script::{Connect, Engine, Scenario, Script, Step};
 use super::template::{self, Segment};
 use super::tree::{self, Kind, Node};
-use super::{config, flow};
+use super::{config, flow, ws_flow};
 
 /// What to read and what the command line lays over it.
 #[derive(Debug, Clone, Default)]
@@ -121,8 +121,11 @@ pub(crate) fn read_tree(mut root: Node, options: &ReadOptions) -> Result<Script,
     let fields = Fields::of(&root, "the script")?;
     let notes = RefCell::new(Vec::new());
     let processor = script.processor.clone();
+    let grpc = script.grpc.clone();
     let around = flow::Around {
         processor: processor.as_deref(),
+        engine: Engine::Http,
+        grpc: &grpc,
         fake: script.fake.is_some(),
         notes: &notes,
     };
@@ -320,13 +323,19 @@ fn scenario(node: &Node, index: usize, around: &flow::Around<'_>) -> Read<Scenar
         "onError",
     ];
     fields.allow(&known, &[])?;
+    let mut around = *around;
     if let Some(engine) = fields.get("engine") {
-        let name = text(engine, "engine")?;
-        if name != "http" {
-            let message = format!("the engine {name:?} is not supported");
-            return Err(Mistake::at(&engine.place, message).hint("only \"http\" is"));
-        }
+        around.engine = match text(engine, "engine")?.as_str() {
+            "http" => Engine::Http,
+            "ws" => Engine::Ws,
+            "grpc" => Engine::Grpc,
+            name => {
+                let message = format!("the engine {name:?} is not supported");
+                return Err(Mistake::at(&engine.place, message).hint("http, ws and grpc are"));
+            }
+        };
     }
+    let around = &around;
     let name = match fields.get("name") {
         Some(name) => text(name, "name")?,
         None => index.to_string(),
@@ -337,12 +346,30 @@ fn scenario(node: &Node, index: usize, around: &flow::Around<'_>) -> Read<Scenar
         Ok(names.into_iter().map(Step::Function).collect())
     };
     let mut steps = functions("beforeScenario")?;
-    steps.extend(flow::steps(fields.need("flow")?, around)?);
+    let (flow, connect) = connection(fields.need("flow")?, around)?;
+    steps.extend(flow::steps(&flow, around)?);
     steps.extend(functions("afterScenario")?);
     Ok(Scenario {
         name,
         weight,
         flow: steps,
         hooks: around.hooks(&fields)?,
+        engine: around.engine,
+        connect,
     })
+}
+
+/// A WebSocket scenario's flow without its first step, when that says where to connect.
+fn connection(flow: &Node, around: &flow::Around<'_>) -> Read<(Node, Option<Connect>)> {
+    let mut flow = flow.clone();
+    if around.engine == Engine::Ws
+        && let Kind::List(items) = &mut flow.kind
+        && let Some(Kind::Map(entries)) = items.first().map(|n| &n.kind)
+        && let Some((_, node)) = entries.iter().find(|(k, _)| k.text == "connect")
+    {
+        let connect = ws_flow::connect(node, around)?;
+        items.remove(0);
+        return Ok((flow, Some(connect)));
+    }
+    Ok((flow, None))
 }

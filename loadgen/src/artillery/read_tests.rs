@@ -218,9 +218,14 @@ fn every_kind_of_mistake_is_refused_in_its_place() {
             "unknown step",
         ),
         (
-            flow(&["- get: {url: /}"]).replace("- flow:", "- engine: ws\n    flow:"),
+            flow(&["- get: {url: /}"]).replace("- flow:", "- engine: socketio\n    flow:"),
             "s.yml:4:13:",
-            "engine \"ws\"",
+            "engine \"socketio\"",
+        ),
+        (
+            flow(&["- get: {url: /}"]).replace("- flow:", "- engine: ws\n    flow:"),
+            "s.yml:6:9:",
+            "no step of a WebSocket scenario",
         ),
     ] {
         let error = read(&text).map(|_| ()).expect_err(&text);

@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::arrivals::{self, Due};
-use super::ensure;
 use super::net::{Dialers, Pool};
 use super::report::{self, Period, Results};
 use super::script::{Hooks, Scenario, Script};
 use super::template::{self, as_text};
 use super::vu::{Shared, Vu, lock, most_requests};
+use super::{config, ensure};
 use crate::LoadError;
 use crate::conn::Target;
 use crate::pacer::Alarm;
@@ -198,7 +198,7 @@ fn check_target(script: &Script, own_target: bool) -> Result<bool, LoadError> {
     if own_target || most.is_some() {
         return Ok(false);
     }
-    let target = Target::parse(&script.target)?;
+    let target = Target::parse(&config::as_http(&script.target))?;
     if target.is_loopback() {
         return Ok(true);
     }
@@ -220,7 +220,7 @@ async fn run_hook(
 ) -> Result<Map<String, Value>, String> {
     let vu = Vu::new(shared, given, false, &hook.hooks);
     let mut clock = vu.now();
-    vu.steps(&hook.flow, &mut clock).await?;
+    vu.scenario(hook, &mut clock).await?;
     let vars = lock(&vu.vars).all().clone();
     Ok(vars)
 }
@@ -336,9 +336,8 @@ async fn live(vu: &Vu, index: usize, arrival: Duration) {
     let shared = &vu.shared;
     let began = vu.now();
     let mut clock = arrival;
-    let outcome = vu
-        .steps(&shared.script.scenarios[index].flow, &mut clock)
-        .await;
+    let scenario = &shared.script.scenarios[index];
+    let outcome = vu.scenario(scenario, &mut clock).await;
     let now = shared.now_ms();
     let mut metrics = lock(&shared.metrics);
     match outcome {

@@ -67,9 +67,9 @@ async fn answer(State(log): State<Log>, request: Request) -> Response {
     }
 }
 
-struct Ran {
+pub(crate) struct Ran {
     asked: Vec<Asked>,
-    results: Results,
+    pub(crate) results: Results,
     said: Vec<String>,
     complaints: Vec<String>,
 }
@@ -79,7 +79,7 @@ impl Ran {
         self.asked.iter().map(|a| a.line.as_str()).collect()
     }
 
-    fn counter(&self, name: &str) -> u64 {
+    pub(crate) fn counter(&self, name: &str) -> u64 {
         self.results.to_json()["aggregate"]["counters"][name]
             .as_u64()
             .unwrap_or(0)
@@ -88,6 +88,16 @@ impl Ran {
 
 /// Runs a script whose lines are given without `config.target`; `config` lines are indented by 2.
 async fn play_in(directory: &Path, config: &str, rest: &str) -> Ran {
+    play_at(directory, None, config, rest).await
+}
+
+/// The same against another target than the server in this process.
+pub(crate) async fn play_at(
+    directory: &Path,
+    instead: Option<&str>,
+    config: &str,
+    rest: &str,
+) -> Ran {
     let log = Log::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = format!("http://{}", listener.local_addr().unwrap());
@@ -98,6 +108,7 @@ async fn play_in(directory: &Path, config: &str, rest: &str) -> Ran {
     let text = format!("config:\n  target: {target}\n{config}\n{rest}");
     let options = ReadOptions {
         script: directory.join("s.yml"),
+        target: instead.map(str::to_owned),
         ..ReadOptions::default()
     };
     let root = tree::parse("s.yml", &text).unwrap();
@@ -599,4 +610,110 @@ scenarios:
     assert_eq!(ran.counter("plugins.expect.ok.jmespath"), 1);
     assert_eq!(ran.counter("plugins.expect.failed.jmespath"), 1);
     assert_eq!(ran.results.exit_code(), 21);
+}
+
+/// A WebSocket server that answers each text with what it is told to; its address.
+async fn socket_server() -> (String, Arc<Mutex<Vec<String>>>) {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("ws://{}", listener.local_addr().unwrap());
+    let log = Arc::clone(&heard);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move {
+                let seen = Arc::clone(&log);
+                #[expect(clippy::result_large_err, reason = "the type is the library's")]
+                let look = move |request: &Request,
+                                 mut response: Response|
+                      -> Result<Response, ErrorResponse> {
+                    let header = |name: &str| {
+                        request
+                            .headers()
+                            .get(name)
+                            .map(|v| v.to_str().unwrap().to_owned())
+                    };
+                    let protocol = header("sec-websocket-protocol");
+                    if let Some(first) = protocol.as_deref().and_then(|p| p.split(',').next()) {
+                        response
+                            .headers_mut()
+                            .insert("sec-websocket-protocol", first.parse().unwrap());
+                    }
+                    seen.lock().unwrap().push(format!(
+                        "{} {protocol:?} {:?}",
+                        request.uri(),
+                        header("x-a")
+                    ));
+                    Ok(response)
+                };
+                let Ok(mut socket) = tokio_tungstenite::accept_hdr_async(stream, look).await else {
+                    return;
+                };
+                while let Some(Ok(message)) = socket.next().await {
+                    let Message::Text(text) = message else { break };
+                    log.lock().unwrap().push(text.to_string());
+                    let answer = match text.as_str() {
+                        text if !text.starts_with("hi") => continue,
+                        text => format!("{{\"echo\": \"{text}\", \"n\": 4}}"),
+                    };
+                    let _ = socket.send(Message::text(answer)).await;
+                }
+            });
+        }
+    });
+    (address, heard)
+}
+
+#[tokio::test]
+async fn web_sockets_send_wait_capture_and_count() {
+    let (address, heard) = socket_server().await;
+    let ran = play(
+        "  ws: {subprotocols: [chat], headers: {X-A: '{{ who }}'}, timeout: 0.3}\n  variables: {who: ann}",
+        &"
+scenarios:
+  - engine: ws
+    flow:
+      - connect: ADDRESS/room?of={{ who }}
+      - send: hello
+      - send: {payload: 'hi {{ who }}', capture: {json: $.n, as: n}, match: {json: $.echo, value: hi ann}}
+      - loop: [{send: {a: '{{ $loopCount }}', n: '{{ n }}'}}]
+        count: 2
+      - think: 0.01
+      - send: {payload: silence, capture: {json: $.n, as: m}}
+"
+        .replace("ADDRESS", &address),
+    )
+    .await;
+    let said = heard.lock().unwrap().clone();
+    let want = [
+        "/room?of=ann Some(\"chat\") Some(\"ann\")",
+        "hello",
+        "hi ann",
+        r#"{"a":0,"n":4}"#,
+        r#"{"a":1,"n":4}"#,
+        "silence",
+    ];
+    assert_eq!(said, want);
+    for (name, count) in [
+        ("websocket.messages_sent", 5),
+        ("websocket.messages_received", 1),
+        ("errors.response timeout", 1),
+        ("vusers.failed", 1),
+        ("http.requests", 0),
+    ] {
+        assert_eq!(ran.counter(name), count, "{name}");
+    }
+    let json = ran.results.to_json();
+    // Opened, answered once, unanswered once.
+    assert_eq!(json["nines"]["requests"], 3);
+    let ran = play(
+        "",
+        "scenarios: [{engine: ws, flow: [{connect: 'ws://127.0.0.1:9/'}, {send: x}]}]",
+    )
+    .await;
+    assert_eq!(ran.counter("errors.connect ECONNREFUSED 127.0.0.1:9"), 1);
+    assert_eq!(ran.counter("errors.ECONNREFUSED"), 1);
 }

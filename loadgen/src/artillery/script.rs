@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost_reflect::DescriptorPool;
 use serde_json::Value;
 
 use super::capture::Extractor;
@@ -30,6 +31,8 @@ pub struct Script {
     pub(crate) variables: Vec<(String, Vec<Value>)>,
     pub(crate) payloads: Vec<Payload>,
     pub(crate) http: HttpOptions,
+    pub(crate) ws: WsOptions,
+    pub(crate) grpc: GrpcOptions,
     pub(crate) insecure: bool,
     pub(crate) checks: Vec<Check>,
     pub(crate) expect: Option<ExpectOptions>,
@@ -82,6 +85,75 @@ pub(crate) struct Scenario {
     pub(crate) weight: Value,
     pub(crate) flow: Vec<Step>,
     pub(crate) hooks: Hooks,
+    pub(crate) engine: Engine,
+    /// Where the WebSocket goes, when not to the target as it stands.
+    pub(crate) connect: Option<Connect>,
+}
+
+/// What a scenario speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Http,
+    Ws,
+    Grpc,
+}
+
+/// `config.engines.grpc`.
+#[derive(Debug, Clone)]
+pub(crate) struct GrpcOptions {
+    /// What the `.proto` files say; without any the server is asked.
+    pub(crate) pool: Option<DescriptorPool>,
+    pub(crate) metadata: Vec<(String, Value)>,
+    /// What servers have said so far.
+    pub(crate) reflected: Arc<tokio::sync::Mutex<DescriptorPool>>,
+}
+
+/// A unary call.
+#[derive(Debug, Clone)]
+pub(crate) struct GrpcStep {
+    /// `package.Service/Method`.
+    pub(crate) method: String,
+    pub(crate) message: Value,
+    pub(crate) metadata: Vec<(String, Value)>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) capture: Vec<Capture>,
+    pub(crate) matches: Vec<Match>,
+}
+
+/// The `connect` step of a WebSocket scenario.
+#[derive(Debug, Clone)]
+pub(crate) enum Connect {
+    To(Value),
+    With {
+        target: Option<Value>,
+        headers: Option<Vec<(String, Value)>>,
+        subprotocols: Option<Vec<String>>,
+    },
+    /// A JavaScript function says it.
+    Function(String),
+}
+
+/// `config.ws`.
+#[derive(Debug, Clone)]
+pub(crate) struct WsOptions {
+    pub(crate) headers: Vec<(String, Value)>,
+    pub(crate) subprotocols: Vec<String>,
+    /// For opening, and for each answer.
+    pub(crate) timeout: Duration,
+}
+
+/// A message to send, an answer to wait for, or both.
+#[derive(Debug, Clone)]
+pub(crate) struct WsStep {
+    pub(crate) payload: Option<Value>,
+    pub(crate) awaited: Option<Awaited>,
+}
+
+/// What the answer must hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Awaited {
+    pub(crate) capture: Vec<Capture>,
+    pub(crate) matches: Vec<Match>,
 }
 
 /// Names of JavaScript functions around a request.
@@ -100,6 +172,10 @@ pub(crate) enum Step {
         jitter: Option<String>,
     },
     Log(Value),
+    /// A WebSocket message.
+    Ws(Box<WsStep>),
+    /// A gRPC call.
+    Grpc(Box<GrpcStep>),
     /// A JavaScript function.
     Function(String),
     Loop(Box<LoopStep>),

@@ -13,12 +13,14 @@ use tokio::sync::mpsc;
 use super::cookies::Jar;
 use super::fields::duration;
 use super::flow;
+use super::grpc::Channel;
 use super::metrics::Metrics;
 use super::net::{Dialers, Pool};
 use super::run::Event;
-use super::script::{Hooks, LoopStep, Script, Step, Turns};
+use super::script::{Engine, Hooks, LoopStep, Scenario, Script, Step, Turns};
 use super::template::{self, Segment, Variables, as_text};
 use super::vars::Vars;
+use super::ws::OpenSocket;
 use crate::stats::Stats;
 
 /// What all virtual users of a run share.
@@ -82,6 +84,10 @@ pub(crate) struct Vu {
     pub(crate) number: u64,
     pub(crate) hooks: Hooks,
     pub(crate) vars: Mutex<Vars>,
+    /// Its WebSocket, once it is open.
+    pub(crate) ws: tokio::sync::Mutex<Option<OpenSocket>>,
+    /// Its gRPC connection, once it is open.
+    pub(crate) grpc: tokio::sync::Mutex<Option<Channel>>,
     pub(crate) jar: Mutex<Jar>,
     /// Cookies go with every request: there are default ones, or a response has set one. As in Artillery, until then a
     /// request's own cookies go with it alone.
@@ -165,6 +171,8 @@ impl Vu {
         Vu {
             number: script.processor.as_ref().map_or(0, |p| p.number()),
             hooks: hooks.clone(),
+            ws: tokio::sync::Mutex::new(None),
+            grpc: tokio::sync::Mutex::new(None),
             vars: Mutex::new(vars),
             jar: Mutex::new(Jar::new(script.http.loose_cookies)),
             keeps_cookies: AtomicBool::new(!script.http.cookie.is_empty()),
@@ -176,6 +184,21 @@ impl Vu {
 
     pub(crate) fn now(&self) -> Duration {
         self.shared.start.elapsed()
+    }
+
+    /// Runs a scenario's flow; a WebSocket is opened before and closed afterwards.
+    pub(crate) async fn scenario(
+        &self,
+        scenario: &Scenario,
+        clock: &mut Duration,
+    ) -> Result<(), Failure> {
+        if scenario.engine != Engine::Ws {
+            return self.steps(&scenario.flow, clock).await;
+        }
+        self.ws_open(scenario, clock).await?;
+        let ended = self.steps(&scenario.flow, clock).await;
+        self.ws_close().await;
+        ended
     }
 
     /// Runs steps in order. `clock` is when the next thing should happen: the user's arrival, later the end of the last
@@ -214,6 +237,8 @@ impl Vu {
                     self.shared.tell(Event::Log(text));
                     Ok(())
                 }
+                Step::Grpc(step) => self.grpc_step(step, clock).await,
+                Step::Ws(step) => self.ws_step(step, clock).await,
                 Step::Function(name) => {
                     let began = self.now();
                     let done = self.function(name).await;
@@ -330,7 +355,7 @@ pub(crate) fn most_requests(script: &Script) -> Option<f64> {
         steps.iter().try_fold(0.0, |sum, step| {
             Some(
                 sum + match step {
-                    Step::Request(_) => 1.0,
+                    Step::Request(_) | Step::Ws(_) | Step::Grpc(_) => 1.0,
                     Step::Think { .. } | Step::Log(_) | Step::Function(_) => 0.0,
                     Step::Parallel { steps, .. } => of(steps)?,
                     Step::Loop(l) => {
