@@ -14,6 +14,7 @@ pub mod load_explain;
 mod load_import;
 mod load_run;
 pub mod load_schedule;
+mod load_transport;
 pub mod logs;
 pub mod query;
 pub mod reach;

@@ -5,6 +5,8 @@ pub mod ab;
 pub mod artillery;
 pub mod compare;
 pub mod conn;
+mod decode;
+mod dial;
 mod dispatch;
 mod engine;
 pub mod explain;
@@ -12,12 +14,15 @@ pub mod export;
 #[cfg(target_os = "linux")]
 mod fast;
 pub mod gate;
+mod h2;
 mod hdr;
 pub mod html;
 pub mod http1;
 pub mod import;
 mod json;
+pub mod little;
 mod merge;
+pub mod outgoing;
 mod pacer;
 pub mod plan;
 pub mod report;
@@ -27,7 +32,9 @@ mod stats;
 mod stored;
 pub mod targets;
 mod tls;
+pub mod transport;
 pub mod truth;
+mod wire;
 
 pub use engine::{Progress, run};
 pub use merge::merge;
@@ -35,6 +42,7 @@ pub use plan::{Engine, Model, Plan, RequestSpec};
 pub use report::{Own, Phases, Quantiles, Report, RouteReport, RouteSecond, Second};
 pub use shape::Shape;
 pub use stored::StoredError;
+pub use transport::Transport;
 
 /// Why a run cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

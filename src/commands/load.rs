@@ -12,6 +12,7 @@ use model::duration;
 
 use super::gate::{Gate, Judge, read_report};
 use super::load_schedule::Schedule;
+use super::load_transport::{TransportFlags, authorize, body_of, owned};
 use super::reach::json;
 use crate::cli::Shared;
 use crate::console::{
@@ -40,6 +41,9 @@ enum Command {
         /// Stop after so many requests
         #[arg(short = 'n', long, value_name = "N")]
         requests: Option<u64>,
+        /// How long each connection pauses between an answer and its next request
+        #[arg(long, value_name = "DURATION")]
+        think: Option<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -75,6 +79,12 @@ enum Command {
     },
     /// Artillery's quick: so many users, so many requests each
     Quick {
+        /// Do not check the server's certificate
+        #[arg(short = 'k', long)]
+        insecure: bool,
+        /// This target is mine: it may lie beyond loopback
+        #[arg(long)]
+        i_own_this_target: bool,
         /// Users
         #[arg(short, long, default_value_t = 10)]
         count: usize,
@@ -156,7 +166,7 @@ pub struct Common {
     #[arg(short, long)]
     body: Option<String>,
 
-    /// Body of each request, from this file (UTF-8)
+    /// Body of each request, from this file; a long one is read as it is sent
     #[arg(long, value_name = "FILE", conflicts_with = "body")]
     body_file: Option<PathBuf>,
 
@@ -193,6 +203,9 @@ pub struct Common {
     agent: Option<String>,
 
     #[command(flatten)]
+    transport: TransportFlags,
+
+    #[command(flatten)]
     judge: Judge,
 }
 
@@ -204,9 +217,16 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             schedule.apply(&mut plan, &common)?;
             begin(plan, common, shared)
         }
-        Command::Closed { requests, common } => {
+        Command::Closed {
+            requests,
+            think,
+            common,
+        } => {
             let mut plan = plan(&common)?;
             plan.model = loadgen::Model::Closed { requests };
+            if let Some(text) = &think {
+                plan.think = span("--think", text)?;
+            }
             begin(plan, common, shared)
         }
         Command::Merge {
@@ -230,12 +250,18 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             args,
         } => as_ab(args, i_own_this_target),
         Command::Quick {
+            insecure,
+            i_own_this_target,
             count,
             num,
             output,
             url,
         } => {
             let mut plan = target(&url)?;
+            plan.insecure = insecure;
+            warn_insecure(insecure);
+            plan.own_target = owned(i_own_this_target, &plan.target);
+            authorize(&mut plan, &url);
             plan.connections = count;
             plan.duration = Duration::from_secs(86_400);
             plan.model = loadgen::Model::Closed {
@@ -263,8 +289,31 @@ fn as_ab(args: Vec<String>, owned: bool) -> CommandResult {
     Ok(Outcome::Other(code))
 }
 
-/// Splits the URL into the target and one request for its path.
+/// A plan that may not be run, in the words of the command line.
+fn refused(error: loadgen::LoadError) -> anyhow::Error {
+    let more = match &error {
+        loadgen::LoadError::NotYours { host, .. } => {
+            format!(": give --i-own-this-target, or set NINES_I_OWN_THIS_TARGET={host} once")
+        }
+        _ => String::new(),
+    };
+    usage(format!("{error}{more}"))
+}
+
+fn warn_insecure(insecure: bool) {
+    if insecure {
+        note("warning: the server's certificate is not checked");
+    }
+}
+
+fn span(name: &str, text: &str) -> anyhow::Result<Duration> {
+    let ms = duration::parse_ms(text).map_err(|e| usage(format!("{name}: {e}")))?;
+    Ok(Duration::from_millis(ms.unsigned_abs()))
+}
+
+/// Splits the URL into the target and one request for its path, without user and password.
 fn target(url: &str) -> anyhow::Result<loadgen::Plan> {
+    let (url, _) = loadgen::transport::take_userinfo(url);
     let after_scheme = url.find("://").map_or(0, |i| i + 3);
     let path_at = url[after_scheme..]
         .find(['/', '?'])
@@ -290,10 +339,6 @@ fn target(url: &str) -> anyhow::Result<loadgen::Plan> {
 }
 
 fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
-    let span = |name: &str, text: &str| -> anyhow::Result<Duration> {
-        let ms = duration::parse_ms(text).map_err(|e| usage(format!("{name}: {e}")))?;
-        Ok(Duration::from_millis(ms.unsigned_abs()))
-    };
     let mut plan = target(&common.url)?;
     plan.duration = span("--duration", common.duration.as_deref().unwrap_or("10s"))?;
     plan.timeout = span("--timeout", &common.timeout)?;
@@ -326,10 +371,9 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
     }
     plan.keep_seconds = plan.shard.is_some() || common.judge.keeps_seconds();
     plan.insecure = common.insecure;
-    plan.own_target = common.i_own_this_target;
-    if common.insecure {
-        note("warning: the server's certificate is not checked");
-    }
+    plan.own_target = owned(common.i_own_this_target, &plan.target);
+    warn_insecure(common.insecure);
+    common.transport.apply(&mut plan)?;
     if let Some(path) = &common.targets {
         let (name, text) = read_file_or_stdin(path)?;
         let folder = path.parent().unwrap_or(std::path::Path::new(""));
@@ -344,13 +388,14 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
         plan.in_turn = true;
         return Ok(plan);
     }
-    let body = match &common.body_file {
-        Some(path) => Some(read_file(path)?.1),
-        None => common.body.clone(),
-    };
+    let mut body = common.body.clone();
+    if let Some(path) = &common.body_file {
+        (body, plan.transport.body) = body_of(path)?;
+    }
     let user = common.user.as_ref().map(|user| {
-        let coded = base64::engine::general_purpose::STANDARD.encode(user);
-        ("Authorization".to_owned(), format!("Basic {coded}"))
+        let (user, password) = user.split_once(':').unwrap_or((user, ""));
+        let value = loadgen::transport::basic(user, password);
+        ("Authorization".to_owned(), value)
     });
     for request in &mut plan.requests {
         request.method = common.method.to_uppercase();
@@ -381,9 +426,10 @@ fn shard(text: &str) -> anyhow::Result<(u32, u32)> {
 }
 
 /// Waits for the time to begin, then runs.
-fn begin(plan: loadgen::Plan, common: Common, shared: Shared) -> CommandResult {
+fn begin(mut plan: loadgen::Plan, common: Common, shared: Shared) -> CommandResult {
+    authorize(&mut plan, &common.url);
     let at = common.start_at.as_deref().map(start_ms).transpose()?;
-    plan.check().map_err(|e| usage(e.to_string()))?;
+    plan.check().map_err(refused)?;
     let gate = common.judge.ready(common.agent.clone())?.explaining();
     if let Some(at) = at {
         let left = at - now_ms();
@@ -425,10 +471,26 @@ fn drive(
     agent: Option<String>,
     shared: Shared,
 ) -> CommandResult {
-    plan.check().map_err(|e| usage(e.to_string()))?;
+    plan.check().map_err(refused)?;
+    for warning in loadgen::little::before(&plan, loadgen::little::local_ports()) {
+        note(&format!("note: {warning}"));
+    }
     let live = !shared.quiet && console::is_terminal();
+    let whole = Whole::of(&plan);
+    let patience = plan.drain() + plan.timeout;
     let report = block_on(async {
         let stop = stop_token();
+        let stopped = stop.clone();
+        let teller = tokio::spawn(async move {
+            stopped.cancelled().await;
+            if !shared.quiet {
+                let lead = if live { "\n" } else { "" };
+                note(&format!(
+                    "{lead}stopping: what is under way ends first, {} s at most; Ctrl-C again stops at once",
+                    patience.as_secs()
+                ));
+            }
+        });
         let (progress, mut seen) = tokio::sync::watch::channel(loadgen::Progress::default());
         let client = agent.map(client::Client::new);
         let watcher = tokio::spawn(async move {
@@ -436,7 +498,7 @@ fn drive(
             while seen.changed().await.is_ok() {
                 let now = seen.borrow_and_update().clone();
                 if live {
-                    eprint_line(&now);
+                    eprint_line(&now, &whole);
                 }
                 if let Some(client) = &client
                     && let Err(error) = client.remote_write(&now.series).await
@@ -446,7 +508,8 @@ fn drive(
                 }
             }
         });
-        let report = loadgen::run(plan, progress, stop).await?;
+        let report = loadgen::run(plan, progress, stop).await.map_err(refused)?;
+        teller.abort();
         watcher.await?;
         Ok(report)
     })?;
@@ -457,10 +520,45 @@ fn drive(
     gate.conclude(&report, shared)
 }
 
-fn eprint_line(now: &loadgen::Progress) {
+/// What a run's end is measured by.
+struct Whole {
+    seconds: f64,
+    requests: Option<u64>,
+}
+
+impl Whole {
+    fn of(plan: &loadgen::Plan) -> Whole {
+        Whole {
+            seconds: (plan.warm_up + plan.duration).as_secs_f64(),
+            requests: match plan.model {
+                loadgen::Model::Closed { requests } => requests,
+                _ => None,
+            },
+        }
+    }
+
+    /// A bar of ten places.
+    fn bar(&self, now: &loadgen::Progress) -> String {
+        let by_time = now.elapsed_s / self.seconds.max(1e-9);
+        let by_count = self
+            .requests
+            .map(|n| now.completed as f64 / n.max(1) as f64);
+        let done = by_count.unwrap_or(0.0).max(by_time).clamp(0.0, 1.0);
+        let full = (done * 10.0) as usize;
+        format!(
+            "[{}{}] {:>3.0} %",
+            "#".repeat(full),
+            "-".repeat(10 - full),
+            done * 100.0
+        )
+    }
+}
+
+fn eprint_line(now: &loadgen::Progress, whole: &Whole) {
     use std::io::Write;
     let line = format!(
-        "\r{:>6.1}s  {} sent  {} done  {} errors  {:.0}/s of {:.0}/s  p50 {:.1} ms  p99 {:.1} ms\x1b[K",
+        "\r{} {:>6.1}s  {} sent  {} done  {} errors  {:.0}/s of {:.0}/s  p50 {:.1} ms  p99 {:.1} ms\x1b[K",
+        whole.bar(now),
         now.elapsed_s,
         now.sent,
         now.completed,

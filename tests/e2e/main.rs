@@ -14,6 +14,7 @@ mod explain;
 mod import;
 mod live;
 mod load_gate;
+mod load_wire;
 mod otel;
 mod remote;
 mod running;
