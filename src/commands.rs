@@ -16,6 +16,7 @@ mod load_import;
 mod load_run;
 pub mod load_schedule;
 mod load_series;
+mod load_transport;
 pub mod logs;
 pub mod query;
 pub mod reach;

@@ -129,7 +129,8 @@ pub fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
     result
 }
 
-/// A token that is cancelled by Ctrl-C or SIGTERM. Must be called within a runtime.
+/// A token that is cancelled by Ctrl-C or SIGTERM. A second one ends the process at once, with the exit code that a
+/// shell gives to one ended by that signal (130 or 143). Must be called within a runtime.
 pub fn stop_token() -> CancellationToken {
     let token = CancellationToken::new();
     let stop = token.clone();
@@ -139,11 +140,19 @@ pub fn stop_token() -> CancellationToken {
                 Ok(signal) => signal,
                 Err(_) => return,
             };
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
+        let kind = tokio::signal::unix::SignalKind::interrupt();
+        let Ok(mut interrupt) = tokio::signal::unix::signal(kind) else {
+            return;
+        };
+        let mut told = async || {
+            tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
+            }
+        };
+        told().await;
         stop.cancel();
+        std::process::exit(told().await);
     });
     token
 }

@@ -6,7 +6,7 @@
 mod arrivals;
 mod capture;
 mod config;
-mod cookies;
+pub(crate) mod cookies;
 mod document;
 mod ensure;
 mod exchange;

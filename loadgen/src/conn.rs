@@ -1,26 +1,22 @@
-//! Owns one HTTP/1.1 client connection: dial, TLS, one exchange at a time, each step timed, each failure named.
+//! Owns one HTTP/1.1 client connection: one exchange at a time, each step timed, each failure named.
 //! Knows nothing of schedules, plans or reports; never retries and never follows a redirect.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::LoadError;
+use crate::decode::Decoder;
+pub use crate::dial::{Connector, Opened};
+use crate::outgoing::Outgoing;
 
 /// Why an exchange failed, as counted in reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +43,16 @@ pub enum ErrorKind {
     Local,
     /// Any other input or output error.
     Io,
+    /// HTTP/2: the peer reset the stream.
+    StreamReset,
+    /// HTTP/2: the peer ended the connection without answering the request.
+    GoAway,
+    /// HTTP/2: more frames than any answer needs.
+    Flood,
+    /// The proxy did not open the way.
+    Proxy,
+    /// The body is not what its content-encoding says.
+    Encoding,
 }
 
 impl ErrorKind {
@@ -64,6 +70,11 @@ impl ErrorKind {
             ErrorKind::Unreachable => "unreachable",
             ErrorKind::Local => "local",
             ErrorKind::Io => "io",
+            ErrorKind::StreamReset => "stream_reset",
+            ErrorKind::GoAway => "goaway",
+            ErrorKind::Flood => "flood",
+            ErrorKind::Proxy => "proxy",
+            ErrorKind::Encoding => "encoding",
         }
     }
 }
@@ -83,7 +94,7 @@ pub struct ConnError {
 }
 
 impl ConnError {
-    fn new(kind: ErrorKind, detail: impl ToString) -> ConnError {
+    pub(crate) fn new(kind: ErrorKind, detail: impl ToString) -> ConnError {
         ConnError {
             kind,
             detail: detail.to_string(),
@@ -153,117 +164,14 @@ impl Target {
     }
 }
 
-/// Dials one target; cheap to clone.
-#[derive(Clone)]
-pub struct Connector {
-    target: Arc<Target>,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
-}
-
 impl Connector {
-    /// For this target; `insecure` trusts any certificate.
-    ///
-    /// # Errors
-    /// [`LoadError::Target`] when the host cannot be a TLS server name, [`LoadError::Tls`] when TLS cannot be set up.
-    pub fn new(target: Target, insecure: bool) -> Result<Connector, LoadError> {
-        let tls = if target.tls {
-            let name =
-                ServerName::try_from(target.host.clone()).map_err(|e| LoadError::Target {
-                    text: target.host.clone(),
-                    why: e.to_string(),
-                })?;
-            let config =
-                crate::tls::client_config(insecure).map_err(|e| LoadError::Tls(e.to_string()))?;
-            Some((TlsConnector::from(config), name))
-        } else {
-            None
-        };
-        Ok(Connector {
-            target: Arc::new(target),
-            tls,
-        })
-    }
-
-    /// The same, each connection with a full TLS handshake, as strangers make it.
-    pub(crate) fn without_resumption(mut self) -> Connector {
-        if let Some((connector, _)) = &mut self.tls {
-            let mut config = rustls::ClientConfig::clone(connector.config());
-            config.resumption = rustls::client::Resumption::disabled();
-            *connector = TlsConnector::from(Arc::new(config));
-        }
-        self
-    }
-
-    /// How TLS is spoken, and to whom; none for http.
-    pub(crate) fn tls(&self) -> Option<(Arc<rustls::ClientConfig>, ServerName<'static>)> {
-        let (connector, name) = self.tls.as_ref()?;
-        Some((Arc::clone(connector.config()), name.clone()))
-    }
-
-    /// The target dialled.
-    pub fn target(&self) -> &Target {
-        &self.target
-    }
-
-    /// Opens a connection within `timeout`.
+    /// Opens an HTTP/1.1 connection within `timeout`.
     ///
     /// # Errors
     /// Every way a dial fails, `never_sent` set.
     pub async fn open(&self, timeout: Duration) -> Result<Connection, ConnError> {
-        let deadline = tokio::time::Instant::now() + timeout;
-        let opened = match timeout_at(deadline, self.dial()).await {
-            Ok(opened) => opened,
-            Err(_) => Err(ConnError::new(
-                ErrorKind::Timeout,
-                "connecting took too long",
-            )),
-        };
-        opened.map_err(|e| ConnError {
-            never_sent: true,
-            ..e
-        })
-    }
-
-    async fn dial(&self) -> Result<Connection, ConnError> {
-        let began = Instant::now();
-        let addrs: Vec<_> = tokio::net::lookup_host((self.target.host.as_str(), self.target.port))
-            .await
-            .map_err(|e| ConnError::new(ErrorKind::Dns, e))?
-            .collect();
-        let dns = began.elapsed();
-        if addrs.is_empty() {
-            return Err(ConnError::new(ErrorKind::Dns, "the name has no address"));
-        }
-        let began = Instant::now();
-        let stream = TcpStream::connect(&*addrs)
-            .await
-            .map_err(|e| ConnError::new(io_kind(&e), &e))?;
-        let _ = stream.set_nodelay(true);
-        let tcp = began.elapsed();
-        let began = Instant::now();
-        let stream = match &self.tls {
-            None => Stream::Plain(stream),
-            Some((connector, name)) => {
-                let stream = connector.connect(name.clone(), stream).await.map_err(|e| {
-                    let kind = match io_kind(&e) {
-                        ErrorKind::Reset => ErrorKind::Reset,
-                        _ => ErrorKind::Tls,
-                    };
-                    ConnError::new(kind, &e)
-                })?;
-                Stream::Tls(Box::new(stream))
-            }
-        };
-        let tls = if self.tls.is_some() {
-            began.elapsed()
-        } else {
-            Duration::ZERO
-        };
-        let received = Arc::new(AtomicU64::new(0));
-        let wire = Wire {
-            stream,
-            received: Arc::clone(&received),
-        };
+        let (wire, opened) = self.stream(timeout).await?;
+        let received = wire.received();
         let (sender, driver) = http1::handshake(TokioIo::new(wire))
             .await
             .map_err(|e| ConnError::new(hyper_kind(&e), &e))?;
@@ -271,28 +179,24 @@ impl Connector {
             // The failure also reaches whoever waits for a response; an idle connection's end is seen by `is_open`.
             let _ = driver.await;
         });
-        let host = HeaderValue::from_str(&self.target.authority)
-            .map_err(|e| ConnError::new(ErrorKind::Protocol, e))?;
+        let header = |text: &str| {
+            HeaderValue::from_str(text).map_err(|e| ConnError::new(ErrorKind::Protocol, e))
+        };
+        let authority = &self.target().authority;
+        let forward = self.forward_proxy().map(|authorization| {
+            let base = format!("http://{authority}");
+            Ok((base, authorization.map(header).transpose()?))
+        });
         Ok(Connection {
             sender,
             driver,
             received,
-            host,
+            host: header(authority)?,
+            forward: forward.transpose()?,
             exchanges: 0,
-            opened: Opened { dns, tcp, tls },
+            opened,
         })
     }
-}
-
-/// How long opening a connection took, by step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Opened {
-    /// Name resolution.
-    pub dns: Duration,
-    /// TCP handshake.
-    pub tcp: Duration,
-    /// TLS handshake; zero without TLS.
-    pub tls: Duration,
 }
 
 /// How long an exchange took, by step, counted from the moment `send` was called.
@@ -315,6 +219,8 @@ pub struct Exchange {
     pub body: Bytes,
     /// Length of the body received, in bytes.
     pub body_len: u64,
+    /// The same when decoded; equal to `body_len` when there was nothing to decode.
+    pub decoded_len: u64,
     /// What came over the connection for this exchange, in bytes, headers included.
     pub wire_bytes: u64,
     /// How long it took.
@@ -323,10 +229,12 @@ pub struct Exchange {
 
 /// One open HTTP/1.1 connection. Dropping it closes it.
 pub struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Outgoing>,
     driver: JoinHandle<()>,
     received: Arc<AtomicU64>,
     host: HeaderValue,
+    /// Requests go to a proxy: what comes before their path, and the proxy's password.
+    forward: Option<(String, Option<HeaderValue>)>,
     exchanges: u64,
     opened: Opened,
 }
@@ -360,11 +268,12 @@ impl Connection {
     /// [`ConnError`]; the connection is then closed. `TooLarge` when the body is longer than `max_body`.
     pub async fn send(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: Request<impl Into<Outgoing>>,
         timeout: Duration,
         max_body: u64,
     ) -> Result<Exchange, ConnError> {
-        self.bounded(request, timeout, max_body, true).await
+        let request = request.map(Into::into);
+        self.bounded(request, timeout, max_body, Take::Keep).await
     }
 
     /// Like [`Connection::send`], but the body is counted and thrown away.
@@ -373,29 +282,48 @@ impl Connection {
     /// As for [`Connection::send`].
     pub async fn send_discarding(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: Request<impl Into<Outgoing>>,
         timeout: Duration,
         max_body: u64,
     ) -> Result<Exchange, ConnError> {
-        self.bounded(request, timeout, max_body, false).await
+        let request = request.map(Into::into);
+        self.bounded(request, timeout, max_body, Take::Count).await
+    }
+
+    /// Like [`Connection::send_discarding`], but the body is decoded as its `content-encoding` says (gzip, deflate,
+    /// br) and both sizes are counted, each at most `max_body`.
+    ///
+    /// # Errors
+    /// As for [`Connection::send`], and `Encoding` when it cannot be decoded.
+    pub(crate) async fn send_decoding(
+        &mut self,
+        request: Request<Outgoing>,
+        timeout: Duration,
+        max_body: u64,
+    ) -> Result<Exchange, ConnError> {
+        self.bounded(request, timeout, max_body, Take::Decode).await
     }
 
     async fn bounded(
         &mut self,
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<Outgoing>,
         timeout: Duration,
         max_body: u64,
-        keep: bool,
+        take: Take,
     ) -> Result<Exchange, ConnError> {
-        if request.uri().authority().is_some() {
-            let path = request
-                .uri()
-                .path_and_query()
-                .map_or("/", |p| p.as_str())
-                .to_owned();
+        if request.uri().authority().is_some() || self.forward.is_some() {
+            let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
+            let path = match &self.forward {
+                Some((base, _)) => format!("{base}{path}"),
+                None => path.to_owned(),
+            };
             *request.uri_mut() = path
                 .parse()
                 .map_err(|e| ConnError::new(ErrorKind::Protocol, e))?;
+        }
+        if let Some((_, Some(authorization))) = &self.forward {
+            let headers = request.headers_mut();
+            headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
         }
         if !request.headers().contains_key(header::HOST) {
             request
@@ -405,7 +333,7 @@ impl Connection {
         let before = self.received.load(Ordering::Relaxed);
         let deadline = tokio::time::Instant::now() + timeout;
         let outcome =
-            match timeout_at(deadline, self.exchange(request, max_body, keep, before)).await {
+            match timeout_at(deadline, self.exchange(request, max_body, take, before)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(ConnError::new(
                     ErrorKind::Timeout,
@@ -427,9 +355,9 @@ impl Connection {
 
     async fn exchange(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: Request<Outgoing>,
         max_body: u64,
-        keep: bool,
+        take: Take,
         before: u64,
     ) -> Result<Exchange, ConnError> {
         let began = Instant::now();
@@ -453,6 +381,10 @@ impl Connection {
         let (head, mut body) = response.into_parts();
         let mut kept = BytesMut::new();
         let mut body_len = 0_u64;
+        let mut decoder = match take {
+            Take::Decode => Decoder::of(&head.headers, max_body)?,
+            Take::Keep | Take::Count => None,
+        };
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|e| ConnError::new(hyper_kind(&e), &e))?;
             let Ok(data) = frame.into_data() else {
@@ -465,10 +397,14 @@ impl Connection {
                     format!("body longer than {max_body} bytes"),
                 ));
             }
-            if keep {
+            if take == Take::Keep {
                 kept.extend_from_slice(&data);
             }
+            if let Some(decoder) = &mut decoder {
+                decoder.write(&data)?;
+            }
         }
+        let decoded_len = decoder.map_or(Ok(body_len), Decoder::finish)?;
         let timings = Timings {
             first_byte,
             transfer: began.elapsed().saturating_sub(first_byte),
@@ -479,10 +415,19 @@ impl Connection {
             headers: head.headers,
             body: kept.freeze(),
             body_len,
+            decoded_len,
             wire_bytes,
             timings,
         })
     }
+}
+
+/// What becomes of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Take {
+    Keep,
+    Count,
+    Decode,
 }
 
 pub(crate) fn io_kind(error: &std::io::Error) -> ErrorKind {
@@ -522,82 +467,10 @@ fn hyper_kind(error: &hyper::Error) -> ErrorKind {
     }
 }
 
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-/// The byte stream below HTTP, counting what arrives.
-struct Wire {
-    stream: Stream,
-    received: Arc<AtomicU64>,
-}
-
-macro_rules! each {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match &mut $self.get_mut().stream {
-            Stream::Plain($stream) => {
-                let $stream = Pin::new($stream);
-                $call
-            }
-            Stream::Tls($stream) => {
-                let $stream = Pin::new($stream.as_mut());
-                $call
-            }
-        }
-    };
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let before = buf.filled().len();
-        let received = Arc::clone(&self.received);
-        let polled = each!(self, stream => stream.poll_read(cx, buf));
-        received.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
-        polled
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        each!(self, stream => stream.poll_write(cx, buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        each!(self, stream => stream.poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        each!(self, stream => stream.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        each!(self, stream => stream.poll_shutdown(cx))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http_body_util::Full;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// A server that accepts once, reads a little and answers with these bytes, then closes.

@@ -1,27 +1,25 @@
 //! Owns a run: workers, each with one connection, take requests in the order they fall due, and a recorder sums up.
 //! Latency counts from the due instant, so a stall in server, connections or generator cannot hide.
 
+mod saturate;
+
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
-use http::Method;
 use model::Labels;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::LoadError;
-use crate::conn::{ConnError, Connection, Connector, ErrorKind, Exchange, Opened, Target};
 use crate::dispatch::{Dispatch, Next, Placed, Ticket};
 use crate::pacer::{Paced, pace};
 use crate::plan::{Model, Plan, Requests};
 use crate::report::{Own, Report, Second};
 use crate::schedule::{Schedule, share};
 use crate::stats::{Answer, Sample, Stats, histogram, micros};
-
-/// The longest body read, in bytes; it is not kept.
-const MAX_BODY: u64 = 1 << 30;
+use crate::wire::{Lane, Trip, Wire};
 
 /// How a run is going, about once a second.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +64,7 @@ struct Closed {
 struct Shared {
     plan: Plan,
     requests: Requests,
-    connector: Connector,
+    wire: Wire,
     start: Instant,
     /// The open model's queue.
     dispatch: Option<Mutex<Dispatch>>,
@@ -99,15 +97,24 @@ pub async fn run(
 ) -> Result<Report, LoadError> {
     plan.check()?;
     let requests = Requests::prepare(&plan)?;
-    let connector = Connector::new(Target::parse(&plan.target)?, plan.insecure)?;
+    let wire = Wire::new(&plan)?;
     #[cfg(target_os = "linux")]
     if let Some(engines) = crate::fast::choose(&plan, &requests)? {
+        let connector = wire.connector().clone();
         return crate::fast::run(plan, requests, connector, engines, progress, stop).await;
     }
     #[cfg(not(target_os = "linux"))]
     if matches!(plan.engine, Engine::IoUring | Engine::Epoll) {
         return Err(LoadError::Plan("io_uring and epoll are Linux's".to_owned()));
     }
+    #[cfg(target_os = "linux")]
+    let files = crate::fast::enough_files(&plan)?;
+    #[cfg(not(target_os = "linux"))]
+    let files: Option<String> = None;
+    let noted = move |mut report: Report| {
+        report.reasons.extend(files);
+        report
+    };
     let schedule = Schedule::of(&plan);
     let stop = stop.child_token();
     let abort = CancellationToken::new();
@@ -115,8 +122,9 @@ pub async fn run(
     let _guard = abort.clone().drop_guard();
     let alone = schedule
         .as_ref()
-        .is_some_and(|s| s.peak_rate() <= ONE_THREAD_RATE);
-    let limit = plan.connections;
+        .is_some_and(|s| s.peak_rate() <= ONE_THREAD_RATE)
+        || saturate::fits(&plan);
+    let limit = plan.slots();
     let make = move || Shared {
         stats: Arc::new(Mutex::new(
             Stats::new(plan.warm_up, requests.names.len()).keep_seconds(plan.keep_seconds),
@@ -129,13 +137,13 @@ pub async fn run(
         start: Instant::now(),
         workers: TaskTracker::new(),
         requests,
-        connector,
+        wire,
         plan,
         stop,
         abort,
     };
     if !alone {
-        return Ok(drive(make(), progress).await);
+        return Ok(noted(drive(make(), progress).await));
     }
     // One thread for clock, requests and sockets: no hop between them makes a request late, and each costs less.
     let (done, report) = oneshot::channel();
@@ -153,6 +161,7 @@ pub async fn run(
     report
         .await
         .map_err(|_| LoadError::Plan("the load's thread ended before the run".to_owned()))?
+        .map(noted)
 }
 
 /// The run itself, within the runtime that carries its traffic.
@@ -163,8 +172,18 @@ async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
     let schedule = Schedule::of(&shared.plan);
     let pacer = match schedule.clone() {
         Some(schedule) => Some(tokio::spawn(open_load(Arc::clone(&shared), schedule))),
-        None => {
+        None if saturate::fits(&shared.plan) => {
             for _ in 0..shared.plan.connections {
+                let abort = shared.abort.clone();
+                let load = saturate::saturate(Arc::clone(&shared));
+                let load = async move { abort.run_until_cancelled(load).await };
+                shared.workers.spawn(load);
+            }
+            shared.workers.close();
+            None
+        }
+        None => {
+            for _ in 0..shared.plan.slots() {
                 spawn(&shared, None);
             }
             shared.workers.close();
@@ -193,7 +212,11 @@ async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
     progress.send_replace(ticker.tick());
     let cpu_s = process_cpu_s() - cpu_before;
     let own = Own {
-        engine: "hyper".to_owned(),
+        engine: if shared.plan.transport.http2 {
+            "http2".to_owned()
+        } else {
+            "hyper".to_owned()
+        },
         threads: 1,
         cpu_s,
         busy: cpu_s / ended.as_secs_f64().max(1e-9),
@@ -211,7 +234,7 @@ async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
         (paced, rest)
     });
     let (plan, names) = (&shared.plan, &shared.requests.names);
-    conclude(
+    let mut report = conclude(
         plan,
         names,
         stats,
@@ -220,7 +243,10 @@ async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
         wall,
         shared.stop.is_cancelled(),
         own,
-    )
+    );
+    report.counts = shared.wire.counted();
+    crate::little::add_notes(&mut report, plan);
+    report
 }
 
 /// The wall clock, since 1970, at an instant that has passed.
@@ -272,7 +298,7 @@ fn spawn(shared: &Arc<Shared>, first: Option<Ticket>) {
 
 /// One worker: one connection, one request at a time.
 async fn work(shared: Arc<Shared>, first: Option<Ticket>) {
-    let mut conn = None;
+    let mut lane = shared.wire.lane();
     let mut failed_dials = 0_u32;
     let mut next = first;
     loop {
@@ -280,11 +306,14 @@ async fn work(shared: Arc<Shared>, first: Option<Ticket>) {
             Some(ticket) => Some(ticket),
             None => match &shared.dispatch {
                 Some(dispatch) => shared.next_due(dispatch).await,
-                None => shared.next_closed(),
+                None => shared.next_closed(shared.start.elapsed()),
             },
         };
         let Some(ticket) = ticket else { return };
-        let dialled = shared.one(&mut conn, ticket).await;
+        let dialled = shared.one(&mut lane, ticket).await;
+        if shared.dispatch.is_none() && !shared.plan.think.is_zero() {
+            let _ = tokio::time::timeout(shared.plan.think, shared.stop.cancelled()).await;
+        }
         failed_dials = if dialled {
             0
         } else {
@@ -310,8 +339,7 @@ impl Shared {
         }
     }
 
-    fn next_closed(&self) -> Option<Ticket> {
-        let now = self.start.elapsed();
+    fn next_closed(&self, now: Duration) -> Option<Ticket> {
         let Model::Closed { requests } = self.plan.model else {
             return None;
         };
@@ -333,18 +361,18 @@ impl Shared {
     }
 
     /// Sends one request and records it; false when no connection could be opened.
-    async fn one(&self, conn: &mut Option<Connection>, ticket: Ticket) -> bool {
+    async fn one(&self, lane: &mut Lane, ticket: Ticket) -> bool {
         let Ticket { index, due, queued } = ticket;
         let picked = self.start.elapsed();
         lock(&self.stats).started(due);
-        let mut attempt = Attempt {
-            route: 0,
-            sent: picked,
-            opened: None,
-            reconnected: false,
-            dialled: true,
-        };
-        let outcome = self.attempt(conn, index, &mut attempt).await;
+        let (route, _) = self.requests.constant(self.requests.pick(index));
+        let make = || self.requests.render(index).1;
+        let mut trip = Trip::default();
+        let measured = due >= self.plan.warm_up;
+        let exchange = self
+            .wire
+            .exchange(lane, &make, self.plan.timeout, measured, &mut trip);
+        let outcome = exchange.await;
         let ended = self.start.elapsed();
         let outcome = match outcome {
             Ok(x) => Ok(Answer {
@@ -357,75 +385,21 @@ impl Shared {
                 Err(e.kind)
             }
         };
-        let Attempt {
-            route,
-            sent,
-            opened,
-            reconnected,
-            dialled,
-        } = attempt;
+        let sent = trip.sent.map(|at| at.saturating_duration_since(self.start));
         let sample = Sample {
             route,
             due,
             picked,
-            sent,
+            sent: sent.unwrap_or(picked),
             ended,
             queued,
-            opened,
-            reconnected,
+            opened: trip.opened,
+            reconnected: trip.reconnected,
             outcome,
         };
         lock(&self.stats).record(&sample);
-        dialled
+        !trip.undialled
     }
-
-    async fn attempt(
-        &self,
-        conn: &mut Option<Connection>,
-        index: u64,
-        attempt: &mut Attempt,
-    ) -> Result<Exchange, ConnError> {
-        let deadline = Instant::now() + self.plan.timeout;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        loop {
-            let (route, request) = self.requests.render(index);
-            attempt.route = route;
-            let idempotent =
-                *request.method() != Method::POST && *request.method() != Method::PATCH;
-            let reused = conn.as_ref().is_some_and(Connection::is_open);
-            if !reused {
-                *conn = None;
-                attempt.dialled = false;
-                let opened = self.connector.open(left()).await?;
-                attempt.dialled = true;
-                attempt.opened = Some(opened.opened());
-                *conn = Some(opened);
-            }
-            let Some(open) = conn.as_mut() else { continue };
-            attempt.sent = self.start.elapsed();
-            let error = match open.send_discarding(request, left(), MAX_BODY).await {
-                Ok(exchange) => return Ok(exchange),
-                Err(error) => error,
-            };
-            *conn = None;
-            let closed = matches!(error.kind, ErrorKind::Closed | ErrorKind::Reset)
-                && error.nothing_received;
-            let stale = reused && closed && (idempotent || error.never_sent);
-            if !stale || attempt.reconnected {
-                return Err(error);
-            }
-            attempt.reconnected = true;
-        }
-    }
-}
-
-/// What is known of a request while it is tried.
-struct Attempt {
-    route: usize,
-    sent: Duration,
-    opened: Option<Opened>,
-    reconnected: bool,
-    dialled: bool,
 }
 
 /// Closes seconds and turns them into progress.
@@ -588,10 +562,11 @@ pub(crate) fn conclude(
         valid: true,
         reasons: Vec::new(),
         per_second,
+        counts: std::collections::BTreeMap::new(),
         routes: names.iter().cloned().zip(stats.routes).collect(),
         late_sends,
         own,
     };
-    report.judge(plan.connections);
+    report.judge(plan.slots());
     report
 }

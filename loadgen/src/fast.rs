@@ -1,7 +1,7 @@
 //! Owns the fast engine: HTTP/1.1 over epoll or io_uring, on threads of its own. Which engine carries a plan is decided
 //! in [`choose`]; what is recorded, and the report, are the same for all.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -76,10 +76,15 @@ pub(crate) fn choose(
         in_turn: _,
         recorded: _,
         keep_seconds: _,
+        tick: _,
         threads: _,
         engine,
+        transport,
+        think,
     } = plan;
-    let refusal = request::refusal(requests);
+    let paused = (!think.is_zero()).then(|| "with pauses to think".to_owned());
+    let detour = transport.detour().map(str::to_owned).or(paused);
+    let refusal = detour.or_else(|| request::refusal(requests));
     match (*engine, refusal) {
         (Engine::Hyper, _) | (Engine::Auto, Some(_)) => Ok(None),
         (_, Some(why)) => Err(LoadError::Plan(format!(
@@ -96,9 +101,9 @@ struct Run {
     plan: Plan,
     requests: Requests,
     templates: Templates,
-    target: Target,
-    /// The target, when it is an address.
-    literal: Option<SocketAddr>,
+    /// The host to connect to, and its addresses when they are known.
+    place: (String, u16),
+    addrs: Option<Vec<SocketAddr>>,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     start: Instant,
     stats: Arc<Mutex<Stats>>,
@@ -178,15 +183,12 @@ pub(crate) async fn run(
     let threads = threads(&plan, &target, schedule.as_ref());
     let files = enough_files(&plan)?;
     let stats = Stats::new(plan.warm_up, requests.names.len()).keep_seconds(plan.keep_seconds);
+    let (place, addrs) = connector.place();
     let run = Arc::new(Run {
         templates: Templates::new(&requests, &target.authority),
-        literal: target
-            .host
-            .parse::<IpAddr>()
-            .ok()
-            .map(|ip| SocketAddr::new(ip, target.port)),
+        place,
+        addrs,
         tls: connector.tls(),
-        target,
         start: Instant::now(),
         stats: Arc::new(Mutex::new(stats)),
         counter: Counter::default(),
@@ -269,6 +271,7 @@ pub(crate) async fn run(
         stopped,
         own,
     );
+    crate::little::add_notes(&mut report, &run.plan);
     report.reasons.extend(files);
     Ok(report)
 }
@@ -338,7 +341,7 @@ fn thread(
 ///
 /// # Errors
 /// When the closed model, which opens them all, cannot have them.
-fn enough_files(plan: &Plan) -> Result<Option<String>, LoadError> {
+pub(crate) fn enough_files(plan: &Plan) -> Result<Option<String>, LoadError> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     // Standard streams, the event loop, the report.
     let needed = plan.connections as u64 + 64;

@@ -109,6 +109,7 @@ impl Report {
             "connections_opened": self.connections_opened,
             "waited_for_connection": self.waited_for_connection,
             "bytes": self.bytes,
+            "counts": self.counts,
             "latency_us": quantiles(&self.latency),
             "service_time_us": quantiles(&self.service_time),
             "failure_time_us": quantiles(&self.failure_time),

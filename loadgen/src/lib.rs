@@ -6,6 +6,8 @@ pub mod artillery;
 pub mod capacity;
 pub mod compare;
 pub mod conn;
+mod decode;
+mod dial;
 mod dispatch;
 mod engine;
 pub mod explain;
@@ -13,12 +15,15 @@ pub mod export;
 #[cfg(target_os = "linux")]
 mod fast;
 pub mod gate;
+mod h2;
 mod hdr;
 pub mod html;
 pub mod http1;
 pub mod import;
 mod json;
+pub mod little;
 mod merge;
+pub mod outgoing;
 mod pacer;
 pub mod plan;
 pub mod report;
@@ -28,7 +33,9 @@ mod stats;
 mod stored;
 pub mod targets;
 mod tls;
+pub mod transport;
 pub mod truth;
+mod wire;
 
 pub use engine::{Progress, run};
 pub use merge::merge;
@@ -36,6 +43,7 @@ pub use plan::{Engine, Model, Plan, RequestSpec};
 pub use report::{Own, Phases, Quantiles, Report, RouteReport, RouteSecond, Second};
 pub use shape::Shape;
 pub use stored::StoredError;
+pub use transport::Transport;
 
 /// Why a run cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -108,6 +108,13 @@ fn add(whole: &mut Report, part: Report) -> Result<(), String> {
     whole.late_p99_us = whole.late_p99_us.max(part.late_p99_us);
     add_counts(&mut whole.errors, part.errors);
     add_counts(&mut whole.status, part.status);
+    let least = |a: Option<&u64>, b: Option<&u64>| a.into_iter().chain(b).min().copied();
+    let streams = "server_max_streams";
+    let streams_of_all = least(whole.counts.get(streams), part.counts.get(streams));
+    add_counts(&mut whole.counts, part.counts);
+    if let Some(most) = streams_of_all {
+        whole.counts.insert(streams.to_owned(), most);
+    }
     let theirs = &part.phases;
     let ours = &mut whole.phases;
     for (into, from) in [

@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
-use http_body_util::Full;
 
 use crate::LoadError;
 use crate::conn::Target;
+use crate::outgoing::{Outgoing, Source};
 use crate::schedule::mix;
 use crate::shape::Shape;
+use crate::transport::Transport;
 
 /// The highest rate accepted for a host that is not this machine without [`Plan::own_target`].
 pub const MAX_RATE_ELSEWHERE: f64 = 100.0;
@@ -62,6 +63,10 @@ pub struct Plan {
     /// How often the run sums up ([`crate::Second`], [`crate::Progress`]): a second, or less (at least 10 ms) for one
     /// who watches closely.
     pub tick: Duration,
+    /// How the requests travel.
+    pub transport: Transport,
+    /// The closed model: the pause of a connection (of a stream with HTTP/2) between an answer and its next request.
+    pub think: Duration,
 }
 
 /// What moves the bytes of a run.
@@ -181,12 +186,30 @@ impl Plan {
             engine: Engine::Auto,
             threads: None,
             tick: Duration::from_secs(1),
+            transport: Transport::default(),
+            think: Duration::ZERO,
         })
     }
 
     /// How long what waits at the end may still start.
     pub fn drain(&self) -> Duration {
         self.drain.unwrap_or(self.timeout)
+    }
+
+    /// The highest rate the model asks for, requests a second; none for the closed model.
+    pub(crate) fn peak_rate(&self) -> Option<f64> {
+        match self.model {
+            Model::Rate { per_second, .. } => Some(per_second),
+            Model::Ramp { from, to } => Some(from.max(to)),
+            Model::Shape(shape) => Some(shape.peak(self.duration.as_secs_f64())),
+            Model::Replay { speed } => self.replay_rate(speed).ok(),
+            Model::Closed { .. } => None,
+        }
+    }
+
+    /// How many requests may be under way at once.
+    pub fn slots(&self) -> usize {
+        self.connections * self.transport.streams
     }
 
     /// The highest rate of a whole second of the replay.
@@ -277,12 +300,33 @@ impl Plan {
         if self.drain() > Duration::from_secs(3600) {
             return bad(format!("drain {:?} is more than an hour", self.drain()));
         }
-        if !self.own_target && !target.is_loopback() && rate.is_none_or(|r| r > MAX_RATE_ELSEWHERE)
-        {
+        if !self.think.is_zero() && !matches!(self.model, Model::Closed { .. }) {
+            return bad(
+                "think time is for the closed model; an open load has a schedule".to_owned(),
+            );
+        }
+        if self.think > Duration::from_secs(3600) {
+            return bad(format!("think time {:?} is more than an hour", self.think));
+        }
+        if let Some(fault) = self.transport.fault(&target) {
+            return bad(fault);
+        }
+        if self.transport.http2 && self.threads.is_some_and(|n| n > 1) {
+            return bad("HTTP/2 goes over one thread".to_owned());
+        }
+        if self.slots() > 65_536 {
+            let (connections, streams) = (self.connections, self.transport.streams);
+            return bad(format!(
+                "{connections} connections of {streams} streams are more than 65,536 requests at once"
+            ));
+        }
+        let here = self.transport.stays_here(&target);
+        if !self.own_target && !here && rate.is_none_or(|r| r > MAX_RATE_ELSEWHERE) {
             let rate =
                 rate.map_or_else(|| "as fast as it answers".to_owned(), |r| format!("{r}/s"));
+            let elsewhere = self.transport.goes_elsewhere();
             return Err(LoadError::NotYours {
-                host: target.host,
+                host: elsewhere.unwrap_or(target.host),
                 rate,
             });
         }
@@ -300,6 +344,8 @@ pub(crate) struct Requests {
     in_turn: bool,
     /// Which request each index is; empty when picked otherwise.
     recorded: Arc<[(Duration, u32)]>,
+    /// The body of every request, instead of its own.
+    body: Option<Source>,
     /// Distinct names, in order of appearance.
     pub(crate) names: Vec<String>,
 }
@@ -324,6 +370,7 @@ impl Requests {
                 Model::Replay { .. } => Arc::clone(&plan.recorded),
                 _ => Arc::new([]),
             },
+            body: plan.transport.body.clone(),
             names: Vec::new(),
         };
         let mut total = 0_u64;
@@ -346,6 +393,10 @@ impl Requests {
                 ("user-agent", "nines"),
                 ("x-nines-run-id", plan.run_id.as_str()),
             ];
+            if plan.transport.compressed {
+                let accept = HeaderValue::from_static(crate::decode::ACCEPT);
+                headers.insert(http::header::ACCEPT_ENCODING, accept);
+            }
             let own = spec.headers.iter().map(|(n, v)| (n.as_str(), v.as_str()));
             let mut given = std::collections::HashSet::new();
             for (i, (name, value)) in run.into_iter().chain(own).enumerate() {
@@ -419,32 +470,49 @@ impl Requests {
         [high, low, span | 1]
     }
 
+    /// The route of a request, and whether it is the same each time but for its `traceparent`.
+    pub(crate) fn constant(&self, picked: usize) -> (usize, bool) {
+        let spec = &self.prepared[picked];
+        let own_body = spec.body.as_deref().filter(|_| self.body.is_none());
+        let texts = [Some(spec.path.as_str()), own_body];
+        let varies = !self.literal() && texts.into_iter().flatten().any(|t| t.contains("{n}"));
+        (spec.route, !varies)
+    }
+
+    /// The index's `traceparent` (W3C Trace Context: version, trace id, parent id, the flag for sampled).
+    pub(crate) fn parent(&self, index: u64) -> [u8; 55] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
+        for (at, id) in [3, 19, 36].into_iter().zip(self.trace(index)) {
+            for (octet, digits) in id.to_be_bytes().iter().zip(text[at..].chunks_exact_mut(2)) {
+                digits[0] = b"0123456789abcdef"[usize::from(octet >> 4)];
+                digits[1] = b"0123456789abcdef"[usize::from(octet & 15)];
+            }
+        }
+        text
+    }
+
     /// The request of this index and its route: the same for the same seed and index.
-    pub(crate) fn render(&self, index: u64) -> (usize, Request<Full<Bytes>>) {
-        let literal = self.literal();
+    pub(crate) fn render(&self, index: u64) -> (usize, Request<Outgoing>) {
         let picked = self.pick(index);
         let spec = &self.prepared[picked];
         let n = self.number(index, picked).to_string();
         let fill = |text: &str| {
-            if literal {
+            if self.literal() {
                 text.to_owned()
             } else {
                 text.replace("{n}", &n)
             }
         };
-        let body = spec
-            .body
-            .as_ref()
-            .map(|b| Bytes::from(fill(b)))
-            .unwrap_or_default();
-        let mut request = Request::new(Full::new(body));
+        let body = self.body.clone().unwrap_or_else(|| {
+            let own = spec.body.as_ref().map(|b| Bytes::from(fill(b)));
+            Source::from(own.unwrap_or_default())
+        });
+        let mut request = Request::new(Outgoing::from(body));
         *request.method_mut() = spec.method.clone();
         // The template was checked with a number in place, and any number is as good as another.
         *request.uri_mut() = fill(&spec.path).parse().unwrap_or_default();
         *request.headers_mut() = spec.headers.clone();
-        let [high, low, span] = self.trace(index);
-        let parent = format!("00-{high:016x}{low:016x}-{span:016x}-01");
-        if let Ok(value) = HeaderValue::from_str(&parent) {
+        if let Ok(value) = HeaderValue::from_bytes(&self.parent(index)) {
             request.headers_mut().insert("traceparent", value);
         }
         (spec.route, request)
@@ -525,6 +593,13 @@ mod tests {
             routes[route] += 1;
         }
         assert!((2850..3150).contains(&routes[0]), "{routes:?}");
+        let one_parent = format!(
+            "00-{:016x}{:016x}-{:016x}-01",
+            mix(1, 9, 3),
+            mix(1, 9, 4),
+            mix(1, 9, 5) | 1
+        );
+        assert_eq!(one.parent(9), one_parent.as_bytes());
         let ids = |i| one.render(i).1.headers()["traceparent"].clone();
         assert!(ids(1) != ids(2) && ids(1).len() == 55);
     }

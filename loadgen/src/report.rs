@@ -68,6 +68,9 @@ pub struct Report {
     pub reasons: Vec<String>,
     /// Second by second, warm-up included.
     pub per_second: Vec<Second>,
+    /// What was counted of the transport where it was asked for: `redirects_followed`, `redirects_refused`,
+    /// `body_bytes`, `decoded_bytes`, `server_max_streams`.
+    pub counts: BTreeMap<String, u64>,
     /// By request name.
     pub routes: BTreeMap<String, RouteReport>,
     /// Requests that left more than 1 ms after they were due though a connection was free.
@@ -389,6 +392,11 @@ impl Report {
                 )
             )?;
         }
+        if !self.counts.is_empty() {
+            let counts = self.counts.iter();
+            let counts = counts.map(|(k, v)| format!("{}: {v}", k.replace('_', " ")));
+            writeln!(out, "counted    {}", list(counts.collect()))?;
+        }
         row(
             out,
             "\n",
@@ -528,6 +536,7 @@ pub(crate) fn sample() -> Report {
         stopped: false,
         valid: true,
         reasons: Vec::new(),
+        counts: BTreeMap::new(),
         routes: BTreeMap::from([("GET /a<b".to_owned(), route)]),
         late_sends: 0,
         own: Own::default(),

@@ -179,6 +179,11 @@ impl Report {
             valid: n.bool("valid")?,
             reasons: reasons.map(str::to_owned).collect(),
             per_second,
+            // Reports written before there were any have none.
+            counts: match n.map.get("counts") {
+                Some(_) => n.counts("counts")?,
+                None => BTreeMap::new(),
+            },
             routes,
             late_sends: n.map.get("late_sends").and_then(Value::as_u64).unwrap_or(0),
             own: own(&n),

@@ -18,6 +18,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+#[path = "wire/hostile.rs"]
+mod hostile;
+#[path = "wire/ways.rs"]
+mod ways;
+
 const MS: Duration = Duration::from_millis(1);
 
 async fn app(router: Router) -> String {

@@ -5,7 +5,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base64::Engine;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use loadgen::ab;
 use model::duration;
@@ -13,11 +12,12 @@ use model::duration;
 use super::gate::{Gate, Judge, read_report};
 use super::load_schedule::Schedule;
 use super::load_series::{Remote, Writers};
+use super::load_transport::{TransportFlags, authorize, body_of, owned};
 use super::reach::json;
 use crate::cli::Shared;
 use crate::console::{
-    self, CommandResult, Outcome, block_on, note, now_ms, print, read_file, read_file_or_stdin,
-    stop_token, usage,
+    self, CommandResult, Outcome, block_on, note, now_ms, print, read_file_or_stdin, stop_token,
+    usage,
 };
 
 /// Flags of `nines load`.
@@ -41,6 +41,9 @@ enum Command {
         /// Stop after so many requests
         #[arg(short = 'n', long, value_name = "N")]
         requests: Option<u64>,
+        /// How long each connection pauses between an answer and its next request
+        #[arg(long, value_name = "DURATION")]
+        think: Option<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -78,6 +81,12 @@ enum Command {
     },
     /// Artillery's quick: so many users, so many requests each
     Quick {
+        /// Do not check the server's certificate
+        #[arg(short = 'k', long)]
+        insecure: bool,
+        /// This target is mine: it may lie beyond loopback
+        #[arg(long)]
+        i_own_this_target: bool,
         /// Users
         #[arg(short, long, default_value_t = 10)]
         count: usize,
@@ -160,7 +169,7 @@ pub struct Common {
     #[arg(short, long)]
     body: Option<String>,
 
-    /// Body of each request, from this file (UTF-8)
+    /// Body of each request, from this file; a long one is read as it is sent
     #[arg(long, value_name = "FILE", conflicts_with = "body")]
     body_file: Option<PathBuf>,
 
@@ -200,6 +209,9 @@ pub struct Common {
     remote: Remote,
 
     #[command(flatten)]
+    transport: TransportFlags,
+
+    #[command(flatten)]
     judge: Judge,
 }
 
@@ -211,9 +223,16 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             schedule.apply(&mut plan, &common)?;
             begin(plan, common, shared)
         }
-        Command::Closed { requests, common } => {
+        Command::Closed {
+            requests,
+            think,
+            common,
+        } => {
             let mut plan = plan(&common)?;
             plan.model = loadgen::Model::Closed { requests };
+            if let Some(text) = &think {
+                plan.think = span("--think", text)?;
+            }
             begin(plan, common, shared)
         }
         Command::Merge {
@@ -239,12 +258,18 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
             args,
         } => as_ab(args, i_own_this_target),
         Command::Quick {
+            insecure,
+            i_own_this_target,
             count,
             num,
             output,
             url,
         } => {
             let mut plan = target(&url)?;
+            plan.insecure = insecure;
+            warn_insecure(insecure);
+            plan.own_target = owned(i_own_this_target, &plan.target);
+            authorize(&mut plan, &url);
             plan.connections = count;
             plan.duration = Duration::from_secs(86_400);
             plan.model = loadgen::Model::Closed {
@@ -273,8 +298,26 @@ fn as_ab(args: Vec<String>, owned: bool) -> CommandResult {
     Ok(Outcome::Other(code))
 }
 
-/// Splits the URL into the target and one request for its path.
+/// A plan that may not be run, in the words of the command line.
+fn refused(error: loadgen::LoadError) -> anyhow::Error {
+    let more = match &error {
+        loadgen::LoadError::NotYours { host, .. } => {
+            format!(": give --i-own-this-target, or set NINES_I_OWN_THIS_TARGET={host} once")
+        }
+        _ => String::new(),
+    };
+    usage(format!("{error}{more}"))
+}
+
+fn warn_insecure(insecure: bool) {
+    if insecure {
+        note("warning: the server's certificate is not checked");
+    }
+}
+
+/// Splits the URL into the target and one request for its path, without user and password.
 pub(super) fn target(url: &str) -> anyhow::Result<loadgen::Plan> {
+    let (url, _) = loadgen::transport::take_userinfo(url);
     let after_scheme = url.find("://").map_or(0, |i| i + 3);
     let path_at = url[after_scheme..]
         .find(['/', '?'])
@@ -341,10 +384,9 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
     }
     plan.keep_seconds = plan.shard.is_some() || common.judge.keeps_seconds();
     plan.insecure = common.insecure;
-    plan.own_target = common.i_own_this_target;
-    if common.insecure {
-        note("warning: the server's certificate is not checked");
-    }
+    plan.own_target = owned(common.i_own_this_target, &plan.target);
+    warn_insecure(common.insecure);
+    common.transport.apply(&mut plan)?;
     if let Some(path) = &common.targets {
         let (name, text) = read_file_or_stdin(path)?;
         let folder = path.parent().unwrap_or(std::path::Path::new(""));
@@ -359,16 +401,18 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
         plan.in_turn = true;
         return Ok(plan);
     }
-    let body = match &common.body_file {
-        Some(path) => Some(read_file(path)?.1),
-        None => common.body.clone(),
-    };
+    let mut body = common.body.clone();
+    if let Some(path) = &common.body_file {
+        (body, plan.transport.body) = body_of(path)?;
+    }
     set_request(&mut plan, &common.method, &common.headers, body.as_ref())?;
     if let Some(user) = &common.user {
-        let coded = base64::engine::general_purpose::STANDARD.encode(user);
+        let (user, password) = user.split_once(':').unwrap_or((user, ""));
+        let value = loadgen::transport::basic(user, password);
         for request in &mut plan.requests {
-            let header = ("Authorization".to_owned(), format!("Basic {coded}"));
-            request.headers.insert(0, header);
+            request
+                .headers
+                .insert(0, ("Authorization".to_owned(), value.clone()));
         }
     }
     Ok(plan)
@@ -421,9 +465,10 @@ fn shard(text: &str) -> anyhow::Result<(u32, u32)> {
 }
 
 /// Waits for the time to begin, then runs.
-fn begin(plan: loadgen::Plan, common: Common, shared: Shared) -> CommandResult {
+fn begin(mut plan: loadgen::Plan, common: Common, shared: Shared) -> CommandResult {
+    authorize(&mut plan, &common.url);
     let at = common.start_at.as_deref().map(start_ms).transpose()?;
-    plan.check().map_err(|e| usage(e.to_string()))?;
+    plan.check().map_err(refused)?;
     let gate = common.judge.ready(common.agent.clone())?.explaining();
     let writers = Writers::new(common.agent.as_deref(), &common.remote)?;
     if let Some(at) = at {
@@ -473,22 +518,39 @@ fn drive(
     mut writers: Writers,
     shared: Shared,
 ) -> CommandResult {
-    plan.check().map_err(|e| usage(e.to_string()))?;
+    plan.check().map_err(refused)?;
+    for warning in loadgen::little::before(&plan, loadgen::little::local_ports()) {
+        note(&format!("note: {warning}"));
+    }
     let live = !shared.quiet && console::is_terminal();
+    let whole = Whole::of(&plan);
+    let patience = plan.drain() + plan.timeout;
     let report = block_on(async {
         let stop = stop_token();
+        let stopped = stop.clone();
+        let teller = tokio::spawn(async move {
+            stopped.cancelled().await;
+            if !shared.quiet {
+                let lead = if live { "\n" } else { "" };
+                note(&format!(
+                    "{lead}stopping: what is under way ends first, {} s at most; Ctrl-C again stops at once",
+                    patience.as_secs()
+                ));
+            }
+        });
         let (progress, mut seen) = tokio::sync::watch::channel(loadgen::Progress::default());
         let watcher = tokio::spawn(async move {
             while seen.changed().await.is_ok() {
                 let now = seen.borrow_and_update().clone();
                 if live {
-                    eprint_line(&now);
+                    eprint_line(&now, &whole);
                 }
                 writers.send(now.series).await;
             }
             writers.finish().await;
         });
-        let report = loadgen::run(plan, progress, stop).await?;
+        let report = loadgen::run(plan, progress, stop).await.map_err(refused)?;
+        teller.abort();
         watcher.await?;
         Ok(report)
     })?;
@@ -504,10 +566,45 @@ fn is_stdout(output: Option<&PathBuf>) -> bool {
     output.is_some_and(|path| path.as_os_str() == "-")
 }
 
-fn eprint_line(now: &loadgen::Progress) {
+/// What a run's end is measured by.
+struct Whole {
+    seconds: f64,
+    requests: Option<u64>,
+}
+
+impl Whole {
+    fn of(plan: &loadgen::Plan) -> Whole {
+        Whole {
+            seconds: (plan.warm_up + plan.duration).as_secs_f64(),
+            requests: match plan.model {
+                loadgen::Model::Closed { requests } => requests,
+                _ => None,
+            },
+        }
+    }
+
+    /// A bar of ten places.
+    fn bar(&self, now: &loadgen::Progress) -> String {
+        let by_time = now.elapsed_s / self.seconds.max(1e-9);
+        let by_count = self
+            .requests
+            .map(|n| now.completed as f64 / n.max(1) as f64);
+        let done = by_count.unwrap_or(0.0).max(by_time).clamp(0.0, 1.0);
+        let full = (done * 10.0) as usize;
+        format!(
+            "[{}{}] {:>3.0} %",
+            "#".repeat(full),
+            "-".repeat(10 - full),
+            done * 100.0
+        )
+    }
+}
+
+fn eprint_line(now: &loadgen::Progress, whole: &Whole) {
     use std::io::Write;
     let line = format!(
-        "\r{:>6.1}s  {} sent  {} done  {} errors  {:.0}/s of {:.0}/s  p50 {:.1} ms  p99 {:.1} ms\x1b[K",
+        "\r{} {:>6.1}s  {} sent  {} done  {} errors  {:.0}/s of {:.0}/s  p50 {:.1} ms  p99 {:.1} ms\x1b[K",
+        whole.bar(now),
         now.elapsed_s,
         now.sent,
         now.completed,

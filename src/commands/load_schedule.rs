@@ -40,7 +40,7 @@ pub struct Schedule {
     sine: Option<String>,
 
     /// Send what this access log holds (common or combined format; GET and HEAD), when it came
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "poisson", "targets", "method", "headers", "body", "warm_up"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "poisson", "targets", "method", "headers", "body", "body_file", "url_weight", "warm_up"])]
     replay: Option<PathBuf>,
 
     /// So many times as fast

@@ -19,6 +19,7 @@ mod load_ci;
 mod load_fleet;
 mod load_gate;
 mod load_pages;
+mod load_wire;
 mod otel;
 mod remote;
 mod running;

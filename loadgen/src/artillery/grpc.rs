@@ -21,6 +21,7 @@ use super::template::{self, as_text};
 use super::vu::{Failure, Vu, lock};
 use crate::conn::{ErrorKind, Target, Timings};
 use crate::stats::{Answer, Sample, micros};
+use crate::transport::Transport;
 
 /// The longest answer taken, in bytes.
 const MAX_ANSWER: usize = 16 << 20;
@@ -75,7 +76,8 @@ impl Channel {
         let _ = stream.set_nodelay(true);
         let shake = |_| ErrorKind::Protocol;
         let sender = if target.tls {
-            let config = crate::tls::client_config(insecure).map_err(|_| ErrorKind::Tls)?;
+            let config = crate::tls::client_config(insecure, &Transport::default())
+                .map_err(|_| ErrorKind::Tls)?;
             let mut config = (*config).clone();
             config.alpn_protocols = vec![b"h2".to_vec()];
             let name = rustls::pki_types::ServerName::try_from(target.host.clone());

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use model::spelling::nearest;
 use prost_reflect::DescriptorPool;
 
 use super::fields::{Fields, Read, one_or_more, pairs, span, text};
 use super::flow::{Around, captures, matches};
 use super::grpc;
-use super::mistake::{Mistake, nearest};
+use super::mistake::Mistake;
 use super::read::{ReadOptions, directory};
 use super::script::{GrpcOptions, GrpcStep};
 use super::tree::{Kind, Node};

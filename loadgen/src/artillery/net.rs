@@ -172,10 +172,11 @@ pub(crate) fn node_code(kind: ErrorKind) -> &'static str {
         ErrorKind::Timeout => "ETIMEDOUT",
         ErrorKind::Dns => "ENOTFOUND",
         ErrorKind::Unreachable => "EHOSTUNREACH",
-        ErrorKind::Protocol => "HPE_INVALID_CONSTANT",
+        ErrorKind::Protocol | ErrorKind::Encoding => "HPE_INVALID_CONSTANT",
         ErrorKind::TooLarge => "ERR_TOO_LARGE",
         ErrorKind::Tls => "ERR_TLS",
         ErrorKind::Local => "EADDRNOTAVAIL",
-        ErrorKind::Io => "EIO",
+        ErrorKind::Io | ErrorKind::Proxy => "EIO",
+        ErrorKind::StreamReset | ErrorKind::GoAway | ErrorKind::Flood => "ERR_HTTP2_STREAM_ERROR",
     }
 }

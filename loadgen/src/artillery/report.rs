@@ -351,6 +351,7 @@ pub(crate) fn whole(shared: &Shared, stats: &Stats, stopped: bool) -> Report {
             generator.len() - generator.count_between(0, 1000)
         },
         own: Own::default(),
+        counts: BTreeMap::new(),
     }
 }
 

@@ -23,6 +23,7 @@ use super::template::{self, as_text};
 use super::vu::{Failure, Vu, lock};
 use crate::conn::{ErrorKind, Timings};
 use crate::stats::{Answer, Sample};
+use crate::transport::Transport;
 
 /// The longest message taken, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -175,7 +176,8 @@ impl Vu {
         let _ = stream.set_nodelay(true);
         let stream: Box<dyn Stream> = match url.scheme() {
             "wss" | "https" => {
-                let config = crate::tls::client_config(self.shared.script.insecure);
+                let config =
+                    crate::tls::client_config(self.shared.script.insecure, &Transport::default());
                 let config = config.map_err(|e| plain(e.to_string()))?;
                 let name = rustls::pki_types::ServerName::try_from(host.to_owned());
                 let name = name.map_err(|e| plain(e.to_string()))?;

@@ -1,11 +1,9 @@
 //! Owns looking a name up beside the event loop: one question at a time, asked for all connections that wait for it.
-//! Nothing is remembered: each dial sees the name as it is then.
+//! Nothing is remembered here: who asks for each dial sees the name as it is then.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
-
-use crate::conn::Target;
 
 use super::driver::Waker;
 
@@ -24,10 +22,10 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    pub(super) fn new(target: &Target, waker: Waker) -> Resolver {
+    pub(super) fn new((host, port): &(String, u16), waker: Waker) -> Resolver {
         Resolver {
-            host: target.host.clone(),
-            port: target.port,
+            host: host.clone(),
+            port: *port,
             waker,
             asked: Vec::new(),
             later: Vec::new(),

@@ -14,6 +14,7 @@ use crate::conn::{ErrorKind, Opened, Timings, io_kind};
 use crate::dispatch::Ticket;
 use crate::http1::{Fault, Known, Reader};
 use crate::stats::{Answer, Sample};
+use crate::transport::Dns;
 
 use super::batching::Batching;
 use super::deadlines::Deadlines;
@@ -100,7 +101,10 @@ pub(super) struct Shard<D> {
     paused: BinaryHeap<Reverse<(Duration, usize)>>,
     deadlines: Deadlines,
     resolver: Resolver,
+    /// Where to connect, once that is known for good.
     addrs: Option<Rc<[SocketAddr]>>,
+    /// Which address comes first.
+    turn: usize,
     /// Requests under way.
     flying: usize,
     /// Connections of a closed load that are not done.
@@ -124,8 +128,9 @@ impl<D: Driver> Shard<D> {
     ) -> Shard<D> {
         let closed = queue.is_none();
         let mut shard = Shard {
-            resolver: Resolver::new(&run.target, waker),
-            addrs: run.literal.map(|addr| Rc::from([addr])),
+            resolver: Resolver::new(&run.place, waker),
+            addrs: run.addrs.as_deref().map(Rc::from),
+            turn: 0,
             driver,
             queue,
             limit,
@@ -341,12 +346,26 @@ impl<D: Driver> Shard<D> {
             flight.sent = now;
         }
         match self.addrs.clone() {
-            Some(addrs) => self.connect(key, Duration::ZERO, addrs, 0, now),
+            Some(addrs) => {
+                let addrs = self.in_turn(addrs);
+                self.connect(key, Duration::ZERO, addrs, 0, now);
+            }
             None => {
                 self.slots[key].link = Link::Resolving(now);
                 self.resolver.ask(key);
             }
         }
+    }
+
+    /// The same addresses, beginning with another one each time.
+    fn in_turn(&mut self, addrs: Rc<[SocketAddr]>) -> Rc<[SocketAddr]> {
+        if addrs.len() == 1 {
+            return addrs;
+        }
+        self.turn = self.turn.wrapping_add(1);
+        let mut turned = addrs.to_vec();
+        turned.rotate_left(self.turn % addrs.len());
+        turned.into()
     }
 
     /// Tries one address after another.
@@ -385,12 +404,19 @@ impl<D: Driver> Shard<D> {
             return;
         };
         let addrs = answer.ok().filter(|all| !all.is_empty());
+        let addrs = addrs.map(Rc::<[SocketAddr]>::from);
+        if self.run.plan.transport.dns == Dns::Run {
+            self.addrs.clone_from(&addrs);
+        }
         for key in keys {
             let Link::Resolving(began) = self.slots[key].link else {
                 continue;
             };
             match addrs.clone() {
-                Some(addrs) => self.connect(key, now.saturating_sub(began), addrs.into(), 0, now),
+                Some(addrs) => {
+                    let addrs = self.in_turn(addrs);
+                    self.connect(key, now.saturating_sub(began), addrs, 0, now);
+                }
                 None => self.fail(key, ErrorKind::Dns, true, now),
             }
         }
