@@ -246,7 +246,7 @@ impl Series {
     fn make_room(&mut self, bytes: usize) {
         let len = self.data.len();
         if self.data.capacity() - len < bytes {
-            let wanted = len + bytes + (len - self.open_at as usize) / 4;
+            let wanted = len + bytes + 8 + (len - self.open_at as usize) / 4;
             self.data.reserve_exact(((wanted + 7) & !15 | 8) - len);
         }
     }
