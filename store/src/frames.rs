@@ -9,6 +9,9 @@ use crate::wire::{Damaged, Reader, put_uvarint};
 /// The last byte of a frame whose length does not fit in it.
 const LONG: u8 = u8::MAX;
 
+/// Bytes that a frame of a chunk shorter than 16 KiB has besides the chunk, at most.
+pub(crate) const MAX_FRAME_BYTES: usize = 3;
+
 /// Appends a chunk. Takes no more memory than it needs.
 pub(crate) fn append(frames: &mut Vec<u8>, chunk: &[u8]) {
     let len = chunk.len() as u64;

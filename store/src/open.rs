@@ -110,9 +110,20 @@ fn as_number(value: f64, places: u8) -> Option<i64> {
         return as_exact_integer(value);
     }
     let tens = TENS[places as usize];
-    let number = (value * tens).round_ties_even() as i64;
+    let scaled = value * tens;
+    // Rounds by truncation: rounding itself is a call on processors without SSE 4.1.
+    let number = (scaled + 0.5f64.copysign(scaled)) as i64;
     let exact = (number as f64 / tens).to_bits() == value.to_bits();
     (exact && (-MAX_EXACT..=MAX_EXACT).contains(&number)).then_some(number)
+}
+
+/// Most numbers are integers, which need no division.
+#[inline]
+fn divided(number: i64, tens: f64) -> f64 {
+    match tens {
+        1.0 => number as f64,
+        _ => number as f64 / tens,
+    }
 }
 
 /// Samples read back.
@@ -149,7 +160,7 @@ impl Opened {
             *time = step_ms;
             if control < DIFFERENCE {
                 number = number.wrapping_add(unzigzag(u64::from(control)));
-                *value = number as f64 / tens;
+                *value = divided(number, tens);
                 continue;
             }
             if control & 1 == 1 {
@@ -169,7 +180,7 @@ impl Opened {
                 }
                 _ => return Err(Damaged("unknown sample form")),
             }
-            *value = number as f64 / tens;
+            *value = divided(number, tens);
         }
         let mut t = last_t;
         for time in all.times[..all.len].iter_mut().rev() {

@@ -17,6 +17,9 @@ use crate::wire::{Damaged, Reader};
 /// Histograms that are held as they came before they become a chunk.
 const HISTOGRAMS: usize = 16;
 
+/// Bytes that the newest samples of most series take, see [`crate::open`].
+const TAIL_BYTES: usize = 36;
+
 /// Late samples that are held as they came before they become chunks.
 const LATE: usize = 128;
 
@@ -241,14 +244,20 @@ impl Series {
         Outcome::Appended
     }
 
-    /// Asks for memory in the sizes that allocators have (8 more than a multiple of 16), a few samples at a time.
+    /// Asks for memory seldom: that costs more than what it is asked for.
     #[inline]
     fn make_room(&mut self, bytes: usize) {
         let len = self.data.len();
         if self.data.capacity() - len < bytes {
-            let wanted = len + bytes + (len - self.open_at as usize) / 4;
-            self.data.reserve_exact(((wanted + 7) & !15 | 8) - len);
+            let more = bytes.max((len - self.open_at as usize) / 2);
+            self.reserve(more.max(TAIL_BYTES));
         }
+    }
+
+    /// Asks for memory in the sizes that allocators have: 8 more than a multiple of 16.
+    fn reserve(&mut self, bytes: usize) {
+        let len = self.data.len();
+        self.data.reserve_exact(((len + bytes + 7) & !15 | 8) - len);
     }
 
     fn close_floats(&mut self) {
@@ -270,6 +279,11 @@ impl Series {
             let mut chunk = Vec::with_capacity(64);
             chunk::encode_floats(&mut chunk, times, &starts[..values.len()], values);
             self.data.truncate(self.open_at as usize);
+            let whole = chunk.len() + frames::MAX_FRAME_BYTES;
+            if self.data.capacity() - self.data.len() < whole {
+                // With room for the samples after it.
+                self.reserve(whole + TAIL_BYTES);
+            }
             frames::append(&mut self.data, &chunk);
         }
         self.open_ends();
@@ -491,7 +505,7 @@ mod tests {
         for i in 0..40 {
             counter.push_float(i * 10_000, 0, (1_000 + i * 50) as f64, WINDOW);
         }
-        assert!(counter.heap_bytes() <= 104, "{}", counter.heap_bytes());
+        assert!(counter.heap_bytes() <= 120, "{}", counter.heap_bytes());
     }
 
     #[test]

@@ -94,7 +94,9 @@ fn scaled_integer(value: f64, places: usize) -> Option<i64> {
         return as_exact_integer(value);
     }
     let power = POWERS[places];
-    let integer = (value * power).round_ties_even();
+    let scaled = value * power;
+    // Rounds by truncation: rounding itself is a call on processors without SSE 4.1.
+    let integer = (scaled + 0.5f64.copysign(scaled)) as i64 as f64;
     let fits = integer.abs() <= MAX_EXACT as f64 && integer.to_bits() != (-0.0f64).to_bits();
     let exact = fits && (integer / power).to_bits() == value.to_bits();
     exact.then_some(integer as i64)
