@@ -205,7 +205,7 @@ fn methods_are_checked_before_anything_is_sent() {
             "s.yml:5:23:",
             "package.Service/Method",
         ),
-        ("bad.proto", "a.B/C", "s.yml:2:26:", "bad.proto"),
+        ("bad.proto", "a.B/C", "s.yml:2:27:", "bad.proto"),
     ] {
         let text = format!(
             "config: {{target: 'http://h',

@@ -296,7 +296,11 @@ fn loading<'js>(host: &Object<'js>, desk: &Rc<Desk>) -> Result<()> {
         let text = modules::text(Path::new(&path)).or_else(|why| throw(&ctx, "ENOENT", &why))?;
         evaluate(&ctx, &path, format!("{WRAPPER}{text}\n}})"))
     };
-    host.set("compile", Func::from(compile))
+    host.set("compile", Func::from(compile))?;
+    host.set(
+        "called",
+        Func::from(|stack: String| super::realm::called(&stack)),
+    )
 }
 
 /// Evaluates a text that stands in a file, as sloppy code.

@@ -299,6 +299,14 @@
 
   /** What the host is told of something thrown: what Artillery would count, and where it came from. */
   function failure(error) {
+    // Messages as in Node, so that errors are counted by the same names.
+    const said = error?.message;
+    if (error instanceof TypeError && typeof said === 'string') {
+      error.message = said
+        .replace(/^cannot read property '(.*)' of (undefined|null)$/, "Cannot read properties of $2 (reading '$1')")
+        .replace(/^cannot set property '(.*)' of (undefined|null)$/, "Cannot set properties of $2 (setting '$1')");
+      if (said === 'not a function') error.message = host.called(error.stack ?? '') ?? said;
+    }
     let label = text(error?.code || error?.message);
     if (error instanceof InternalError && error.message === 'interrupted') label = 'ERR_SCRIPT_TIMEOUT';
     const place = error instanceof Error ? error.stack ?? '' : '';

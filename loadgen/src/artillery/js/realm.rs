@@ -443,3 +443,19 @@ fn placed(shown: &str, stack: &str) -> String {
     let indent = " ".repeat(column.saturating_sub(1).min(source.chars().count()));
     format!("{file}:{line}:{column}: {shown}\n  {source}\n  {indent}^")
 }
+
+/// What Node says of a call of something that is no function: its name, from the text at the place of the error.
+pub(super) fn called(stack: &str) -> Option<String> {
+    let (file, line, column) = first_place(stack)?;
+    let text = modules::text(Path::new(&file)).ok()?;
+    let source: Vec<char> = text.lines().nth(line - 1)?.chars().collect();
+    let part = |c: &char| c.is_alphanumeric() || "_$.".contains(*c);
+    // The place is the call's parenthesis, or somewhere in what is called.
+    let open = (column - 1..source.len()).find(|at| source[*at] == '(')?;
+    let begin = source[..open]
+        .iter()
+        .rposition(|c| !part(c))
+        .map_or(0, |at| at + 1);
+    let name: String = source[begin..open].iter().collect();
+    (!name.is_empty()).then(|| format!("{name} is not a function"))
+}

@@ -41,6 +41,8 @@ module.exports = {
   keeps(context, ee, next) { context.count = (context.count ?? 0) + 1; context.vars.count = context.count; next(); },
   endless() { for (;;) {} },
   async promised() { throw undefined },
+  async awaits(context, ee, next) { next(); },
+  reads(context, ee, next) { context.vars.nix.deep = 1; },
 };",
     )]);
     let p = load(dir.path(), "p.js").unwrap();
@@ -62,6 +64,11 @@ module.exports = {
         ("rejects", "no"),
         ("throws", "undefinedName is not defined"),
         ("promised", "rejected"),
+        ("awaits", "next is not a function"),
+        (
+            "reads",
+            "Cannot set properties of undefined (setting 'deep')",
+        ),
     ] {
         assert_eq!(
             step(&p, name, json!({})).await.failed.as_deref(),
