@@ -13,7 +13,7 @@ use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 use tokio_util::sync::CancellationToken;
 
-use super::head::{self, Head, MAX_HEAD};
+use super::head::{self, Chunks, Head, MAX_HEAD};
 use super::options::Options;
 use super::secure::{self, Security};
 use super::tally::{Answer, Sample, Tally};
@@ -50,6 +50,8 @@ struct Conn {
     /// This answer leaves the connection open, and ends after so many bytes of body.
     kept: bool,
     expected: u64,
+    /// Of a body in chunks.
+    chunks: Option<Chunks>,
     started: Instant,
     connected: Instant,
     sent: Instant,
@@ -104,6 +106,7 @@ pub(super) fn drive(
         body: 0,
         kept: false,
         expected: 0,
+        chunks: None,
         started: now,
         connected: now,
         sent: now,
@@ -294,8 +297,8 @@ impl Client<'_> {
                     Ok(())
                 }
                 Ok(true) => self.begin_request(index),
-                Err(e) if self.next_address() => {
-                    drop(e);
+                // Nothing is left to send: nobody misses this one. Or the name has another address.
+                Err(_) if self.sent >= self.options.requests || self.next_address() => {
                     self.abandon(index);
                     Ok(())
                 }
@@ -508,7 +511,13 @@ impl Client<'_> {
         let conn = &mut self.conns[index];
         conn.body += body;
         self.tally.body_received += body;
-        if conn.head.is_some() && conn.kept && conn.body >= conn.expected {
+        let fresh = &bytes[bytes.len() - (body as usize).min(bytes.len())..];
+        conn.chunks = conn.chunks.map(|chunks| chunks.feed(fresh));
+        let ended = match conn.chunks {
+            Some(chunks) => chunks == Chunks::Done,
+            None => conn.body >= conn.expected,
+        };
+        if conn.head.is_some() && conn.kept && ended {
             let answer = conn.answer();
             self.tally.answered(answer);
             if self.tally.done < self.options.requests {
@@ -555,9 +564,18 @@ impl Client<'_> {
         } else if self.options.verbosity >= 3 {
             (self.say)(Say::Out, &format!("LOG: Response code = {status}\n"));
         }
-        if self.options.keep_alive && head.keep_alive {
+        // Without a length only the end of the connection ends the body.
+        let no_body = head.has_no_body() || bodiless(self.options);
+        let bounded = no_body || head.length.is_some() || head.chunked;
+        if self.options.keep_alive && head.keep_alive && bounded {
             conn.kept = true;
-            conn.expected = head.length.unwrap_or(0);
+            conn.expected = match no_body {
+                true => 0,
+                false => head.length.unwrap_or(0),
+            };
+            if head.chunked && !no_body {
+                conn.chunks = Some(Chunks::begin());
+            }
         }
         conn.head = Some(head);
         if !self.all_opened {
@@ -625,6 +643,7 @@ impl Conn {
         self.body = 0;
         self.kept = false;
         self.expected = 0;
+        self.chunks = None;
         self.started = now;
         self.connected = now;
         self.first_byte = None;
@@ -636,7 +655,10 @@ impl Conn {
             true => 0,
             false => head.length.unwrap_or(0),
         };
-        let whole = |head: &Head| self.kept || self.body >= promised(head);
+        let whole = |head: &Head| match self.chunks {
+            Some(chunks) => chunks == Chunks::Done,
+            None => self.body >= promised(head),
+        };
         Answer {
             body: self.body,
             complete: self.head.as_ref().is_some_and(whole),

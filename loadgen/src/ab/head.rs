@@ -17,6 +17,8 @@ pub(super) struct Head {
     pub(super) keep_alive: bool,
     /// `Content-Length`.
     pub(super) length: Option<u64>,
+    /// `Transfer-Encoding: chunked`, though HTTP/1.0 does not know it: some servers send it to keep the connection.
+    pub(super) chunked: bool,
 }
 
 impl Head {
@@ -67,13 +69,93 @@ pub(super) fn read(bytes: &[u8], server: bool) -> Head {
         status: status.and_then(|s| s.try_into().ok()).unwrap_or(*b"500"),
         server: String::from_utf8_lossy(&server.unwrap_or_default()).into_owned(),
         keep_alive: after(b"keep-alive").is_some(),
+        // Of the two, chunks say where the body ends (RFC 9112, 6.3).
+        chunked: length.is_none() && after(b"transfer-encoding: chunked").is_some(),
         length,
+    }
+}
+
+/// Where a body in chunks ends (RFC 9112, 7.1); only counted, not decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chunks {
+    /// Within the size of a chunk: digits so far.
+    Size(u64),
+    /// After the size, up to the end of the line.
+    Extension(u64),
+    /// Bytes of a chunk that are still to come, its line end included.
+    Data(u64),
+    /// After the last chunk: bytes of the line so far.
+    Trailer(u64),
+    /// The body is complete.
+    Done,
+    /// Not a body in chunks.
+    Broken,
+}
+
+impl Chunks {
+    /// Before the first chunk.
+    pub(super) fn begin() -> Chunks {
+        Chunks::Size(0)
+    }
+
+    /// After these bytes.
+    pub(super) fn feed(mut self, mut bytes: &[u8]) -> Chunks {
+        while let [byte, rest @ ..] = bytes {
+            bytes = rest;
+            self = match (self, *byte) {
+                (Chunks::Data(left), _) => {
+                    let skip = (left - 1).min(rest.len() as u64);
+                    bytes = &rest[skip as usize..];
+                    match left - 1 - skip {
+                        0 => Chunks::Size(0),
+                        left => Chunks::Data(left),
+                    }
+                }
+                (Chunks::Size(n), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                    let digit = char::from(*byte).to_digit(16).unwrap_or(0);
+                    match n.checked_mul(16) {
+                        Some(n) => Chunks::Size(n + u64::from(digit)),
+                        None => Chunks::Broken,
+                    }
+                }
+                (Chunks::Size(0) | Chunks::Extension(0), b'\n') => Chunks::Trailer(0),
+                (Chunks::Size(n) | Chunks::Extension(n), b'\n') => {
+                    Chunks::Data(n.saturating_add(2))
+                }
+                (Chunks::Size(n), b';' | b' ' | b'\r') => Chunks::Extension(n),
+                (Chunks::Size(_), _) => Chunks::Broken,
+                (Chunks::Extension(n), _) => Chunks::Extension(n),
+                (Chunks::Trailer(0), b'\n') => Chunks::Done,
+                (Chunks::Trailer(_), b'\n') => Chunks::Trailer(0),
+                (Chunks::Trailer(n), b'\r') => Chunks::Trailer(n),
+                (Chunks::Trailer(n), _) => Chunks::Trailer(n + 1),
+                (done @ (Chunks::Done | Chunks::Broken), _) => return done,
+            };
+        }
+        self
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_in_chunks_ends_where_it_ends_however_it_arrives() {
+        let whole = b"5\r\nhello\r\nA;x=y\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\n";
+        assert_eq!(Chunks::begin().feed(whole), Chunks::Done);
+        for cut in 1..whole.len() {
+            let (one, two) = whole.split_at(cut);
+            let half = Chunks::begin().feed(one);
+            assert_ne!(half, Chunks::Done, "{cut}");
+            assert_eq!(half.feed(two), Chunks::Done, "{cut}");
+        }
+        assert_eq!(Chunks::begin().feed(b"hello"), Chunks::Broken);
+        assert_eq!(
+            Chunks::begin().feed(b"fffffffffffffffffffff"),
+            Chunks::Broken
+        );
+    }
 
     #[test]
     fn header_lines_are_read_as_ab_reads_them() {

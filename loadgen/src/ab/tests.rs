@@ -316,6 +316,63 @@ fn kept_connections_are_used_again_until_the_server_closes_them() {
 }
 
 #[test]
+fn kept_answers_in_chunks_or_without_a_length_are_told_apart() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut bytes = [0; 4096];
+            for n in 0.. {
+                let got = socket.read(&mut bytes).unwrap();
+                if got == 0 {
+                    break;
+                }
+                let chunked = bytes.starts_with(b"GET /chunks");
+                let kind = if chunked {
+                    "Transfer-Encoding: chunked"
+                } else {
+                    "X-No: length"
+                };
+                let head = format!("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n{kind}\r\n\r\n");
+                socket.write_all(head.as_bytes()).unwrap();
+                if !chunked {
+                    socket.write_all(b"hello").unwrap();
+                    break;
+                }
+                socket.write_all(b"5\r\nhel").unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(n % 3));
+                socket.write_all(b"lo\r\n0\r\n\r\n").unwrap();
+            }
+        }
+    });
+    let chunks = ran(&format!("-k -n 9 http://{address}/chunks"));
+    for line in [
+        "Failed requests:        0",
+        "Keep-Alive requests:    9",
+        "HTML transferred:       135 bytes",
+    ] {
+        assert!(
+            chunks.out.lines().any(|l| l == line),
+            "{line:?} missing in\n{}",
+            chunks.out
+        );
+    }
+    let closed = ran(&format!("-k -n 3 http://{address}/closed"));
+    for line in [
+        "Failed requests:        0",
+        "Keep-Alive requests:    0",
+        "HTML transferred:       15 bytes",
+    ] {
+        assert!(
+            closed.out.lines().any(|l| l == line),
+            "{line:?} missing in\n{}",
+            closed.out
+        );
+    }
+}
+
+#[test]
 fn tables_are_html_and_escaped() {
     let (address, _) = serve(2, |_, _| hello());
     let ran = ran(&format!("-n 2 -x border=1 -y a -z b http://{address}/<&>"));

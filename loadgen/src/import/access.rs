@@ -54,6 +54,10 @@ pub fn access_log(name: &str, source: &str, options: &Options) -> Result<Importe
         let url = secrets.pairs(&request.path);
         routes.entry(key).or_default().push((url, request.weight));
     }
+    if routes.is_empty() {
+        let why: Vec<String> = left_out.notes().collect();
+        return Err(Mistake::file(name, "no request is left to send").hint(why.join("; ")));
+    }
     let weight = |urls: &[(String, u32)]| urls.iter().map(|(_, n)| u64::from(*n)).sum::<u64>();
     let mut routes: Vec<_> = routes.into_iter().collect();
     routes.sort_by(|a, b| weight(&b.1).cmp(&weight(&a.1)).then_with(|| a.0.cmp(&b.0)));

@@ -312,6 +312,8 @@ fn a_log_becomes_routes_with_weights() {
         "{:?}",
         imported.notes
     );
+    let braces = "1.1.1.1 - - [10/Oct/2000:13:55:30 -0700] \"GET /x?{{y}} HTTP/1.1\" 200 1\n";
+    assert!(access_log("a.log", braces, &to).is_err());
     let error = access_log("a.log", "junk line\n", &to)
         .unwrap_err()
         .to_string();
