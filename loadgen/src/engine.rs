@@ -123,7 +123,7 @@ pub async fn run(
     let alone = schedule
         .as_ref()
         .is_some_and(|s| s.peak_rate() <= ONE_THREAD_RATE)
-        || saturate::fits(&plan);
+        || plan.transport.http2;
     let limit = plan.slots();
     let make = move || Shared {
         stats: Arc::new(Mutex::new(
