@@ -76,7 +76,7 @@ fn counts(report: &Report) -> BTreeMap<u64, u64> {
 #[ignore = "takes half a minute"]
 fn load_fleet_of_eight_equals_one() {
     const RATE: u64 = 400;
-    const SECONDS: u64 = 8;
+    const SECONDS: u64 = 5;
     let delays = Profile::Lognormal {
         median: Duration::from_millis(20),
         sigma: 0.5,
