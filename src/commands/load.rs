@@ -12,7 +12,7 @@ use model::duration;
 
 use super::gate::{Gate, Judge, read_report};
 use super::load_schedule::Schedule;
-use super::load_series::{Remote, Writers};
+use super::load_series::{RemoteWrite, Writers};
 use super::reach::json;
 use crate::cli::Shared;
 use crate::console::{
@@ -197,7 +197,7 @@ pub struct Common {
     agent: Option<String>,
 
     #[command(flatten)]
-    remote: Remote,
+    remote: RemoteWrite,
 
     #[command(flatten)]
     judge: Judge,
