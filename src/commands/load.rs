@@ -11,7 +11,7 @@ use model::duration;
 
 use super::gate::{Gate, Judge, read_report};
 use super::load_schedule::Schedule;
-use super::load_series::{Remote, Writers};
+use super::load_series::{RemoteWrite, Writers};
 use super::load_transport::{TransportFlags, authorize, body_of, owned};
 use super::reach::json;
 use crate::cli::Shared;
@@ -206,7 +206,7 @@ pub struct Common {
     agent: Option<String>,
 
     #[command(flatten)]
-    remote: Remote,
+    remote: RemoteWrite,
 
     #[command(flatten)]
     transport: TransportFlags,

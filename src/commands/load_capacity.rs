@@ -11,7 +11,7 @@ use model::query::QueryData;
 
 use super::load::{set_request, span, target};
 use super::load_schedule::per_second;
-use super::load_series::{Remote, Writers};
+use super::load_series::{RemoteWrite, Writers};
 use super::reach::json;
 use crate::cli::Shared;
 use crate::console::{CommandResult, Outcome, block_on, note, print, stop_token, usage};
@@ -111,7 +111,7 @@ pub struct Args {
     agent: Option<String>,
 
     #[command(flatten)]
-    remote: Remote,
+    remote: RemoteWrite,
 }
 
 fn percent(text: &str) -> Result<f64, String> {

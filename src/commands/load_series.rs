@@ -15,7 +15,7 @@ const LAST_TRIES: u32 = 5;
 
 /// A receiver of remote write.
 #[derive(Debug, Clone, Default, ClapArgs)]
-pub struct Remote {
+pub struct RemoteWrite {
     /// Send the run's own series to this remote-write receiver, such as http://prometheus:9090/api/v1/write
     #[arg(long, env = "NINES_REMOTE_WRITE", value_name = "URL")]
     remote_write: Option<String>,
@@ -46,7 +46,7 @@ struct Writer {
 
 impl Writers {
     /// The agent and the receiver that the flags name.
-    pub fn new(agent: Option<&str>, remote: &Remote) -> anyhow::Result<Writers> {
+    pub fn new(agent: Option<&str>, remote: &RemoteWrite) -> anyhow::Result<Writers> {
         let mut all = Vec::new();
         let writer = |name, client, path: &str| Writer {
             name,

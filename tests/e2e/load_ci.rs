@@ -23,8 +23,8 @@ fn adapted(text: &str) -> String {
     let (listen, admin) = (free(), free());
     text.replace("127.0.0.1:8080", &format!("127.0.0.1:{listen}"))
         .replace("127.0.0.1:8081", &format!("127.0.0.1:{admin}"))
-        .replace("DURATION: 60s", "DURATION: 12s")
-        .replace("--warm-up 5s", "--warm-up 2s")
+        .replace("DURATION: 60s", "DURATION: 11s")
+        .replace("--warm-up 5s", "--warm-up 1s")
 }
 
 fn texts(map: &Json) -> Variables {

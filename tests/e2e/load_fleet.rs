@@ -76,7 +76,7 @@ fn counts(report: &Report) -> BTreeMap<u64, u64> {
 #[ignore = "takes half a minute"]
 fn load_fleet_of_eight_equals_one() {
     const RATE: u64 = 400;
-    const SECONDS: u64 = 8;
+    const SECONDS: u64 = 5;
     let delays = Profile::Lognormal {
         median: Duration::from_millis(20),
         sigma: 0.5,
@@ -161,8 +161,7 @@ fn load_fleet_of_eight_equals_one() {
         merged.per_second.iter().map(|s| s.sent).sum::<u64>(),
         RATE * SECONDS
     );
-    // The same as one process within what the histogram tells apart (0.1 %), and what this machine's scheduling adds:
-    // the smaller of the two runs' own delays is the server's.
+    // The same as one process within the histogram's error (0.1 %) and what two runs on one busy machine differ by.
     for q in [0.5, 0.9, 0.99] {
         let at = |r: &Report| r.latency.value_at_quantile(q) as f64 / 1e3;
         let (alone, merged) = (at(&alone), at(&merged));

@@ -147,14 +147,28 @@ fn boundary(met: &[bool], levels: &[Level<'_>]) -> (f64, f64) {
     let good = |c: &f64| *c <= least + 1e-9;
     let first = costs.iter().position(good).unwrap_or_default();
     let last = costs.iter().rposition(good).unwrap_or_default();
-    // In so many seconds a difference of two requests is not seen.
-    let unseen = |l: &Level<'_>| 2.0 / l.judged.steady_s.max(0.5);
     let low = first.checked_sub(1).map(|i| &levels[i]);
     let high = levels.get(last);
     (
         low.map_or(0.0, |l| (l.rate - unseen(l)).max(0.0)),
         high.map_or(f64::INFINITY, |l| l.rate + unseen(l)),
     )
+}
+
+/// How far a rate may be from another without a step telling them apart, requests per second: two requests over the step,
+/// a growth too small to be called one, or what the number answered varies by itself, where arrivals or service are random.
+fn unseen(level: &Level<'_>) -> f64 {
+    let counts: Vec<f64> = slices_of(level)
+        .map(|s| s.responses() as f64 / s.length_s.max(1e-3))
+        .collect();
+    let n = counts.len() as f64;
+    let least = (2.0 / level.judged.steady_s.max(0.5)).max(LEAST_GROWTH * level.rate);
+    if n < 3.0 {
+        return least;
+    }
+    let mean = counts.iter().sum::<f64>() / n;
+    let spread = counts.iter().map(|c| (c - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    (1.96 * (spread / n).sqrt()).max(least)
 }
 
 /// Draws one rate's verdict.

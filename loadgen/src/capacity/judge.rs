@@ -61,7 +61,7 @@ impl Slice {
         }
     }
 
-    fn responses(&self) -> u64 {
+    pub(super) fn responses(&self) -> u64 {
         self.status.values().sum()
     }
 
