@@ -8,6 +8,9 @@ use std::sync::Arc;
 use crate::conn::Target;
 use crate::outgoing::Source;
 
+/// A PEM file's contents.
+pub type Pem = Arc<[u8]>;
+
 /// How the requests of a plan travel. The default is HTTP/1.1 with kept connections straight to the URL's host.
 #[derive(Debug, Clone)]
 pub struct Transport {
@@ -16,9 +19,9 @@ pub struct Transport {
     /// Requests at once on each HTTP/2 connection (1 to 1000).
     pub streams: usize,
     /// PEM of the authorities to trust instead of the web's.
-    pub ca: Option<Arc<[u8]>>,
+    pub ca: Option<Pem>,
     /// PEM of the client's certificate chain and of its key.
-    pub identity: Option<(Arc<[u8]>, Arc<[u8]>)>,
+    pub identity: Option<(Pem, Pem)>,
     /// Speak this version of TLS only.
     pub tls: Option<TlsVersion>,
     /// Connect to this Unix socket, whatever the URL's host is.

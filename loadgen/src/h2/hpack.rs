@@ -9,6 +9,9 @@ use super::huffman;
 pub(crate) const MAX_LIST: usize = 256 << 10;
 /// The table size both sides begin with.
 const TABLE: usize = 4096;
+/// Name and value.
+type Entry = (Box<[u8]>, Box<[u8]>);
+
 /// What a table entry costs besides its text.
 const ENTRY: usize = 32;
 
@@ -41,7 +44,7 @@ pub(crate) enum Unreadable {
 
 /// Reads header blocks of one connection.
 pub(crate) struct Decoder {
-    table: VecDeque<(Box<[u8]>, Box<[u8]>)>,
+    table: VecDeque<Entry>,
     size: usize,
     max: usize,
     name: Vec<u8>,
@@ -220,7 +223,7 @@ pub(crate) struct Field {
 /// written once is written the same way again.
 pub(crate) struct Encoder {
     /// In order of insertion.
-    table: Vec<(Box<[u8]>, Box<[u8]>)>,
+    table: Vec<Entry>,
     size: usize,
     max: usize,
     /// The peer's settings are known.

@@ -21,6 +21,8 @@ use crate::decode::Decoder;
 use crate::dial::{Connector, Wire};
 use crate::outgoing::{Outgoing, Source};
 
+/// Requests on their way to a connection's task: twice as many as may be under way on it.
+const QUEUE: usize = 2048;
 /// Room for one read at first; most answers are small.
 const BUFFER: usize = 4 << 10;
 /// Room for one read at most: four frames and what is left of another.
@@ -52,7 +54,7 @@ struct Answered {
 /// A kept connection; cheap to clone. When the last clone goes, it closes.
 #[derive(Clone)]
 pub(crate) struct Link {
-    jobs: mpsc::UnboundedSender<Message>,
+    jobs: mpsc::Sender<Message>,
     state: Arc<State>,
     scheme: &'static str,
     authority: Arc<str>,
@@ -86,7 +88,7 @@ impl Link {
         max_body: u64,
     ) -> Result<Link, ConnError> {
         let (wire, opened) = connector.stream(timeout).await?;
-        let (jobs, queue) = mpsc::unbounded_channel();
+        let (jobs, queue) = mpsc::channel(QUEUE);
         let state = Arc::new(State::default());
         let driver = Driver {
             wire: Pipe::new(wire),
@@ -166,8 +168,14 @@ impl Link {
                 ..ConnError::new(kind, why)
             }),
         };
-        if self.jobs.send(Message::Send(Box::new(job))).is_err() {
-            return failed(ErrorKind::Closed, "the connection is closed", true);
+        match self.jobs.try_send(Message::Send(Box::new(job))) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                return failed(ErrorKind::Closed, "the connection is closed", true);
+            }
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                return failed(ErrorKind::Local, "too many requests wait to be sent", true);
+            }
         }
         let deadline = tokio::time::Instant::now() + timeout;
         match timeout_at(deadline, answered).await {
@@ -187,7 +195,8 @@ impl Link {
             Ok(Err(_)) => failed(ErrorKind::Closed, "the connection ended", false),
             Err(_) => {
                 gone.store(true, Ordering::Release);
-                let _ = self.jobs.send(Message::Sweep);
+                // One that does not fit is not needed: the next one sweeps for both.
+                let _ = self.jobs.try_send(Message::Sweep);
                 failed(ErrorKind::Timeout, "no complete response in time", false)
             }
         }
@@ -409,7 +418,7 @@ fn io_failed(error: &std::io::Error) -> Failed {
 struct Driver {
     wire: Pipe,
     codec: Codec,
-    queue: mpsc::UnboundedReceiver<Message>,
+    queue: mpsc::Receiver<Message>,
     /// Requests for which the peer has no stream free.
     backlog: VecDeque<Job>,
     /// Nobody is left who could ask.
