@@ -182,7 +182,11 @@ fn explain_names_what_was_injected() {
             "product",
         ),
         (json!([stop(3.0), stop(4.5)]), "pause", "product"),
-        (json!([fault("cache_refuse", &json!({}))]), "cache", ""),
+        (
+            json!([fault("cache_slow", &json!({"ms": 150}))]),
+            "cache",
+            "",
+        ),
     ] {
         let why = system.explained(dir.path(), &faults);
         let first = &why["causes"][0];
