@@ -200,7 +200,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
         }
         Ok(answer)
     })?;
-    save(args.output.as_ref(), || Ok(json(&answer.to_json())?))?;
+    save(args.output.as_ref(), || json(&answer.to_json()))?;
     save(args.md.as_ref(), || Ok(answer.markdown()))?;
     print(&answer.summary())?;
     Ok(outcome(&answer, args.at_least))

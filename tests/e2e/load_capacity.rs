@@ -10,8 +10,8 @@ use super::running::{nines, stderr, stdout};
 
 /// A server that takes connections and answers nothing.
 fn shut() -> String {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", port.local_addr().unwrap());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", port.local_addr().expect("an address"));
     drop(port);
     url
 }

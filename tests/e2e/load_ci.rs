@@ -14,8 +14,8 @@ const GITLAB: &str = include_str!("../../docs/ci/gitlab.yml");
 type Variables = BTreeMap<String, String>;
 
 fn free() -> u16 {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    port.local_addr().unwrap().port()
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    port.local_addr().expect("an address").port()
 }
 
 /// The file on ports of its own and with short runs.
@@ -42,23 +42,25 @@ fn texts(map: &Json) -> Variables {
 
 /// Runs a script as the runners do: bash, stopping at the first failure.
 fn script(text: &str, dir: &Path, variables: &Variables) -> (i32, String) {
-    let binary = Path::new(env!("CARGO_BIN_EXE_nines")).parent().unwrap();
-    let path = std::env::var("PATH").unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_nines"))
+        .parent()
+        .expect("a folder");
+    let path = std::env::var("PATH").expect("PATH is set");
     let out = dir.join("step.log");
-    let log = std::fs::File::create(&out).unwrap();
+    let log = std::fs::File::create(&out).expect("a log");
     let status = Command::new("bash")
         .args(["--noprofile", "--norc", "-eo", "pipefail", "-c", text])
         .current_dir(dir)
         .env_remove("NINES_URL")
         .env("PATH", format!("{}:{path}", binary.display()))
         .envs(variables)
-        .stdout(log.try_clone().unwrap())
+        .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)
         .status()
         .expect("bash is installed");
     (
         status.code().unwrap_or(-1),
-        std::fs::read_to_string(out).unwrap(),
+        std::fs::read_to_string(out).expect("the log is text"),
     )
 }
 
@@ -91,8 +93,8 @@ fn github(dir: &Path, main: bool, tighter: bool) -> (i32, String) {
     let job = &read["jobs"]["gate"];
     let mut variables = texts(&job["env"]);
     let (env, summary) = (dir.join("github.env"), dir.join("summary.md"));
-    std::fs::write(&env, "").unwrap();
-    std::fs::write(&summary, "").unwrap();
+    std::fs::write(&env, "").expect("a file");
+    std::fs::write(&summary, "").expect("a file");
     variables.insert("GITHUB_ENV".into(), env.display().to_string());
     variables.insert("GITHUB_STEP_SUMMARY".into(), summary.display().to_string());
     let _service = Service(dir, "github.env");
@@ -113,7 +115,7 @@ fn github(dir: &Path, main: bool, tighter: bool) -> (i32, String) {
         if !wanted {
             continue;
         }
-        for line in std::fs::read_to_string(&env).unwrap().lines() {
+        for line in std::fs::read_to_string(&env).expect("a file").lines() {
             let (name, value) = line.split_once('=').expect("NAME=value");
             variables.insert(name.to_owned(), value.to_owned());
         }

@@ -61,7 +61,7 @@ fn the_manifest_has_flags_that_exist_and_the_number_of_its_workers() {
 
 fn read(text: &str) -> Report {
     let json: Json = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e} in {text:.300}"));
-    Report::from_json(&json).unwrap()
+    Report::from_json(&json).expect("a report")
 }
 
 fn counts(report: &Report) -> BTreeMap<u64, u64> {

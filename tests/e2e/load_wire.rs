@@ -12,8 +12,8 @@ use super::running::{Agent, nines, stderr, stdout};
 
 /// Answers every request after a while with its own head as body.
 fn echo(after: Duration) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             std::thread::spawn(move || answer(stream, after));
@@ -63,7 +63,7 @@ fn interrupt(child: &Child) {
     let sent = Command::new("kill")
         .args(["-INT", &child.id().to_string()])
         .status();
-    assert!(sent.unwrap().success());
+    assert!(sent.expect("kill is installed").success());
 }
 
 #[test]
@@ -94,8 +94,8 @@ fn ctrl_c_drains_and_reports_and_a_second_one_stops_at_once() {
     assert!(!told.contains('\r') && !told.contains('\x1b') && !text.contains('\x1b'));
 
     // A server that never answers: the first waits, the second does not.
-    let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", hanging.local_addr().unwrap());
+    let hanging = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", hanging.local_addr().expect("an address"));
     let child = spawn(&[
         "load",
         "closed",
