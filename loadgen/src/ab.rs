@@ -1,7 +1,7 @@
 //! Owns the ab drop-in: ApacheBench's command line, its closed loop of HTTP/1.0 requests, its report, files and exit codes.
 //! Must not know the terminal: what is to be printed is handed to the caller, piece by piece.
 //!
-//! One thread, one poll loop ([`client`]): first one connection, and once it was answered all the others, as in ab.
+//! One thread, one poll loop (`ab/client.rs`): first one connection, and once it was answered all the others, as in ab.
 
 mod client;
 mod column;

@@ -48,7 +48,7 @@ pub struct TransportFlags {
     #[arg(long, value_name = "PATH", conflicts_with_all = ["proxy", "connect_to", "resolve", "dns"])]
     unix_socket: Option<PathBuf>,
 
-    /// Send through this HTTP proxy, http://[user:password@]host:port; https goes through CONNECT
+    /// Send through this HTTP proxy, `http://[user:password@]host:port`; https goes through CONNECT
     #[arg(long, value_name = "URL", conflicts_with_all = ["connect_to", "resolve"])]
     proxy: Option<String>,
 
@@ -56,7 +56,7 @@ pub struct TransportFlags {
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "resolve")]
     connect_to: Option<String>,
 
-    /// The URL's host has this address (as curl's HOST:PORT:ADDRESS[,ADDRESS], or only the addresses)
+    /// The URL's host has this address (as curl's `HOST:PORT:ADDRESS[,ADDRESS]`, or only the addresses)
     #[arg(long, value_name = "ADDRESS", conflicts_with = "dns")]
     resolve: Option<String>,
 

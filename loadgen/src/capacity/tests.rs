@@ -308,7 +308,7 @@ fn a_late_generator_is_told_from_a_slow_server() {
     let rules = rules("p99<50ms");
     let slow = server(1, 2.5, false, false).trial(500.0, 4.0, 1);
     assert_eq!(
-        judge(&rules, &[slow.clone()]).verdict,
+        judge(&rules, std::slice::from_ref(&slow)).verdict,
         Verdict::Over(Why::Backlog)
     );
     // Late, but what is not answered is in the server.

@@ -340,8 +340,8 @@ fn damaged_sources_are_refused_or_read_and_never_panic() {
         state ^= state << 17;
         (state % below as u64) as usize
     };
-    let sources: [(&str, fn(&str, &str, &Options) -> Result<Imported, Mistake>); 3] =
-        [(HAR, har), (API, openapi), (log, access_log)];
+    type Importer = fn(&str, &str, &Options) -> Result<Imported, Mistake>;
+    let sources: [(&str, Importer); 3] = [(HAR, har), (API, openapi), (log, access_log)];
     let bits = [
         "\"", "{", "}", "[", "]", ":", ",", "$ref", "null", "-", "0", "\u{e9}", "{{", "%", "&",
         "*a", "\n", "  ", "\\", "Z",

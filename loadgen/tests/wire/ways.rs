@@ -243,7 +243,8 @@ async fn tls_trusts_whom_it_is_told_and_shows_its_certificate() {
             all_well(&report, 8);
             assert!(!report.phases.tls.is_empty());
         }
-        let failing: [(&str, &dyn Fn(&mut Plan)); 3] = [
+        type Change<'a> = &'a dyn Fn(&mut Plan);
+        let failing: [(&str, Change<'_>); 3] = [
             ("no certificate", &|p| p.transport.identity = None),
             ("an unknown authority", &|p| p.transport.ca = None),
             ("another name", &|p| {
