@@ -186,7 +186,7 @@ fn load_ci_steps_pass_compare_and_fail() {
         "compared with the baseline: {output}"
     );
     assert!(
-        read("summary.md").contains("**broken** | p95&lt;1us"),
+        read("summary.md").contains("**broken** | `p95<1us`"),
         "{}",
         read("summary.md")
     );
