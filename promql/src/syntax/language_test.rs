@@ -48,6 +48,7 @@ fn prints_what_it_reads() {
         ("(-2) ^ 2", "(-2) ^ 2"),
         ("-x", "-x"),
         ("1e3 + 0x10 + Inf + nan", "1000 + 16 + +Inf + NaN"),
+        ("O- Inf^ -Ot", "O - Inf ^ -Ot"),
         ("sum + by + offset", "sum + by + offset"),
         (
             "x[5m + step()] offset (1h * 2)",

@@ -8,8 +8,8 @@ use model::labels::{is_label_identifier, is_metric_identifier};
 use model::{METRIC_NAME, MatchOp, Matcher};
 
 use super::ast::{
-    Aggregate, At, Binary, Cardinality, Duration, DurationKind, Expr, ExprKind, Extension,
-    Matching, Modifiers, Selector, ValueType,
+    Aggregate, At, Binary, BinaryOp, Cardinality, Duration, DurationKind, Expr, ExprKind,
+    Extension, Matching, Modifiers, Selector, ValueType,
 };
 use super::lexer::raw_byte;
 use super::parse::constant;
@@ -54,7 +54,10 @@ impl fmt::Display for Expr {
                 }
                 write!(f, "{})", a.expr)
             }
-            ExprKind::Binary(b) => write!(f, "{} {} {}", b.lhs, binary_middle(b), b.rhs),
+            ExprKind::Binary(b) => match infinite_base(b) {
+                Some(base) => write!(f, "{base} {} {}", binary_middle(b), b.rhs),
+                None => write!(f, "{} {} {}", b.lhs, binary_middle(b), b.rhs),
+            },
             ExprKind::Unary(u) => write!(f, "{}{}", if u.negative { "-" } else { "+" }, u.expr),
             ExprKind::Paren(inner) => write!(f, "({inner})"),
         }
@@ -80,7 +83,12 @@ fn pretty(expr: &Expr, indent: usize, out: &mut String) {
             bracketed(&format!("{pad}{}(", aggregate_head(a)), &args, indent, out);
         }
         ExprKind::Binary(b) => {
-            pretty(&b.lhs, indent + 1, out);
+            match infinite_base(b) {
+                Some(base) => {
+                    let _ = write!(out, "{pad}  {base}");
+                }
+                None => pretty(&b.lhs, indent + 1, out),
+            }
             let _ = write!(out, "\n{pad}{}\n", binary_middle(b));
             pretty(&b.rhs, indent + 1, out);
         }
@@ -115,6 +123,13 @@ fn aggregate_head(a: &Aggregate) -> String {
         ),
         None => a.op.name().to_owned(),
     }
+}
+
+/// `^` binds more tightly than a sign: an infinity raised to a power is written without one, or it would read back as
+/// a sign before the power.
+fn infinite_base(b: &Binary) -> Option<&'static str> {
+    let infinite = matches!(b.lhs.kind, ExprKind::Number(v) if v == f64::INFINITY);
+    (b.op == BinaryOp::Pow && infinite).then_some("Inf")
 }
 
 fn binary_middle(b: &Binary) -> String {
