@@ -102,6 +102,20 @@ pub struct Cause {
     pub trace: Option<TraceId>,
 }
 
+impl Cause {
+    /// One without evidence or a trace so far.
+    fn new(kind: Kind, subject: &str, headline: String, weight: f64) -> Cause {
+        Cause {
+            kind,
+            subject: subject.to_owned(),
+            headline,
+            evidence: Vec::new(),
+            weight,
+            trace: None,
+        }
+    }
+}
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {

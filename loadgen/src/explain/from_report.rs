@@ -16,17 +16,6 @@ pub(super) fn causes(report: &Report, symptom: &Symptom) -> Vec<Cause> {
     out
 }
 
-fn cause(kind: Kind, subject: &str, headline: String, weight: f64) -> Cause {
-    Cause {
-        kind,
-        subject: subject.to_owned(),
-        headline,
-        evidence: Vec::new(),
-        weight,
-        trace: None,
-    }
-}
-
 fn us(us: f64) -> String {
     super::ms(us * 1e3)
 }
@@ -34,7 +23,7 @@ fn us(us: f64) -> String {
 fn generator(report: &Report) -> Option<Cause> {
     if let Some(n) = report.errors.get("local") {
         let text = format!("this machine ran out of file descriptors or ports {n} times");
-        return Some(cause(Kind::Generator, "this machine", text, 1.0));
+        return Some(Cause::new(Kind::Generator, "this machine", text, 1.0));
     }
     (report.late_p99_us > 10_000).then(|| {
         let text = format!(
@@ -48,7 +37,7 @@ fn generator(report: &Report) -> Option<Cause> {
         let failed = refused.map(|(_, n)| n).sum::<u64>() as f64 / report.responses.max(1) as f64;
         let most = if failed >= 0.01 { 0.5 } else { 0.99 };
         let weight = (0.15 + share).min(most);
-        let mut found = cause(Kind::Generator, "this machine", text, weight);
+        let mut found = Cause::new(Kind::Generator, "this machine", text, weight);
         let wait = &report.phases.generator;
         if !wait.is_empty() {
             found.evidence.push(format!(
@@ -104,7 +93,7 @@ fn connections(report: &Report, symptom: &Symptom) -> Option<Cause> {
         percent(share.min(1.0)),
         us(latency)
     );
-    let mut found = cause(
+    let mut found = Cause::new(
         Kind::Connections,
         "this run",
         text,
@@ -148,7 +137,7 @@ fn unreachable(report: &Report) -> Option<Cause> {
         percent(share),
         list.join(", ")
     );
-    let mut found = cause(
+    let mut found = Cause::new(
         Kind::Unreachable,
         &report.target,
         text,
@@ -171,7 +160,7 @@ fn rate_limit(report: &Report) -> Option<Cause> {
         report.responses,
         percent(share)
     );
-    let mut found = cause(
+    let mut found = Cause::new(
         Kind::RateLimit,
         &report.target,
         text,
@@ -205,7 +194,7 @@ fn server_errors(report: &Report) -> Option<Cause> {
         percent(share),
         list.join(", ")
     );
-    let mut found = cause(
+    let mut found = Cause::new(
         Kind::Errors,
         &report.target,
         text,
@@ -287,5 +276,5 @@ fn phase(report: &Report, symptom: &Symptom) -> Option<Cause> {
         us(latency),
         us(worst)
     );
-    Some(cause(kind, subject, text, 0.3 * share))
+    Some(Cause::new(kind, subject, text, 0.3 * share))
 }

@@ -59,7 +59,7 @@ pub(super) fn weigh(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom,
         let Some(line) = psi else { continue };
         let (bad, good) = sides(line, seen, symptom);
         if bad > threshold && (bad > 2.0 * good + 0.05 || !symptom.stands_out()) {
-            causes.push(cause(
+            causes.push(Cause::new(
                 kind,
                 line.label("instance"),
                 format!(
@@ -81,17 +81,6 @@ fn lines(seen: &Observed, what: What) -> impl Iterator<Item = &Line> {
 fn sides(line: &Line, seen: &Observed, symptom: &Symptom) -> (f64, f64) {
     let (bad, good) = symptom.split(&line.values, seen.step_s);
     (bad.unwrap_or(0.0), good.unwrap_or(0.0))
-}
-
-fn cause(kind: Kind, subject: &str, headline: String, weight: f64) -> Cause {
-    Cause {
-        kind,
-        subject: subject.to_owned(),
-        headline,
-        evidence: Vec::new(),
-        weight,
-        trace: None,
-    }
 }
 
 /// A process that took far more processor time in the bad seconds, or a host without any left. When unrelated parts slow
@@ -121,7 +110,7 @@ fn cpu(seen: &Observed, symptom: &Symptom, spread: bool) -> Option<Cause> {
                 name => name.to_owned(),
             };
             let since = symptom.first(&line.values, seen.step_s, |v| v > (bad + good) / 2.0);
-            cause(
+            Cause::new(
                 Kind::Cpu,
                 &name,
                 format!(
@@ -133,7 +122,7 @@ fn cpu(seen: &Observed, symptom: &Symptom, spread: bool) -> Option<Cause> {
         }
         (None, Some((line, (bad, good)))) => {
             let since = symptom.first(&line.values, seen.step_s, |v| v >= FULL);
-            cause(
+            Cause::new(
                 Kind::Cpu,
                 line.label("instance"),
                 format!(
@@ -200,7 +189,7 @@ fn pools(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom, tail: &Tai
         .find(|l| l.label("kind") == "db_pool" && l.label("resource") == name)
         .map(|l| sides(l, seen, symptom));
     let since = symptom.first(&line.values, seen.step_s, |v| v >= 1.0);
-    let mut found = cause(
+    let mut found = Cause::new(
         Kind::Pool,
         name,
         format!(
@@ -287,7 +276,7 @@ fn others(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom) {
         if bad >= FULL && bad - good > 0.2 {
             let name = format!("{} {}", line.label("kind"), line.label("resource"));
             let since = symptom.first(&line.values, seen.step_s, |v| v >= FULL);
-            causes.push(cause(
+            causes.push(Cause::new(
                 if line.label("kind") == "disk" {
                     Kind::Io
                 } else {
@@ -310,7 +299,7 @@ fn others(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom) {
         let (bad, good) = sides(line, seen, symptom);
         if bad > 20.0 && bad > 4.0 * good + 10.0 {
             let name = line.label("resource");
-            causes.push(cause(
+            causes.push(Cause::new(
                 Kind::Queue,
                 name,
                 format!("{bad:.0} messages wait in queue {name} in the bad seconds ({good:.0} otherwise)"),
