@@ -398,7 +398,12 @@ mod tests {
         }
 
         #[test]
-        fn order_shift_and_scale_do_not_matter(spans in traces(), by in 0_u64..1000, turn in 0_usize..12) {
+        fn order_shift_and_scale_do_not_matter(mut spans in traces(), by in 0_u64..1000, turn in 0_usize..12) {
+            // A span that is moved goes to its client's middle. Each of at most 11 nested moves halves once: with this
+            // factor every middle is a whole nanosecond, and the law is exact.
+            for s in &mut spans {
+                (s.start_ns, s.end_ns) = (s.start_ns << 11, s.end_ns << 11);
+            }
             let ids = |spans: &[Span]| -> Vec<(u8, u64, u64)> {
                 let path = critical_path(spans);
                 path.segments.iter().map(|s| (spans[s.span].span_id.0[0], s.from_ns, s.to_ns)).collect()
@@ -412,10 +417,7 @@ mod tests {
                 (s.start_ns, s.end_ns) = (s.start_ns * 2 + by, s.end_ns * 2 + by);
             }
             let moved: Vec<_> = ids(&other).into_iter().map(|(id, a, b)| (id, (a - by) / 2, (b - by) / 2)).collect();
-            // The middle of a client span that was moved may fall between two nanoseconds.
-            for (a, b) in moved.iter().zip(&before) {
-                prop_assert!(a.0 == b.0 && a.1.abs_diff(b.1) <= 1 && a.2.abs_diff(b.2) <= 1, "{a:?} {b:?}");
-            }
+            prop_assert_eq!(moved, before);
         }
 
         #[test]
