@@ -16,7 +16,7 @@ use store::{Store, StoreOptions};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Api};
@@ -59,6 +59,8 @@ pub struct Agent {
     forward: Option<Forward>,
     accepting: CancellationToken,
     working: CancellationToken,
+    /// An agent that is dropped without a shutdown still ends its threads: a runtime waits for them.
+    _ends_with_it: [DropGuard; 2],
     connections: TaskTracker,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -148,15 +150,17 @@ pub async fn start(config: Config) -> Result<Agent, AgentError> {
         limits,
         token,
     };
+    let (accepting, working) = (CancellationToken::new(), CancellationToken::new());
     let mut agent = Agent {
+        _ends_with_it: [accepting.clone().drop_guard(), working.clone().drop_guard()],
         api_addr,
         otlp_grpc_addr,
         otlp_http_addr,
         ingest,
         api,
         forward,
-        accepting: CancellationToken::new(),
-        working: CancellationToken::new(),
+        accepting,
+        working,
         connections: TaskTracker::new(),
         tasks: Vec::new(),
     };

@@ -79,18 +79,42 @@ pub struct Read {
     pub lease: Lease,
 }
 
-/// Reads a body whole, as sent.
-pub async fn read<B>(body: B, limits: &BodyLimits) -> Result<Read, BodyError>
+/// How much of a refused body is read and thrown away before the answer. A connection that closes with bytes unread is
+/// reset, and the sender may then never see why; a lingering close, as nginx does it.
+const LINGER_BYTES: usize = 16 << 20;
+/// And for how long.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Reads a body whole, as sent. Of one that is refused at most another 16 MiB and for at most 2 s; none of one that
+/// announces more.
+pub async fn read<B>(mut body: B, limits: &BodyLimits) -> Result<Read, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    tokio::time::timeout(limits.timeout, read_all(body, limits))
+    let read = tokio::time::timeout(limits.timeout, read_all(&mut body, limits))
         .await
-        .unwrap_or(Err(BodyError::Timeout(limits.timeout)))
+        .unwrap_or(Err(BodyError::Timeout(limits.timeout)));
+    let refused = matches!(read, Err(BodyError::TooLarge(_) | BodyError::Overloaded));
+    if refused && body.size_hint().lower() <= LINGER_BYTES as u64 {
+        // However it ends, the answer is the refusal.
+        let _ = tokio::time::timeout(LINGER, throw_away(&mut body)).await;
+    }
+    read
 }
 
-async fn read_all<B>(mut body: B, limits: &BodyLimits) -> Result<Read, BodyError>
+async fn throw_away<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
+    let mut left = LINGER_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(bytes) else {
+            return;
+        };
+        left = rest;
+    }
+}
+
+async fn read_all<B>(body: &mut B, limits: &BodyLimits) -> Result<Read, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
@@ -187,6 +211,7 @@ impl Write for Capped {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::StreamExt;
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -237,5 +262,28 @@ mod tests {
             read(body(11), &limits).await.unwrap_err(),
             BodyError::TooLarge(10)
         );
+    }
+
+    #[tokio::test]
+    async fn the_rest_of_a_refused_body_is_read_within_bounds() {
+        let limits = BodyLimits {
+            bytes: 10,
+            timeout: Duration::from_secs(5),
+            budget: Budget::new(100),
+        };
+        for (sent, taken) in [(5, 5), (LINGER_BYTES / (1 << 20) * 2, 18)] {
+            let count = std::sync::atomic::AtomicUsize::new(0);
+            let frames = futures_util::stream::iter(0..sent).map(|_| {
+                count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let bytes = Bytes::from_static(&[0; 1 << 20]);
+                Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(bytes))
+            });
+            let body = http_body_util::StreamBody::new(frames);
+            assert_eq!(
+                read(body, &limits).await.unwrap_err(),
+                BodyError::TooLarge(10)
+            );
+            assert_eq!(count.into_inner(), taken, "of {sent} MiB");
+        }
     }
 }

@@ -89,3 +89,19 @@ async fn receivers_can_be_off_and_a_folder_has_one_agent() {
     );
     assert!(agent.shutdown().await.clean());
 }
+
+#[test]
+fn an_agent_that_is_dropped_lets_its_runtime_end() {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        // The host collector is on by default: it has a thread of its own.
+        let started = runtime.block_on(start());
+        drop(started);
+        drop(runtime);
+        tell.send(()).unwrap();
+    });
+    let patience = std::time::Duration::from_secs(30);
+    told.recv_timeout(patience)
+        .expect("the runtime waits for a thread of the agent");
+}
