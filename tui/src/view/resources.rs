@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 use super::overview::share;
 use crate::app::App;
 use crate::data::{Data, Use};
-use crate::format::{ABSENT, plain};
+use crate::format::{ABSENT, percent_sign, plain};
 use crate::pen::{Cell, Pen, cell, names, numbers, ordered, words};
 use crate::sort::{Key, sorted};
 use crate::theme::Role;
@@ -32,11 +32,26 @@ fn waits(u: &Use) -> String {
     if u.saturation.is_empty() {
         return ABSENT.into();
     }
-    let all = u
-        .saturation
-        .iter()
-        .map(|(unit, v)| format!("{unit} {}", plain(Some(*v))));
+    let all = u.saturation.iter().map(|(unit, v)| waits_as(unit, *v));
     all.collect::<Vec<_>>().join("  ")
+}
+
+/// The words are those of the series' `unit` label, short enough for a column.
+fn waits_as(unit: &str, value: f64) -> String {
+    let words = match unit {
+        "runnable_waiting" => "waiting".into(),
+        "dropped_packets_per_second" => "dropped/s".into(),
+        "swapped_pages_per_second" => "swapped pages/s".into(),
+        "queued_operations" => "queued".into(),
+        "psi_some_ratio" => return format!("PSI {}", percent_sign(Some(value))),
+        other => match other.strip_suffix("_ratio") {
+            Some(name) => {
+                return format!("{} {}", name.replace('_', " "), percent_sign(Some(value)));
+            }
+            None => other.replace('_', " "),
+        },
+    };
+    format!("{words} {}", plain(Some(value)))
 }
 
 fn errors(u: &Use) -> Cell {
