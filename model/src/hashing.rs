@@ -1,4 +1,4 @@
-//! A fast hash of label sets for maps that live as long as a query.
+//! A fast hash of label sets, for maps of a query and for the store's series.
 //!
 //! Owns the arithmetic: sixteen bytes a multiplication, seeded for each map so that nobody outside can choose
 //! collisions. Must not know what is hashed.
@@ -19,6 +19,7 @@ impl Default for FoldState {
 
 impl BuildHasher for FoldState {
     type Hasher = FoldHasher;
+    #[inline]
     fn build_hasher(&self) -> FoldHasher {
         FoldHasher {
             state: self.0,
@@ -34,18 +35,21 @@ pub struct FoldHasher {
     seed: u64,
 }
 
+#[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let wide = u128::from(a) * u128::from(b);
     (wide as u64) ^ (wide >> 64) as u64
 }
 
 /// Sixteen bytes as two numbers.
+#[inline]
 fn halves(bytes: &[u8; 16]) -> (u64, u64) {
     let all = u128::from_le_bytes(*bytes);
     (all as u64, (all >> 64) as u64)
 }
 
 impl Hasher for FoldHasher {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         let mut state = self.state ^ bytes.len() as u64;
         let (pairs, rest) = bytes.as_chunks::<16>();
@@ -63,6 +67,7 @@ impl Hasher for FoldHasher {
         self.write_u64(u64::from(byte));
     }
 
+    #[inline]
     fn write_u64(&mut self, word: u64) {
         self.state = fold(self.state ^ word, self.seed ^ K);
     }
@@ -71,6 +76,7 @@ impl Hasher for FoldHasher {
         self.write_u64(word as u64);
     }
 
+    #[inline]
     fn finish(&self) -> u64 {
         self.state
     }

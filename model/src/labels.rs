@@ -493,6 +493,28 @@ fn take_long(packed: &str) -> Option<(&str, &str)> {
     Some((rest.get(..len)?, rest.get(len..)?))
 }
 
+/// Undoes the escapes of the text formats (label values, `# HELP`): `\n` is a line feed, and a backslash before anything
+/// else stands for that. A lone backslash at the end is dropped.
+#[must_use]
+pub fn unescape(text: &str) -> String {
+    if !text.contains('\\') {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some('n') => out.push('\n'),
+                Some(other) => out.push(other),
+                None => {}
+            },
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -604,6 +626,18 @@ mod tests {
         #[test]
         fn from_packed_never_panics(text in ".{0,40}") {
             let _ = Labels::from_packed(&text);
+        }
+    }
+
+    #[test]
+    fn escapes_of_text_formats_are_undone() {
+        for (text, plain) in [
+            ("plain", "plain"),
+            (r#"a\\b\"c\nd"#, "a\\b\"c\nd"),
+            (r"\t is no escape", "t is no escape"),
+            ("at the end\\", "at the end"),
+        ] {
+            assert_eq!(unescape(text), plain);
         }
     }
 }

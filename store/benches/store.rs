@@ -16,6 +16,9 @@ const START_MS: i64 = 1_700_000_000_000;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let small = std::env::args().any(|a| a == "--small");
     let shrink = if small { 10 } else { 1 };
+    if std::env::args().any(|a| a == "--append") {
+        return appends(10_000 / shrink, 720);
+    }
     memory(100_000 / shrink, 40)?;
     throughput(10_000 / shrink, 720)?;
     Ok(())
@@ -165,6 +168,25 @@ fn memory(series: usize, steps: usize) -> Result<(), Box<dyn std::error::Error>>
         "  estimated bytes a series    {:8.0}",
         store.stats().head_bytes as f64 / series as f64
     );
+    Ok(())
+}
+
+/// Appends alone, three times each: the least CPU time counts. To compare two builds, run both in turn.
+fn appends(series: usize, steps: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let all: Vec<Labels> = (0..series).map(labels).collect();
+    for _ in 0..3 {
+        let dir = tempfile::tempdir()?;
+        let store = Store::open(options(&dir))?;
+        let ids: Vec<SeriesId> = all.iter().map(|l| store.series_id(l)).collect();
+        let batches = batches(&ids, steps);
+        let cpu = cpu_seconds();
+        for batch in &batches {
+            store.append_ids(batch)?;
+        }
+        let cpu = cpu_seconds() - cpu;
+        println!("by id, M samples a CPU second {:8.2}", (series * steps) as f64 / cpu / 1e6);
+        by_labels(&all, &batches)?;
+    }
     Ok(())
 }
 

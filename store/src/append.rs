@@ -16,7 +16,7 @@ use crate::head::{Head, SeriesId};
 use crate::options::Fsync;
 use crate::packed::{Finder, PackedBatch, SeriesName};
 use crate::record::Batch;
-use crate::series::Outcome;
+use crate::series::{Outcome, Series};
 use crate::stats;
 use crate::store::{Log, State, Store};
 use crate::sync::lock;
@@ -168,10 +168,7 @@ impl Store {
         let mut report = AppendReport::default();
         let mut log = lock(&self.inner.log);
         for (index, part) in samples.chunks(MAX_BATCH).enumerate() {
-            if self.all_valid(part) {
-                let floats = part.iter().map(|s| (s.id.slot(), s.t_ms, 0, s.value));
-                self.commit(&mut log, floats, &[], &mut report)?;
-            } else {
+            if !self.commit_ids(&mut log, part, &mut report)? {
                 self.append_some(&mut log, part, index * MAX_BATCH, &mut report)?;
             }
         }
@@ -227,11 +224,6 @@ impl Store {
         self.finder().find_bytes(labels.as_packed().as_bytes())
     }
 
-    fn all_valid(&self, samples: &[IdSample]) -> bool {
-        let state = self.read();
-        samples.iter().all(|s| state.head.get(s.id).is_some())
-    }
-
     fn append_some(
         &self,
         log: &mut Log,
@@ -261,9 +253,12 @@ impl Store {
         let mut missing = Vec::new();
         let mut slots: Vec<u32> = {
             let state = self.read();
+            let mut last = REFUSED;
             all.enumerate()
                 .map(|(index, named)| {
-                    named.find(&state.head).unwrap_or_else(|| {
+                    let found = named.find(&state.head, last.wrapping_add(1));
+                    last = found.unwrap_or(last);
+                    found.unwrap_or_else(|| {
                         missing.push((index, named));
                         REFUSED
                     })
@@ -289,26 +284,67 @@ impl Store {
         histograms: &[HistogramSample],
         report: &mut AppendReport,
     ) -> Result<(), StoreError> {
-        let mut defined = HashSet::new();
-        let mut folded = Folded::new();
-        log.batch.clear();
-        {
+        let planned = {
             let state = self.read();
-            let plan = Plan {
-                head: &state.head,
-                floor_ms: state.floor_ms,
-                window_ms: self.inner.options.window_ms(),
-            };
-            plan.floats(&mut log.batch, floats.clone(), &mut defined, &mut folded);
-            plan.histograms(&mut log.batch, histograms, &mut defined);
+            let mut plan = self.plan(&state, &mut log.batch);
+            for sample in floats.clone() {
+                plan.float(&state.head.slots[sample.0 as usize], sample);
+            }
+            plan.histograms(histograms);
+            plan.planned()
+        };
+        self.carry_out(log, planned, floats, histograms, report)
+    }
+
+    /// The same for floats of series by their ids. False, and nothing is done, when an id is not valid.
+    fn commit_ids(
+        &self,
+        log: &mut Log,
+        samples: &[IdSample],
+        report: &mut AppendReport,
+    ) -> Result<bool, StoreError> {
+        let planned = {
+            let state = self.read();
+            let mut plan = self.plan(&state, &mut log.batch);
+            for s in samples {
+                let Some(series) = state.head.get(s.id) else {
+                    return Ok(false);
+                };
+                plan.float(series, (s.id.slot(), s.t_ms, 0, s.value));
+            }
+            plan.planned()
+        };
+        let floats = samples.iter().map(|s| (s.id.slot(), s.t_ms, 0, s.value));
+        self.carry_out(log, planned, floats, &[], report)?;
+        Ok(true)
+    }
+
+    fn plan<'a>(&self, state: &'a State, batch: &'a mut Batch) -> Plan<'a> {
+        batch.clear();
+        Plan {
+            head: &state.head,
+            floor_ms: state.floor_ms,
+            window_ms: self.inner.options.window_ms(),
+            batch,
+            planned: Planned::default(),
         }
+    }
+
+    fn carry_out(
+        &self,
+        log: &mut Log,
+        planned: Planned,
+        floats: impl Iterator<Item = FloatSample>,
+        histograms: &[HistogramSample],
+        report: &mut AppendReport,
+    ) -> Result<(), StoreError> {
         self.write_log(log)?;
         let mut state = self.write();
         let before = report.clone();
-        for slot in defined {
+        for slot in planned.defined {
             state.head.slots[slot as usize].logged = true;
         }
-        self.apply(&mut state, floats, histograms, &folded, report);
+        self.apply(&mut state, floats, histograms, &planned.folded, report);
         drop(state);
         self.count(&before, report);
         Ok(())
@@ -510,11 +546,12 @@ impl<'a> From<SeriesName<'a>> for Named<'a> {
 // === impl Named ===
 
 impl<'a> Named<'a> {
+    /// The slot; looked for at `guess` first.
     #[inline]
-    fn find(self, head: &Head) -> Option<u32> {
+    fn find(self, head: &Head, guess: u32) -> Option<u32> {
         match self {
-            Named::Labels(labels) => head.find(labels),
-            Named::Packed(packed) => head.find_packed(packed.as_bytes()),
+            Named::Labels(labels) => head.find_near(labels.as_packed().as_bytes(), guess),
+            Named::Packed(packed) => head.find_near(packed.as_bytes(), guess),
             Named::Id(id) => Some(id.slot()),
         }
     }
@@ -567,54 +604,57 @@ struct Plan<'a> {
     head: &'a Head,
     floor_ms: i64,
     window_ms: i64,
+    batch: &'a mut Batch,
+    planned: Planned,
+}
+
+/// What else is to be done when a batch has been written.
+#[derive(Debug, Default)]
+struct Planned {
+    /// Series that the log has got to know.
+    defined: HashSet<u32>,
+    folded: Folded,
 }
 
 // === impl Plan ===
 
 impl Plan<'_> {
-    fn accepts(&self, slot: u32, t: i64) -> bool {
-        let series = &self.head.slots[slot as usize];
+    #[inline]
+    fn accepts(&self, series: &Series, t: i64) -> bool {
         series.is_in_order(t) || series.judge_late(t, self.window_ms) == Outcome::Appended
     }
 
-    fn floats(
-        &self,
-        batch: &mut Batch,
-        floats: impl Iterator<Item = FloatSample>,
-        defined: &mut HashSet<u32>,
-        folded: &mut Folded,
-    ) {
-        for (slot, t, start, value) in floats {
-            let series = &self.head.slots[slot as usize];
-            if t < self.floor_ms || !self.accepts(slot, t) {
-                continue;
-            }
-            if !series.logged {
-                define(batch, self.head, slot, defined);
-            }
-            if series.overflow {
-                *folded.entry((slot, t)).or_default() += value;
-            } else {
-                batch.float(slot, t, start, value);
-            }
+    /// A sample of `series`, which is in the sample's slot.
+    #[inline]
+    fn float(&mut self, series: &Series, (slot, t, start, value): FloatSample) {
+        if t < self.floor_ms || !self.accepts(series, t) {
+            return;
         }
-        for ((slot, t), sum) in folded {
-            batch.float(*slot, *t, 0, *sum);
+        if !series.logged {
+            define(self.batch, self.head, slot, &mut self.planned.defined);
+        }
+        if series.overflow {
+            *self.planned.folded.entry((slot, t)).or_default() += value;
+        } else {
+            self.batch.float(slot, t, start, value);
         }
     }
 
-    fn histograms(
-        &self,
-        batch: &mut Batch,
-        histograms: &[HistogramSample],
-        defined: &mut HashSet<u32>,
-    ) {
+    fn histograms(&mut self, histograms: &[HistogramSample]) {
         for (slot, t, start, h) in histograms {
-            let overflow = self.head.slots[*slot as usize].overflow;
-            if *t >= self.floor_ms && !overflow && self.accepts(*slot, *t) {
-                define(batch, self.head, *slot, defined);
-                batch.histogram(*slot, *t, *start, h);
+            let series = &self.head.slots[*slot as usize];
+            if *t >= self.floor_ms && !series.overflow && self.accepts(series, *t) {
+                define(self.batch, self.head, *slot, &mut self.planned.defined);
+                self.batch.histogram(*slot, *t, *start, h);
             }
         }
+    }
+
+    /// Ends the batch.
+    fn planned(self) -> Planned {
+        for ((slot, t), sum) in &self.planned.folded {
+            self.batch.float(*slot, *t, 0, *sum);
+        }
+        self.planned
     }
 }

@@ -57,6 +57,13 @@ impl Encoding {
         Encoding::Split,
     ];
 
+    fn is_of_differences(self) -> bool {
+        matches!(
+            self,
+            Encoding::IntegerDeltaOfDelta | Encoding::DecimalDeltaOfDelta
+        )
+    }
+
     fn from_code(code: u8) -> Result<Self, Damaged> {
         Self::ALL
             .get(code as usize)
@@ -142,6 +149,26 @@ pub(crate) fn encode_floats(
     let encoding = values::encode(out, values);
     out[at] |= encoding as u8;
     encoding
+}
+
+/// The same for the values that are `numbers` divided by `10^places` exactly. `None`, and nothing is appended, when
+/// [`encode_floats`] may find something better.
+pub(crate) fn encode_numbers(
+    out: &mut Vec<u8>,
+    times: Times<'_>,
+    starts: &[i64],
+    numbers: &[i64],
+    places: usize,
+) -> Option<Encoding> {
+    debug_assert!(times.count() == numbers.len() && !numbers.is_empty());
+    let at = out.len();
+    put_times(out, times, starts);
+    let Some(encoding) = values::encode_numbers(out, numbers, places) else {
+        out.truncate(at);
+        return None;
+    };
+    out[at] |= encoding as u8;
+    Some(encoding)
 }
 
 /// A histogram, when it is, and when it began to count.
@@ -413,6 +440,34 @@ mod tests {
         assert_eq!(bits(&points.values), bits(values));
         assert!(points.histograms.is_empty());
         encoding
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_make_the_chunk_that_their_values_make(
+            numbers in prop_oneof![
+                proptest::collection::vec(-300i64..300, 1..100),
+                proptest::collection::vec(Just(7i64), 1..100),
+                proptest::collection::vec(any::<i64>().prop_map(|n| n >> 11), 1..100),
+            ],
+            places in 0usize..4,
+        ) {
+            let values: Vec<f64> = numbers.iter().map(|n| *n as f64 / 10f64.powi(places as i32)).collect();
+            let times = every(15_000, numbers.len());
+            let (mut from_numbers, mut from_values) = (Vec::new(), Vec::new());
+            if encode_numbers(&mut from_numbers, Times::Listed(&times), &[], &numbers, places).is_some() {
+                encode_floats(&mut from_values, Times::Listed(&times), &[], &values);
+                let mut points = Points::default();
+                decode(&from_numbers, i64::MIN, i64::MAX, &mut points).expect("own bytes");
+                prop_assert_eq!(bits(&points.values), bits(&values));
+                prop_assert!(from_numbers.len() <= from_values.len() + 8 * numbers.len());
+                if numbers.iter().any(|n| n % 10 != 0) && numbers.iter().all(|n| n.abs() < 1 << 40) {
+                    prop_assert_eq!(from_numbers, from_values);
+                }
+            } else {
+                prop_assert!(from_numbers.is_empty());
+            }
+        }
     }
 
     fn every(step: i64, count: usize) -> Vec<i64> {

@@ -3,16 +3,17 @@
 //! Owns which series exist since the last cut and what is known about them. Must not know files or locks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
+use model::hashing::FoldState;
 use model::source::{Exemplar, Metadata};
 use model::{Labels, Matcher, NativeHistogram};
 
 use crate::exemplars::Exemplars;
 use crate::postings::{self, Postings};
 use crate::record::{Definition, Visitor};
-use crate::series::{Outcome, Series};
+use crate::series::{NOT_LIVE, Outcome, Series};
 
 /// Names whose metadata is kept, at most.
 const MAX_METADATA: usize = 100_000;
@@ -65,7 +66,7 @@ pub(crate) struct Head {
     by_hash: HashMap<u64, u32, BuildHasherDefault<Identity>>,
     /// Series whose hash another one has.
     collided: HashMap<Labels, u32>,
-    seed: u64,
+    hashing: FoldState,
     pub(crate) postings: Postings,
     generation: u32,
     pub(crate) exemplars: Exemplars,
@@ -86,7 +87,7 @@ impl Head {
             free: Vec::new(),
             by_hash: HashMap::default(),
             collided: HashMap::new(),
-            seed: RandomState::new().build_hasher().finish(),
+            hashing: FoldState::default(),
             postings: Postings::default(),
             generation: 0,
             exemplars: Exemplars::new(max_exemplars),
@@ -117,12 +118,22 @@ impl Head {
         found.map(|(_, slot)| *slot)
     }
 
+    /// The same. Who appends again what was appended before finds it at `guess`, the slot after the one before.
+    #[inline]
+    pub(crate) fn find_near(&self, packed: &[u8], guess: u32) -> Option<u32> {
+        let there = self.slots.get(guess as usize);
+        match there {
+            Some(s) if s.is_live() && s.labels.as_packed().as_bytes() == packed => Some(guess),
+            _ => self.find_packed(packed),
+        }
+    }
+
     /// The series of a valid id.
     #[inline]
     pub(crate) fn get(&self, id: SeriesId) -> Option<&Series> {
         self.slots
             .get(id.slot() as usize)
-            .filter(|s| s.live && s.generation == id.generation())
+            .filter(|s| s.generation == id.generation() && s.is_live())
     }
 
     pub(crate) fn id(&self, slot: u32) -> SeriesId {
@@ -169,8 +180,7 @@ impl Head {
                 self.promote(hash);
             }
             let series = &mut self.slots[*slot as usize];
-            *series = Series::new(Labels::empty(), u32::MAX);
-            series.live = false;
+            *series = Series::new(Labels::empty(), NOT_LIVE);
             self.free.push(*slot);
         }
         self.exemplars.remove(gone);
@@ -194,7 +204,7 @@ impl Head {
     pub(crate) fn matching(&self, matchers: &[Matcher]) -> Vec<u32> {
         let accepts = |slot: &u32| {
             let series = &self.slots[*slot as usize];
-            series.live && matchers.iter().all(|m| m.matches_labels(&series.labels))
+            series.is_live() && matchers.iter().all(|m| m.matches_labels(&series.labels))
         };
         match self.postings.candidates(matchers) {
             None => (0..self.slots.len() as u32).filter(accepts).collect(),
@@ -232,30 +242,12 @@ impl Head {
         (heap + INDEX_PER_SERIES * self.series_count()) as u64
     }
 
-    /// A fast hash of the packed labels, seeded so that nobody outside can choose collisions.
-    fn hash(&self, bytes: &[u8]) -> u64 {
-        const K: u64 = 0x9e37_79b9_7f4a_7c15;
-        let fold = |a: u64, b: u64| {
-            let wide = u128::from(a) * u128::from(b);
-            (wide as u64) ^ (wide >> 64) as u64
-        };
-        let mut state = self.seed ^ bytes.len() as u64;
-        let (pairs, rest) = bytes.as_chunks::<16>();
-        for pair in pairs {
-            let (a, b) = halves(pair);
-            state = fold(state ^ a, K ^ b);
-        }
-        let mut last = [0u8; 16];
-        last[..rest.len()].copy_from_slice(rest);
-        let (a, b) = halves(&last);
-        fold(state ^ a, b ^ self.seed.rotate_left(32) ^ K)
+    /// Seeded, so that nobody outside can choose collisions.
+    fn hash(&self, packed: &[u8]) -> u64 {
+        let mut hasher = self.hashing.build_hasher();
+        hasher.write(packed);
+        hasher.finish()
     }
-}
-
-/// Sixteen bytes as two numbers.
-fn halves(bytes: &[u8; 16]) -> (u64, u64) {
-    let all = u128::from_le_bytes(*bytes);
-    (all as u64, (all >> 64) as u64)
 }
 
 /// Puts records of the log back into memory. Deciding again what was decided before, from the same state.

@@ -218,7 +218,7 @@ impl Store {
         let state = self.read();
         let slots = (0u32..).zip(&state.head.slots);
         slots
-            .filter(|(slot, s)| s.live && s.is_empty() && !frozen.series.contains_key(slot))
+            .filter(|(slot, s)| s.is_live() && s.is_empty() && !frozen.series.contains_key(slot))
             .map(|(slot, _)| slot)
             .collect()
     }
@@ -264,7 +264,7 @@ impl Store {
             if due.idle.contains(&slot) && series.is_empty() {
                 series.logged = false;
                 leaving.insert(slot);
-            } else if series.live {
+            } else if series.is_live() {
                 let last_t = due.last_t.get(slot as usize).copied().flatten();
                 batch.define(slot, last_t, series.overflow, &series.labels);
             }

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! 0..=219      regular time; the number is the one before plus unzigzag(byte)
+//! 226          u8 count: the number before, so many times more, at regular times
 //! 220, 221     the number is the one before plus an ivarint; 221: an ivarint before it, time minus regular time
 //! 222, 223     u8 places, ivarint number; 223: as 221. A value is its number divided by 10^places
 //! 224, 225     eight bytes of a float; 225: as 221. The number before stays
@@ -16,11 +17,18 @@ use crate::wire::{
 };
 
 /// Samples that are held like this before they become a chunk.
-pub(crate) const OPEN: usize = 32;
+pub(crate) const OPEN: usize = 64;
+
+/// Or this many bytes: values without a pattern are smaller in a chunk.
+pub(crate) const OPEN_BYTES: usize = 280;
+
+/// The most bytes that a sample takes.
+pub(crate) const SAMPLE_BYTES: usize = 21;
 
 const DIFFERENCE: u8 = 220;
 const ABSOLUTE: u8 = 222;
 const BITS: u8 = 224;
+const REPEAT: u8 = 226;
 
 /// The most decimals that are looked for.
 const MAX_PLACES: u8 = 6;
@@ -39,23 +47,62 @@ pub(crate) struct Values {
     pub(crate) places: u8,
     /// Values in a row that were no decimals.
     pub(crate) misses: u8,
+    /// How often the last number has been repeated at regular times, as the end of the bytes says.
+    pub(crate) repeats: u8,
 }
 
 // === impl Values ===
 
 impl Values {
-    /// Appends a sample. `late_ms`: its time minus that of a regular one. The first sample needs no others to be read.
+    /// What most samples are: at a regular time, with a number near the one before. False when this is none. `room`
+    /// makes room for so many bytes.
     #[inline]
+    pub(crate) fn put_near(
+        &mut self,
+        out: &mut Vec<u8>,
+        value: f64,
+        room: impl FnOnce(&mut Vec<u8>, usize),
+    ) -> bool {
+        let Some(number) = as_number(value, self.places) else {
+            return false;
+        };
+        let step = zigzag(number.wrapping_sub(self.number));
+        if step >= u64::from(DIFFERENCE) {
+            return false;
+        }
+        self.number = number;
+        if step != 0 || self.repeats == 0 {
+            room(out, 1);
+            out.push(step as u8);
+            self.repeats = u8::from(step == 0);
+            return true;
+        }
+        self.repeat(out, room);
+        true
+    }
+
+    fn repeat(&mut self, out: &mut Vec<u8>, room: impl FnOnce(&mut Vec<u8>, usize)) {
+        if self.repeats == 1 {
+            room(out, 1);
+            if let Some(last) = out.last_mut() {
+                *last = REPEAT;
+            }
+            out.push(1);
+        }
+        self.repeats += 1;
+        if let Some(count) = out.last_mut() {
+            *count = self.repeats;
+        }
+    }
+
+    /// Appends any sample, at most [`SAMPLE_BYTES`]. `late_ms`: its time minus that of a regular one. The first sample
+    /// needs no others to be read.
     pub(crate) fn put(&mut self, out: &mut Vec<u8>, first: bool, late_ms: i64, value: f64) {
+        self.repeats = 0;
         let same_places = as_number(value, self.places);
-        let late = u8::from(late_ms != 0);
         if let (Some(number), false) = (same_places, first) {
             let step = zigzag(number.wrapping_sub(self.number));
             self.number = number;
-            if step < u64::from(DIFFERENCE) && late == 0 {
-                out.push(step as u8);
-                return;
-            }
             put_front(out, DIFFERENCE, late_ms);
             put_uvarint(out, step);
             return;
@@ -155,6 +202,14 @@ impl Opened {
             let (Some(time), Some(value)) = (all.times.get_mut(at), all.values.get_mut(at)) else {
                 return Err(Damaged("too many samples"));
             };
+            if control == REPEAT {
+                let count = usize::from(reader.byte()?);
+                let values = all.values.get_mut(at..at + count);
+                values.ok_or(Damaged("too many samples"))?.fill(divided(number, tens));
+                all.times[at..at + count].fill(step_ms);
+                all.len += count;
+                continue;
+            }
             all.len += 1;
             // For now the distance from the sample before.
             *time = step_ms;
@@ -198,6 +253,37 @@ impl Opened {
     }
 }
 
+/// The numbers of samples that are all at regular times and have the same decimals: those decimals and how many they are.
+/// `None` for any others.
+pub(crate) fn numbers(bytes: &[u8], out: &mut [i64; OPEN]) -> Option<(u8, usize)> {
+    let mut reader = Reader::new(bytes);
+    if reader.byte().ok()? != ABSOLUTE {
+        return None;
+    }
+    let places = reader.byte().ok().filter(|p| *p <= MAX_PLACES)?;
+    let mut number = reader.ivarint().ok()?;
+    out[0] = number;
+    let mut len = 1;
+    while !reader.is_empty() {
+        let control = reader.byte().ok()?;
+        let step = match control {
+            REPEAT => {
+                let count = usize::from(reader.byte().ok()?);
+                out.get_mut(len..len + count)?.fill(number);
+                len += count;
+                continue;
+            }
+            DIFFERENCE => reader.uvarint().ok()?,
+            near if near < DIFFERENCE => u64::from(near),
+            _ => return None,
+        };
+        number = number.wrapping_add(unzigzag(step));
+        *out.get_mut(len)? = number;
+        len += 1;
+    }
+    Some((places, len))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,7 +296,12 @@ mod tests {
                 0 => 0,
                 _ => t.wrapping_sub(samples[i - 1].0).wrapping_sub(step_ms),
             };
-            values.put(&mut out, i == 0, late, *value);
+            let near = i > 0 && late == 0 && values.put_near(&mut out, *value, Vec::reserve);
+            if !near {
+                let before = out.len();
+                values.put(&mut out, i == 0, late, *value);
+                assert!(out.len() - before <= SAMPLE_BYTES);
+            }
         }
         out
     }
@@ -219,6 +310,7 @@ mod tests {
         prop_oneof![
             any::<u64>().prop_map(f64::from_bits),
             (-300i64..300).prop_map(|n| n as f64),
+            (0i64..2).prop_map(|n| n as f64),
             (-30_000i64..30_000).prop_map(|n| n as f64 / 100.0),
             any::<i32>().prop_map(|n| f64::from(n) / 1e6),
             Just(-0.0),
@@ -238,7 +330,7 @@ mod tests {
                 t = t.wrapping_add(step).wrapping_add(late);
                 (t, v)
             }).collect();
-            let before = Values { number, places, misses };
+            let before = Values { number, places, misses, repeats: 0 };
             let opened = Opened::read(&written(&samples, step, before), step, t).expect("own bytes");
             let read: Vec<(i64, u64)> = opened.times().iter().copied().zip(opened.values().iter().map(|v| v.to_bits())).collect();
             let expected: Vec<(i64, u64)> = samples.iter().map(|(t, v)| (*t, v.to_bits())).collect();
@@ -246,8 +338,20 @@ mod tests {
         }
 
         #[test]
+        fn numbers_are_those_of_the_samples(values in proptest::collection::vec(value(), 1..=OPEN)) {
+            let samples: Vec<(i64, f64)> = (0..).map(|i| i * 5).zip(values).collect();
+            let mut all = [0; OPEN];
+            if let Some((places, len)) = numbers(&written(&samples, 5, Values::default()), &mut all) {
+                let read: Vec<u64> = all[..len].iter().map(|n| divided(*n, TENS[places as usize]).to_bits()).collect();
+                let expected: Vec<u64> = samples.iter().map(|(_, v)| v.to_bits()).collect();
+                prop_assert_eq!(read, expected);
+            }
+        }
+
+        #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = Opened::read(&bytes, 1, 2);
+            let _ = numbers(&bytes, &mut [0; OPEN]);
         }
     }
 
@@ -262,7 +366,7 @@ mod tests {
             .collect();
         let constant: Vec<(i64, f64)> = (0..20).map(|i| (at(i), 7.0)).collect();
         let noise: Vec<(i64, f64)> = (0..20).map(|i| (at(i), (i as f64).sqrt().sin())).collect();
-        for (samples, bytes) in [(counter, 24), (gauge, 25), (constant, 22), (noise, 20 * 9)] {
+        for (samples, bytes) in [(counter, 24), (gauge, 25), (constant, 5), (noise, 20 * 9)] {
             let len = written(&samples, 10_000, Values::default()).len();
             assert!(len <= bytes, "{len} > {bytes}: {samples:?}");
         }

@@ -10,7 +10,7 @@ use model::{Labels, NativeHistogram, STALE_NAN_BITS};
 
 use crate::chunk::histogram;
 use crate::wire::{
-    Damaged, Reader, as_exact_integer, put_bytes, put_ivarint, put_number, put_uvarint,
+    Damaged, Reader, as_exact_integer, put_bytes, put_ivarint, put_number, put_uvarint, zigzag,
 };
 
 /// Room that a section keeps from batch to batch: one that introduces many series is the exception.
@@ -49,11 +49,16 @@ pub(crate) struct Definition {
     pub(crate) labels: Labels,
 }
 
+/// Room for one float sample: its control byte and four varints.
+const FLOAT_ROOM: usize = 64;
+
 /// Collects one record's payload. Reused from batch to batch.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     series: Vec<u8>,
+    /// Longer than what is in it, so that a sample is written with one look at the room there is.
     floats: Vec<u8>,
+    floats_len: usize,
     histograms: Vec<u8>,
     exemplars: Vec<u8>,
     metadata: Vec<u8>,
@@ -78,9 +83,11 @@ impl Batch {
     }
 
     pub(crate) fn clear(&mut self) {
+        self.floats.truncate(KEPT_BYTES);
+        self.floats.shrink_to(KEPT_BYTES);
+        self.floats_len = 0;
         for section in [
             &mut self.series,
-            &mut self.floats,
             &mut self.histograms,
             &mut self.exemplars,
             &mut self.metadata,
@@ -102,10 +109,10 @@ impl Batch {
         self.sections().iter().map(|(_, bytes)| bytes.len()).sum()
     }
 
-    fn sections(&self) -> [(u8, &Vec<u8>); 5] {
+    fn sections(&self) -> [(u8, &[u8]); 5] {
         [
             (SERIES, &self.series),
-            (FLOATS, &self.floats),
+            (FLOATS, &self.floats[..self.floats_len]),
             (EXEMPLARS, &self.exemplars),
             (METADATA, &self.metadata),
             (STARTED_HISTOGRAMS, &self.histograms),
@@ -131,7 +138,6 @@ impl Batch {
 
     #[inline]
     pub(crate) fn float(&mut self, slot: u32, t_ms: i64, start_ms: i64, value: f64) {
-        let out = &mut self.floats;
         let slot_mode = if slot == self.last_slot.wrapping_add(1) {
             SLOT_NEXT
         } else if slot == self.last_slot {
@@ -154,24 +160,41 @@ impl Batch {
         } else {
             START_DELTA
         };
-        out.push(slot_mode | time_mode | value_mode | start_mode);
+        if self.floats.len() < self.floats_len + FLOAT_ROOM {
+            self.grow_floats();
+        }
+        let Some(out) = self.floats[self.floats_len..].first_chunk_mut::<FLOAT_ROOM>() else {
+            return;
+        };
+        out[0] = slot_mode | time_mode | value_mode | start_mode;
+        let mut len = 1;
         if slot_mode == SLOT_DELTA {
-            put_ivarint(out, i64::from(slot) - i64::from(self.last_slot));
+            place_ivarint(out, &mut len, i64::from(slot) - i64::from(self.last_slot));
         }
         if time_mode == TIME_DELTA {
-            put_ivarint(out, t_ms.wrapping_sub(self.last_t));
+            place_ivarint(out, &mut len, t_ms.wrapping_sub(self.last_t));
         }
         if start_mode == START_DELTA {
-            put_ivarint(out, start_ms.wrapping_sub(self.last_start));
+            place_ivarint(out, &mut len, start_ms.wrapping_sub(self.last_start));
             self.last_start = start_ms;
         }
         match value_mode {
-            VALUE_INTEGER => put_ivarint(out, integer.unwrap_or(0)),
-            VALUE_BITS => out.extend_from_slice(&value.to_bits().to_le_bytes()),
+            VALUE_INTEGER => place_ivarint(out, &mut len, integer.unwrap_or(0)),
+            VALUE_BITS => {
+                out[len..len + 8].copy_from_slice(&value.to_bits().to_le_bytes());
+                len += 8;
+            }
             _ => {}
         }
+        self.floats_len += len;
         self.last_slot = slot;
         self.last_t = t_ms;
+    }
+
+    #[cold]
+    fn grow_floats(&mut self) {
+        let len = (self.floats.len() * 2).max(4096);
+        self.floats.resize(len, 0);
     }
 
     pub(crate) fn histogram(
@@ -211,6 +234,20 @@ impl Batch {
             }
         }
     }
+}
+
+/// Writes a signed integer, as [`put_ivarint`] does.
+#[inline]
+fn place_ivarint(out: &mut [u8; FLOAT_ROOM], len: &mut usize, value: i64) {
+    let mut rest = zigzag(value);
+    // Four varints and a byte are less than the room: the mask changes nothing and saves a check.
+    while rest >= 0x80 {
+        out[*len % FLOAT_ROOM] = rest as u8 | 0x80;
+        rest >>= 7;
+        *len += 1;
+    }
+    out[*len % FLOAT_ROOM] = rest as u8;
+    *len += 1;
 }
 
 /// What takes in a record's content, in the order series, floats, exemplars, metadata, histograms.

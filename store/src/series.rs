@@ -10,18 +10,21 @@ use model::{Labels, NativeHistogram, Points, Value};
 use crate::chunk::{self, HistogramAt, Times};
 use crate::frames::{self, Frames};
 use crate::merge::{self, Run};
-use crate::open::{MAX_MISSES, OPEN, Opened, Values};
+use crate::open::{self, MAX_MISSES, OPEN, OPEN_BYTES, Opened, SAMPLE_BYTES, Values};
 use crate::reading::{Copies, Open, Part};
 use crate::wire::{Damaged, Reader};
 
 /// Histograms that are held as they came before they become a chunk.
 const HISTOGRAMS: usize = 16;
 
-/// Bytes that the newest samples of most series take, see [`crate::open`].
-const TAIL_BYTES: usize = 36;
+/// Bytes that memory for the newest samples grows by, at least.
+const ROOM_BYTES: usize = 16;
 
 /// Late samples that are held as they came before they become chunks.
 const LATE: usize = 128;
+
+/// The generation of no series.
+pub(crate) const NOT_LIVE: u32 = u32::MAX;
 
 /// What became of one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,7 @@ pub(crate) struct Series {
     open_len: u8,
     open_places: u8,
     open_misses: u8,
+    open_repeats: u8,
     open_number: i64,
     /// How far apart they are, unless they say otherwise.
     step_ms: i64,
@@ -54,6 +58,7 @@ pub(crate) struct Series {
     /// The newest sample in order; means nothing while `has_last` is false.
     last_t: i64,
     extra: Option<Box<Extra>>,
+    /// Ids of another one mean another series; [`NOT_LIVE`] when the slot is not in use.
     pub(crate) generation: u32,
     pub(crate) has_last: bool,
     /// Some chunks came late: their times do not ascend from chunk to chunk.
@@ -62,8 +67,6 @@ pub(crate) struct Series {
     pub(crate) logged: bool,
     /// Whether samples of many label sets fold into it.
     pub(crate) overflow: bool,
-    /// Whether the slot is in use.
-    pub(crate) live: bool,
 }
 
 /// What few series have.
@@ -85,6 +88,7 @@ impl Series {
             open_len: 0,
             open_places: 0,
             open_misses: 0,
+            open_repeats: 0,
             open_number: 0,
             step_ms: 0,
             open_start: 0,
@@ -95,8 +99,12 @@ impl Series {
             has_late_chunks: false,
             logged: false,
             overflow: false,
-            live: true,
         }
+    }
+
+    /// Whether the slot is in use.
+    pub(crate) fn is_live(&self) -> bool {
+        self.generation != NOT_LIVE
     }
 
     /// The newest sample in order, ever (a cut does not forget it).
@@ -175,7 +183,7 @@ impl Series {
         self.put_open(t, value);
         self.last_t = t;
         self.has_last = true;
-        if self.open_len as usize >= OPEN {
+        if self.open_len as usize >= OPEN || self.data.len() - self.open_at as usize >= OPEN_BYTES {
             self.close_floats();
         }
         Outcome::Appended
@@ -188,20 +196,27 @@ impl Series {
             self.step_ms = delta;
         }
         let first = self.open_len == 0;
-        let late_ms = if first {
-            0
-        } else {
-            delta.wrapping_sub(self.step_ms)
-        };
         let mut values = Values {
             number: self.open_number,
             places: self.open_places,
             misses: self.open_misses,
+            repeats: self.open_repeats,
         };
-        self.make_room(if late_ms == 0 { 9 } else { 19 });
-        values.put(&mut self.data, first, late_ms, value);
-        self.open_number = values.number;
-        (self.open_places, self.open_misses) = (values.places, values.misses);
+        let open_at = self.open_at as usize;
+        let room = |data: &mut Vec<u8>, bytes| make_room(data, open_at, bytes);
+        let near = !first
+            && delta == self.step_ms
+            && values.put_near(&mut self.data, value, room);
+        if !near {
+            let late_ms = match first {
+                true => 0,
+                false => delta.wrapping_sub(self.step_ms),
+            };
+            make_room(&mut self.data, open_at, SAMPLE_BYTES);
+            values.put(&mut self.data, first, late_ms, value);
+            (self.open_places, self.open_misses) = (values.places, values.misses);
+        }
+        (self.open_number, self.open_repeats) = (values.number, values.repeats);
         self.open_len += 1;
     }
 
@@ -244,49 +259,55 @@ impl Series {
         Outcome::Appended
     }
 
-    /// Asks for memory seldom: that costs more than what it is asked for.
-    #[inline]
-    fn make_room(&mut self, bytes: usize) {
-        let len = self.data.len();
-        if self.data.capacity() - len < bytes {
-            let more = bytes.max((len - self.open_at as usize) / 2);
-            self.reserve(more.max(TAIL_BYTES));
-        }
-    }
-
-    /// Asks for memory in the sizes that allocators have: 8 more than a multiple of 16.
-    fn reserve(&mut self, bytes: usize) {
-        let len = self.data.len();
-        self.data.reserve_exact(((len + bytes + 7) & !15 | 8) - len);
-    }
-
     fn close_floats(&mut self) {
         if self.open_len == 0 {
             return;
         }
         // Our own bytes; were they damaged, they would stay, and every read would say so.
-        if let Ok(Some(open)) = self.open() {
-            let (times, values) = (open.times(), open.values());
-            let starts = [self.open_start; OPEN];
-            let times = match open.regular {
-                true => Times::Regular {
-                    first: times[0],
-                    step: self.step_ms,
-                    count: times.len(),
-                },
-                false => Times::Listed(times),
-            };
-            let mut chunk = Vec::with_capacity(64);
-            chunk::encode_floats(&mut chunk, times, &starts[..values.len()], values);
+        if let Ok(chunk) = self.chunk_of_open() {
+            let open_bytes = self.data.len() - self.open_at as usize;
             self.data.truncate(self.open_at as usize);
             let whole = chunk.len() + frames::MAX_FRAME_BYTES;
             if self.data.capacity() - self.data.len() < whole {
-                // With room for the samples after it.
-                self.reserve(whole + TAIL_BYTES);
+                // With room for the samples after it, which will take about as many bytes.
+                reserve(&mut self.data, whole + open_bytes);
             }
             frames::append(&mut self.data, &chunk);
         }
         self.open_ends();
+    }
+
+    fn chunk_of_open(&self) -> Result<Vec<u8>, Damaged> {
+        let bytes = &self.data[self.open_at as usize..];
+        let mut chunk = Vec::with_capacity(bytes.len() + 48);
+        let count = self.open_len as usize;
+        let starts = [self.open_start; OPEN];
+        let starts = &starts[..if self.open_start == 0 { 0 } else { count }];
+        let before = (count as i64 - 1).wrapping_mul(self.step_ms);
+        let regular = Times::Regular {
+            first: self.last_t.wrapping_sub(before),
+            step: self.step_ms,
+            count,
+        };
+        let mut numbers = [0; OPEN];
+        if let Some((places, len)) = open::numbers(bytes, &mut numbers)
+            && len == count
+            && chunk::encode_numbers(&mut chunk, regular, starts, &numbers[..len], places.into())
+                .is_some()
+        {
+            return Ok(chunk);
+        }
+        let open = Opened::read(bytes, self.step_ms, self.last_t)?;
+        let (times, values) = (open.times(), open.values());
+        if values.len() != count {
+            return Err(Damaged("samples are missing"));
+        }
+        let times = match open.regular {
+            true => regular,
+            false => Times::Listed(times),
+        };
+        chunk::encode_floats(&mut chunk, times, starts, values);
+        Ok(chunk)
     }
 
     /// What is in `data` are chunks now.
@@ -427,6 +448,23 @@ impl Series {
             }
         }
     }
+}
+
+/// Makes room for `bytes` more of the samples that begin at `open_at`. Asks for memory seldom: that costs more than what
+/// it is asked for.
+#[inline]
+fn make_room(data: &mut Vec<u8>, open_at: usize, bytes: usize) {
+    if data.capacity() - data.len() < bytes {
+        let half = (data.len() - open_at) / 2;
+        reserve(data, bytes.max(half).max(ROOM_BYTES));
+    }
+}
+
+/// Asks for memory in the sizes that allocators have: 8 more than a multiple of 16.
+#[cold]
+fn reserve(data: &mut Vec<u8>, bytes: usize) {
+    let len = data.len();
+    data.reserve_exact(((len + bytes + 7) & !15 | 8) - len);
 }
 
 /// Appends a sample with its start time.

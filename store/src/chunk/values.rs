@@ -15,7 +15,7 @@ const MAX_PLACES: usize = 9;
 const POWERS: [f64; MAX_PLACES + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// Values per chunk that integers are collected for on the stack.
-const ON_STACK: usize = 32;
+const ON_STACK: usize = 64;
 
 /// Appends `values` (not empty) in the encoding that suits them, and says which.
 pub(crate) fn encode(out: &mut Vec<u8>, values: &[f64]) -> Encoding {
@@ -37,12 +37,9 @@ fn encode_varying(out: &mut Vec<u8>, values: &[f64], scaled: &mut [i64]) -> Enco
         return put_patternless(out, values);
     };
     let at = out.len();
-    let by_delta_of_delta = prefers_delta_of_delta(scaled);
-    if places > 0 {
-        out.push(places as u8);
-    }
+    let encoding = begin_scaled(out, scaled, places);
     put_exceptions(out, values, places, exceptions);
-    put_differences(out, scaled, by_delta_of_delta);
+    put_differences(out, scaled, encoding.is_of_differences());
     if out.len() - at > values.len() * 6 {
         let mut other = Vec::with_capacity(values.len() * 8 + 16);
         let encoding = put_patternless(&mut other, values);
@@ -52,7 +49,45 @@ fn encode_varying(out: &mut Vec<u8>, values: &[f64], scaled: &mut [i64]) -> Enco
             return encoding;
         }
     }
-    match (places > 0, by_delta_of_delta) {
+    encoding
+}
+
+/// Appends the values that are `numbers` (not empty) divided by `10^places` exactly, as [`encode`] would. `None`, and
+/// nothing is appended, when another encoding or fewer places may suit them better.
+pub(crate) fn encode_numbers(
+    out: &mut Vec<u8>,
+    numbers: &[i64],
+    places: usize,
+) -> Option<Encoding> {
+    let first = numbers[0];
+    if numbers.iter().all(|n| *n == first) {
+        let value = match places {
+            0 => first as f64,
+            _ => first as f64 / POWERS[places],
+        };
+        out.extend_from_slice(&value.to_bits().to_le_bytes());
+        return Some(Encoding::Constant);
+    }
+    if places > 0 && numbers.iter().all(|n| n % 10 == 0) {
+        return None;
+    }
+    let at = out.len();
+    let encoding = begin_scaled(out, numbers, places);
+    put_uvarint(out, 0);
+    put_differences(out, numbers, encoding.is_of_differences());
+    if out.len() - at > numbers.len() * 6 {
+        out.truncate(at);
+        return None;
+    }
+    Some(encoding)
+}
+
+/// Decides how integers are written, and appends their decimal places when there are any.
+fn begin_scaled(out: &mut Vec<u8>, scaled: &[i64], places: usize) -> Encoding {
+    if places > 0 {
+        out.push(places as u8);
+    }
+    match (places > 0, prefers_delta_of_delta(scaled)) {
         (false, false) => Encoding::IntegerDelta,
         (false, true) => Encoding::IntegerDeltaOfDelta,
         (true, false) => Encoding::DecimalDelta,
@@ -139,15 +174,23 @@ fn put_exceptions(out: &mut Vec<u8>, values: &[f64], places: usize, count: usize
 
 fn put_differences(out: &mut Vec<u8>, scaled: &[i64], of_differences: bool) {
     put_ivarint(out, scaled[0]);
-    let words = |k: usize| {
-        let delta = scaled[k + 1] - scaled[k];
-        let before = match of_differences && k > 0 {
-            true => scaled[k] - scaled[k - 1],
-            false => 0,
-        };
-        zigzag(delta - before)
-    };
-    put_planes(out, scaled.len() - 1, words);
+    let mut before = 0;
+    let words = scaled.windows(2).map(|pair| {
+        let delta = pair[1] - pair[0];
+        let word = zigzag(delta - before);
+        if of_differences {
+            before = delta;
+        }
+        word
+    });
+    let count = scaled.len() - 1;
+    if count <= ON_STACK {
+        let mut few = [0; ON_STACK];
+        few.iter_mut().zip(words).for_each(|(to, word)| *to = word);
+        put_planes(out, &few[..count]);
+    } else {
+        put_planes(out, &words.collect::<Vec<u64>>());
+    }
 }
 
 /// Appends values that are neither integers nor short decimals.
@@ -166,27 +209,36 @@ fn put_patternless(out: &mut Vec<u8>, values: &[f64]) -> Encoding {
 
 fn put_xor(out: &mut Vec<u8>, values: &[f64]) {
     out.extend_from_slice(&values[0].to_bits().to_le_bytes());
-    let words = |k: usize| values[k].to_bits() ^ values[k + 1].to_bits();
-    put_planes(out, values.len() - 1, words);
+    let pairs = values.windows(2);
+    let words: Vec<u64> = pairs.map(|p| p[0].to_bits() ^ p[1].to_bits()).collect();
+    put_planes(out, &words);
 }
 
-/// Appends `count` words as a mask of the byte planes that are not all zero, then those planes.
-fn put_planes(out: &mut Vec<u8>, count: usize, word: impl Fn(usize) -> u64) {
-    let any = (0..count).fold(0, |all, k| all | word(k));
+/// Appends words as a mask of the byte planes that are not all zero, then those planes.
+fn put_planes(out: &mut Vec<u8>, words: &[u64]) {
+    let any = words.iter().fold(0, |all, word| all | word);
     let mask = (0..8)
         .filter(|plane| (any >> (plane * 8)) & 0xff != 0)
         .fold(0u8, |mask, plane| mask | 1 << plane);
     out.push(mask);
     for plane in (0..8).filter(|p| mask >> p & 1 == 1) {
-        out.extend((0..count).map(|k| (word(k) >> (plane * 8)) as u8));
+        out.extend(words.iter().map(|word| (word >> (plane * 8)) as u8));
     }
 }
 
 /// Words that were read; those of a small chunk need no memory.
-#[derive(Default)]
 struct Words {
     few: [u64; ON_STACK],
     many: Vec<u64>,
+}
+
+impl Default for Words {
+    fn default() -> Self {
+        Words {
+            few: [0; ON_STACK],
+            many: Vec::new(),
+        }
+    }
 }
 
 // === impl Words ===

@@ -4,7 +4,7 @@
 //! allocating; [`labels_of`] reads the labels of a text that was scanned.
 
 use super::Step;
-use model::labels::METRIC_NAME;
+use model::labels::{METRIC_NAME, unescape};
 
 /// How many bytes of a plain metric name `text` begins with.
 pub(super) fn name_len(text: &str) -> usize {
@@ -121,25 +121,6 @@ fn scan_braces(text: &str, at: usize, wants_name: bool) -> Step<&str> {
         return Err((at, "the series has no metric name".into()));
     }
     Ok(&text[at..=i])
-}
-
-fn unescape(inner: &str) -> String {
-    if !inner.contains('\\') {
-        return inner.to_owned();
-    }
-    let mut out = String::with_capacity(inner.len());
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        match (c, c == '\\') {
-            (_, true) => match chars.next() {
-                Some('n') => out.push('\n'),
-                Some(other) => out.push(other),
-                None => {}
-            },
-            (c, false) => out.push(c),
-        }
-    }
-    out
 }
 
 /// The pairs of a series text (or of an exemplar's label set), the metric's name as `__name__` first, in the order

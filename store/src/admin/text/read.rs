@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, Read};
 use std::sync::Arc;
 
-use model::labels::{is_label_identifier, is_metric_identifier};
+use model::labels::{is_label_identifier, is_metric_identifier, unescape};
 use model::source::{Exemplar, Metadata};
 use model::{Labels, LabelsBuilder, METRIC_NAME, Value};
 
@@ -194,29 +194,13 @@ fn read_comment(text: &str, metadata: &mut BTreeMap<String, Metadata>) {
             };
             let known = metadata.entry(key).or_default();
             if word == "HELP" {
-                known.help = unescaped(rest);
+                known.help = unescape(rest);
             } else {
                 known.unit = rest.to_owned();
             }
         }
         _ => {}
     }
-}
-
-fn unescaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (c, c == '\\') {
-            (_, true) => match chars.next() {
-                Some('n') => out.push('\n'),
-                Some(other) => out.push(other),
-                None => {}
-            },
-            (c, false) => out.push(c),
-        }
-    }
-    out
 }
 
 /// Reads `name{labels} value [timestamp] [st@start] [# {labels} value [timestamp]]`. The value is a number or a native
@@ -331,7 +315,7 @@ fn parse_quoted(text: &str) -> Result<(String, &str), String> {
         match byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
-            b'"' => return Ok((unescaped(&inner[..at]), &inner[at + 1..])),
+            b'"' => return Ok((unescape(&inner[..at]), &inner[at + 1..])),
             _ => {}
         }
     }
