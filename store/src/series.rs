@@ -23,6 +23,9 @@ const ROOM_BYTES: usize = 16;
 /// Late samples that are held as they came before they become chunks.
 const LATE: usize = 128;
 
+/// Bytes that memory for the samples after a chunk is asked for with it, at most.
+const ROOM_AFTER_CHUNK: usize = 80;
+
 /// The generation of no series.
 pub(crate) const NOT_LIVE: u32 = u32::MAX;
 
@@ -270,7 +273,7 @@ impl Series {
             let whole = chunk.len() + frames::MAX_FRAME_BYTES;
             if self.data.capacity() - self.data.len() < whole {
                 // With room for the samples after it, which will take about as many bytes.
-                reserve(&mut self.data, whole + open_bytes);
+                reserve(&mut self.data, whole + open_bytes.min(ROOM_AFTER_CHUNK));
             }
             frames::append(&mut self.data, &chunk);
         }
