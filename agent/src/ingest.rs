@@ -16,6 +16,7 @@ use model::{Labels, Source};
 
 pub use model::Value;
 
+use crate::failure::Failure;
 use crate::flush::Flushes;
 
 pub use memory::Memory;
@@ -137,6 +138,7 @@ struct Inner {
     counters: Counters,
     targets: Mutex<BTreeMap<(String, String), Target>>,
     flushes: Flushes,
+    failure: Failure,
 }
 
 /// What is behind the door.
@@ -175,6 +177,7 @@ impl Ingest {
                 counters: Counters::default(),
                 targets: Mutex::default(),
                 flushes: Flushes::default(),
+                failure: Failure::default(),
             }),
         }
     }
@@ -195,10 +198,30 @@ impl Ingest {
         }
         let report = match &self.inner.behind {
             Behind::Memory(memory) => memory.append(samples),
-            Behind::Store(store) => append_to(store, samples),
+            Behind::Store(store) => self.append_to(store, samples),
         };
         self.count(&report);
         report
+    }
+
+    fn append_to(&self, store: &store::Store, samples: &[Sample]) -> Appended {
+        let by_ref: Vec<store::SampleRef<'_>> = samples
+            .iter()
+            .map(|s| store::SampleRef {
+                labels: &s.labels,
+                t_ms: s.t_ms,
+                start_ms: s.start_ms,
+                value: s.value.clone(),
+            })
+            .collect();
+        let result = store.append(&by_ref);
+        self.inner.failure.note(&result);
+        appended(result, samples.len())
+    }
+
+    /// Why the store refused what it refused last.
+    pub(crate) fn failure(&self) -> String {
+        self.inner.failure.words()
     }
 
     /// The store whose ids [`Ingest::append_packed`] takes, if there is one: nobody else takes samples then.
@@ -219,6 +242,7 @@ impl Ingest {
             if result.as_ref().is_ok_and(|r| !r.stale_ids.is_empty()) {
                 return None;
             }
+            self.inner.failure.note(&result);
             let report = appended(result, batch.len());
             self.count(&report);
             return Some(report);
@@ -340,19 +364,6 @@ impl Ingest {
             }
         }
     }
-}
-
-fn append_to(store: &store::Store, samples: &[Sample]) -> Appended {
-    let by_ref: Vec<store::SampleRef<'_>> = samples
-        .iter()
-        .map(|s| store::SampleRef {
-            labels: &s.labels,
-            t_ms: s.t_ms,
-            start_ms: s.start_ms,
-            value: s.value.clone(),
-        })
-        .collect();
-    appended(store.append(&by_ref), samples.len())
 }
 
 /// The store's report as ours.

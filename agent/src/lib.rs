@@ -16,6 +16,7 @@ pub mod clock;
 pub mod collect;
 pub mod config;
 mod error;
+mod failure;
 pub mod flush;
 mod forward;
 pub mod ingest;

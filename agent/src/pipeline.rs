@@ -160,7 +160,7 @@ impl Pipeline {
         drop(translator);
         self.count_refused("metrics", &total);
         if total.failed > 0 {
-            return Err(Refused::Unavailable("the disk refused the write".into()));
+            return Err(Refused::Unavailable(self.ingest.failure()));
         }
         self.received("metrics", transport, points, request.len());
         self.telemetry
@@ -252,7 +252,7 @@ impl Pipeline {
         taken: &mut u64,
     ) -> Result<(), Refused> {
         if report.failed > 0 {
-            return Err(Refused::Unavailable("the disk refused the write".into()));
+            return Err(Refused::Unavailable(self.ingest.failure()));
         }
         self.count_refused("samples", report);
         *taken = samples as u64 - report.refused();

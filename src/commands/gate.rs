@@ -256,7 +256,7 @@ impl Gate {
                     let (passed, seen) = holds(&data);
                     Check::new(text, passed, seen)
                 }
-                Err(error) => Check::new(text, false, format!("the agent did not answer: {error}")),
+                Err(error) => Check::new(text, false, no_answer(&error)),
             });
         }
         for slo in &self.slos {
@@ -315,6 +315,11 @@ fn holds(data: &QueryData) -> (bool, String) {
     }
 }
 
+/// The error names the server and what to do.
+fn no_answer(error: &client::ClientError) -> String {
+    format!("no answer: {error}")
+}
+
 async fn objective(client: &client::Client, slo: &Slo, window: &str, end: i64) -> Check {
     let rule = format!("SLO {}: {} %", slo.name, slo.objective * 100.0);
     let (part, good) = match &slo.events.part {
@@ -325,7 +330,7 @@ async fn objective(client: &client::Client, slo: &Slo, window: &str, end: i64) -
     for (number, text) in numbers.iter_mut().zip([part, &slo.events.total]) {
         match client.query(&text.replace("$window", window), end).await {
             Ok(data) => *number = data.first_float().filter(|v| v.is_finite()).unwrap_or(0.0),
-            Err(e) => return Check::new(rule, false, format!("the agent did not answer: {e}")),
+            Err(e) => return Check::new(rule, false, no_answer(&e)),
         }
     }
     let [part, total] = numbers;

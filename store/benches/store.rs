@@ -184,7 +184,10 @@ fn appends(series: usize, steps: usize) -> Result<(), Box<dyn std::error::Error>
             store.append_ids(batch)?;
         }
         let cpu = cpu_seconds() - cpu;
-        println!("by id, M samples a CPU second {:8.2}", (series * steps) as f64 / cpu / 1e6);
+        println!(
+            "by id, M samples a CPU second {:8.2}",
+            (series * steps) as f64 / cpu / 1e6
+        );
         by_labels(&all, &batches)?;
     }
     Ok(())
@@ -217,7 +220,7 @@ fn throughput(series: usize, steps: usize) -> Result<(), Box<dyn std::error::Err
     );
     let end_ms = START_MS + (steps as i64 - 1) * STEP_MS;
     read(&store, "memory", end_ms);
-    read_lately(&store, end_ms);
+    read_lately(&store, "memory", end_ms);
     drop(store);
     let cpu = cpu_seconds();
     let store = Store::open(options(&dir))?;
@@ -242,6 +245,7 @@ fn throughput(series: usize, steps: usize) -> Result<(), Box<dyn std::error::Err
     parts(&dir, samples)?;
     read(&store, "block, first", end_ms);
     read(&store, "block, again", end_ms);
+    read_lately(&store, "block", end_ms);
     by_labels(&all, &batches)?;
     let opened = Instant::now();
     drop(store);
@@ -309,7 +313,7 @@ fn by_labels(all: &[Labels], batches: &[Vec<IdSample>]) -> Result<(), Box<dyn st
 }
 
 /// The last five minutes of every series, as rules read them.
-fn read_lately(store: &Store, end_ms: i64) {
+fn read_lately(store: &Store, from: &str, end_ms: i64) {
     let request = SelectRequest {
         matchers: &[Matcher::equal("job", "node")],
         start_ms: end_ms - 300_000,
@@ -325,7 +329,7 @@ fn read_lately(store: &Store, end_ms: i64) {
         series = found.len();
         black_box(found);
     }
-    println!("read the last 5 minutes from memory: {series} series");
+    println!("read the last 5 minutes from {from}: {series} series");
     println!("  milliseconds                {:8.2}", best * 1e3);
 }
 

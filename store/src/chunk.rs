@@ -3,6 +3,7 @@
 //! Owns the choice of encoding and the chunk's layout (docs/store-format.md, "Chunk"). Must not know where chunks are
 //! kept. Every float comes back bit for bit: NaN payloads, staleness markers, infinities and negative zero included.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::{NativeHistogram, Points};
@@ -132,6 +133,27 @@ pub(crate) struct Header {
 impl Header {
     pub(crate) fn overlaps(&self, start: i64, end: i64) -> bool {
         self.min_t <= end && self.max_t >= start
+    }
+
+    /// How far apart regular times are, and which of them are in `start..=end`.
+    fn steps_inside(&self, start: i64, end: i64) -> Result<(i64, Range<usize>), Damaged> {
+        let gaps = (self.count as u64 - 1).max(1);
+        let span = self.max_t.wrapping_sub(self.min_t) as u64;
+        if !span.is_multiple_of(gaps) {
+            return Err(Damaged("regular times do not divide"));
+        }
+        if !self.overlaps(start, end) || start > end {
+            return Ok((0, 0..0));
+        }
+        // Of one sample alone any step will do.
+        let step = (span / gaps).max(1);
+        let whole = |steps: u64| usize::try_from(steps).unwrap_or(usize::MAX);
+        let from = match start > self.min_t {
+            true => whole((start.wrapping_sub(self.min_t) as u64).div_ceil(step)),
+            false => 0,
+        };
+        let last = whole(end.wrapping_sub(self.min_t) as u64 / step).min(self.count - 1);
+        Ok((step as i64, from..(last + 1).max(from)))
     }
 }
 
@@ -313,7 +335,7 @@ pub(crate) fn read_header(reader: &mut Reader<'_>) -> Result<Header, Damaged> {
     })
 }
 
-/// Decodes a whole chunk and appends those of its samples that are in `start..=end`. On damage `out` may have got
+/// Appends those of a chunk's samples that are in `start..=end`. On damage `out` may have got
 /// some columns and not others: the caller throws it away.
 pub(crate) fn decode(
     chunk: &[u8],
@@ -336,12 +358,25 @@ pub(crate) fn decode_rest(
     out: &mut Points,
 ) -> Result<(), Damaged> {
     let at = out.t_ms.len();
-    read_times(&mut reader, header, &mut out.t_ms)?;
+    let inside = if header.regular {
+        let (step, inside) = header.steps_inside(start, end)?;
+        let time = |i: usize| header.min_t.wrapping_add(step.wrapping_mul(i as i64));
+        out.t_ms.extend(inside.clone().map(time));
+        inside
+    } else {
+        read_times(&mut reader, header, &mut out.t_ms)?;
+        let times = &out.t_ms[at..];
+        let from = times.partition_point(|t| *t < start);
+        let inside = from..times.partition_point(|t| *t <= end).max(from);
+        keep(&mut out.t_ms, at, &inside);
+        inside
+    };
     if header.starts {
         out.start_ms.resize(at, 0);
         read_starts(&mut reader, header, &mut out.start_ms)?;
+        keep(&mut out.start_ms, at, &inside);
     } else if !out.start_ms.is_empty() {
-        out.start_ms.resize(at + header.count, 0);
+        out.start_ms.resize(at + inside.len(), 0);
     }
     if header.encoding == Encoding::Histogram {
         let mut all = Vec::with_capacity(header.count.min(4096));
@@ -349,40 +384,28 @@ pub(crate) fn decode_rest(
         out.histograms.resize(at, None);
         out.histograms
             .extend(all.into_iter().map(|h| Some(Arc::new(h))));
-        out.values.resize(at + header.count, 0.0);
+        keep(&mut out.histograms, at, &inside);
+        out.values.resize(at + inside.len(), 0.0);
     } else {
-        values::decode(&mut reader, header.encoding, header.count, &mut out.values)?;
+        let (count, values) = (header.count, &mut out.values);
+        values::decode(&mut reader, header.encoding, count, &inside, values)?;
         if !out.histograms.is_empty() {
-            out.histograms.resize(at + header.count, None);
+            out.histograms.resize(at + inside.len(), None);
         }
     }
     if !reader.is_empty() {
         return Err(Damaged("bytes are left after a chunk"));
     }
-    if header.min_t < start || header.max_t > end {
-        clip(out, at, start, end);
-    }
     Ok(())
 }
 
-/// Removes what is outside `start..=end` from `at` on.
-fn clip(out: &mut Points, at: usize, start: i64, end: i64) {
-    let keep_from = at + out.t_ms[at..].partition_point(|t| *t < start);
-    let keep_to = at + out.t_ms[at..].partition_point(|t| *t <= end);
-    out.t_ms.truncate(keep_to);
-    out.t_ms.drain(at..keep_from);
-    out.values.truncate(keep_to);
-    out.values.drain(at..keep_from);
-    if !out.histograms.is_empty() {
-        out.histograms.truncate(keep_to);
-        out.histograms.drain(at..keep_from);
-    }
-    if !out.start_ms.is_empty() {
-        out.start_ms.truncate(keep_to);
-        out.start_ms.drain(at..keep_from);
-    }
+/// Removes what is not `inside` of what `at` begins.
+fn keep<T>(column: &mut Vec<T>, at: usize, inside: &Range<usize>) {
+    column.truncate(at + inside.end);
+    column.drain(at..at + inside.start);
 }
 
+/// Reads times that are listed.
 fn read_times(reader: &mut Reader<'_>, header: &Header, out: &mut Vec<i64>) -> Result<(), Damaged> {
     let Header {
         count,
@@ -393,13 +416,6 @@ fn read_times(reader: &mut Reader<'_>, header: &Header, out: &mut Vec<i64>) -> R
     let gaps = (count as u64).saturating_sub(1).max(1);
     let span = max_t.wrapping_sub(min_t) as u64;
     let mut delta = span / gaps;
-    if header.regular {
-        if !span.is_multiple_of(gaps) {
-            return Err(Damaged("regular times do not divide"));
-        }
-        out.extend((0..count as i64).map(|i| min_t.wrapping_add((delta as i64).wrapping_mul(i))));
-        return Ok(());
-    }
     if reader.len() < count - 1 {
         return Err(Damaged("a count is larger than its data"));
     }
@@ -424,6 +440,7 @@ fn read_times(reader: &mut Reader<'_>, header: &Header, out: &mut Vec<i64>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::Value;
     use proptest::prelude::*;
 
     fn bits(values: &[f64]) -> Vec<u64> {
@@ -443,6 +460,47 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_part_of_a_chunk_is_that_part(
+            kind in 0..6,
+            seeds in proptest::collection::vec(any::<u32>(), 1..150),
+            irregular in any::<bool>(),
+            started in any::<bool>(),
+            (from, to) in (-5i64..160, -5i64..160),
+        ) {
+            let mut sum = 0;
+            let values: Vec<f64> = seeds.iter().enumerate().map(|(i, seed)| {
+                sum += i64::from(seed % 100);
+                match kind {
+                    0 => 7.0,
+                    1 => sum as f64,
+                    2 => (i * i) as f64,
+                    3 if i % 40 == 3 => f64::NAN,
+                    3 => sum as f64 / 100.0,
+                    4 => f64::from(*seed).sqrt(),
+                    _ => f64::from_bits(u64::from(*seed) << 32 | u64::from(*seed)),
+                }
+            }).collect();
+            let time = |i: usize| i as i64 * 10 + if irregular { (i % 3) as i64 } else { 0 };
+            let times: Vec<i64> = (0..values.len()).map(time).collect();
+            let starts: Vec<i64> = (0..values.len() as i64).map(|i| if started { i / 50 + 1 } else { 0 }).collect();
+            let mut chunk = Vec::new();
+            encode_floats(&mut chunk, Times::Listed(&times), &starts, &values);
+            let read = |start, end| {
+                // Behind other samples.
+                let mut points = Points::default();
+                points.push(-1_000, Value::Float(1.0));
+                decode(&chunk, start, end, &mut points).expect("own bytes");
+                let all = (1..points.len()).map(|i| (points.t_ms[i], points.values[i].to_bits(), points.start(i)));
+                all.collect::<Vec<_>>()
+            };
+            let (start, end) = (from * 10 + 1, to * 10 + 1);
+            let all = read(i64::MIN, i64::MAX);
+            prop_assert_eq!(all.len(), values.len());
+            let part: Vec<_> = all.into_iter().filter(|s| (start..=end).contains(&s.0)).collect();
+            prop_assert_eq!(read(start, end), part);
+        }
+
         #[test]
         fn numbers_make_the_chunk_that_their_values_make(
             numbers in prop_oneof![

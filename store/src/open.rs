@@ -205,7 +205,9 @@ impl Opened {
             if control == REPEAT {
                 let count = usize::from(reader.byte()?);
                 let values = all.values.get_mut(at..at + count);
-                values.ok_or(Damaged("too many samples"))?.fill(divided(number, tens));
+                values
+                    .ok_or(Damaged("too many samples"))?
+                    .fill(divided(number, tens));
                 all.times[at..at + count].fill(step_ms);
                 all.len += count;
                 continue;

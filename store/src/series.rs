@@ -207,9 +207,7 @@ impl Series {
         };
         let open_at = self.open_at as usize;
         let room = |data: &mut Vec<u8>, bytes| make_room(data, open_at, bytes);
-        let near = !first
-            && delta == self.step_ms
-            && values.put_near(&mut self.data, value, room);
+        let near = !first && delta == self.step_ms && values.put_near(&mut self.data, value, room);
         if !near {
             let late_ms = match first {
                 true => 0,

@@ -10,6 +10,7 @@ mod bad_input;
 mod cli;
 mod demo;
 mod differential;
+mod disk_full;
 mod docs;
 mod explain;
 mod import;

@@ -225,6 +225,67 @@ fn remote_source_answers_queries_rules_and_slos() {
 
 #[test]
 #[ignore = "needs prometheus"]
+fn remote_source_judges_a_gate() {
+    let dir = tempfile::tempdir().unwrap();
+    let prometheus = Prometheus::start(dir.path(), "global: {}\n");
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let report = file("run.json");
+    let ready = format!("{}/-/ready", prometheus.url);
+    // A closed loop has no schedule that a busy machine could miss.
+    let load = ["load", "closed", "--connections", "1", "--duration", "2s"];
+    let (code, out, err) = run(&[&load[..], &["-o", &report, &ready]].concat());
+    assert_eq!(code, Some(0), "{out}{err}");
+    // One of ten requests fails, before the run and while it goes on.
+    prometheus.write(&[
+        counter("requests_total", "200", 300, 9.0),
+        counter("requests_total", "500", 300, 1.0),
+    ]);
+    let gate = |more: &[&str]| run(&[&["gate", &report], more].concat());
+    let url = prometheus.url.as_str();
+    let share =
+        "sum(increase(requests_total{code=\"500\"}[1m])) / sum(increase(requests_total[1m]))";
+    let (holds, broken) = (format!("{share} < 0.2"), format!("{share} < 0.05"));
+
+    let (code, out, err) = gate(&["--source", url, "--ensure-promql", &holds]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("gate: 2 kept, 0 broken"), "{out}");
+    let both = ["--ensure-promql", &holds, "--ensure-promql", &broken];
+    let (code, out, err) = gate(&[&["--source", url], &both[..]].concat());
+    assert_eq!(code, Some(3), "{out}{err}");
+    assert!(
+        out.lines()
+            .any(|l| l.starts_with("broken") && l.contains(&broken) && l.contains("no result")),
+        "{out}"
+    );
+    assert!(out.contains("gate: 2 kept, 1 broken"), "{out}");
+
+    let slos = file("slos.yaml");
+    for (objective, expected) in [("85", Some(0)), ("99", Some(3))] {
+        std::fs::write(&slos, SLOS.replace("99", objective)).unwrap();
+        let (code, out, err) = gate(&["--source", url, "--slo", &slos]);
+        assert_eq!(code, expected, "{out}{err}");
+        let line = out.lines().find(|l| l.contains("SLO checkout"));
+        // Kept rules are counted, not listed.
+        assert_eq!(line.is_some(), expected == Some(3), "{out}");
+        if let Some(line) = line {
+            assert!(line.contains("% good of"), "{line}");
+        }
+    }
+
+    let url = prometheus.url.clone();
+    prometheus.kill();
+    let (code, out, err) = gate(&["--source", &url, "--ensure-promql", &holds]);
+    assert_eq!(code, Some(3), "{out}{err}");
+    assert!(
+        out.lines()
+            .any(|l| l.starts_with("broken")
+                && l.contains(&format!("no answer: cannot reach {url}"))),
+        "{out}"
+    );
+}
+
+#[test]
+#[ignore = "needs prometheus"]
 fn remote_source_may_be_an_agent() {
     let dir = tempfile::tempdir().unwrap();
     let agent = Agent::start(dir.path(), &[]);

@@ -4,6 +4,8 @@
 //! then the next ones) on purpose: the pages that chunks end up in are compressed again, and planes of equal or few
 //! different bytes compress where packed bits do not. A plane decodes without a branch.
 
+use std::ops::Range;
+
 use crate::chunk::{Encoding, split};
 use crate::wire::{
     Damaged, MAX_EXACT, Reader, as_exact_integer, put_ivarint, put_uvarint, unzigzag, zigzag,
@@ -244,14 +246,19 @@ impl Default for Words {
 // === impl Words ===
 
 impl Words {
-    /// Reads `count` words.
-    fn read(&mut self, reader: &mut Reader<'_>, count: usize) -> Result<&[u64], Damaged> {
+    /// Reads `count` words, and gives the first `needed` of them.
+    fn read(
+        &mut self,
+        reader: &mut Reader<'_>,
+        count: usize,
+        needed: usize,
+    ) -> Result<&[u64], Damaged> {
         let mask = reader.byte()?;
         let bytes = reader.take(mask.count_ones() as usize * count)?;
-        let words = if count <= ON_STACK {
-            &mut self.few[..count]
+        let words = if needed <= ON_STACK {
+            &mut self.few[..needed]
         } else {
-            self.many.resize(count, 0);
+            self.many.resize(needed, 0);
             self.many.as_mut_slice()
         };
         for (k, plane) in (0..8).filter(|p| mask >> p & 1 == 1).enumerate() {
@@ -263,47 +270,52 @@ impl Words {
     }
 }
 
-/// Appends the `count` values of a chunk.
+/// Appends those of the `count` values of a chunk whose positions are `inside`. What comes before them is added up, not
+/// kept.
 pub(crate) fn decode(
     reader: &mut Reader<'_>,
     encoding: Encoding,
     count: usize,
+    inside: &Range<usize>,
     out: &mut Vec<f64>,
 ) -> Result<(), Damaged> {
     match encoding {
         Encoding::Constant => {
             let value = f64::from_bits(reader.u64()?);
-            out.resize(out.len() + count, value);
+            out.resize(out.len() + inside.len(), value);
             Ok(())
         }
-        Encoding::IntegerDelta => read_integers(reader, false, 0, count, out),
-        Encoding::IntegerDeltaOfDelta => read_integers(reader, true, 0, count, out),
-        Encoding::DecimalDelta => read_decimals(reader, false, count, out),
-        Encoding::DecimalDeltaOfDelta => read_decimals(reader, true, count, out),
-        Encoding::Xor => read_xor(reader, count, out),
-        Encoding::Split => split::decode(reader, count, out),
+        Encoding::IntegerDelta => read_integers(reader, false, 0, (count, inside), out),
+        Encoding::IntegerDeltaOfDelta => read_integers(reader, true, 0, (count, inside), out),
+        Encoding::DecimalDelta => read_decimals(reader, false, (count, inside), out),
+        Encoding::DecimalDeltaOfDelta => read_decimals(reader, true, (count, inside), out),
+        Encoding::Xor => read_xor(reader, count, inside, out),
+        Encoding::Split => split::decode(reader, count, inside, out),
         Encoding::Histogram => Err(Damaged("histograms are not floats")),
     }
 }
 
+/// How many values a chunk has, and which of them are wanted.
+type Wanted<'a> = (usize, &'a Range<usize>);
+
 fn read_decimals(
     reader: &mut Reader<'_>,
     of_differences: bool,
-    count: usize,
+    wanted: Wanted<'_>,
     out: &mut Vec<f64>,
 ) -> Result<(), Damaged> {
     let places = reader.byte()? as usize;
     if places == 0 || places > MAX_PLACES {
         return Err(Damaged("a decimal chunk has an impossible scale"));
     }
-    read_integers(reader, of_differences, places, count, out)
+    read_integers(reader, of_differences, places, wanted, out)
 }
 
 fn read_integers(
     reader: &mut Reader<'_>,
     of_differences: bool,
     places: usize,
-    count: usize,
+    (count, inside): Wanted<'_>,
     out: &mut Vec<f64>,
 ) -> Result<(), Damaged> {
     let exceptions = reader.count(9)?;
@@ -313,77 +325,127 @@ fn read_integers(
         reader.u64()?;
     }
     let at = out.len();
-    let first = reader.ivarint()?;
+    let mut sums = Sums {
+        value: reader.ivarint()?,
+        delta: 0,
+        of_differences,
+    };
     let rest = count - 1;
-    out.reserve(count);
-    out.push(first as f64);
+    let (skipped, needed) = words_of(inside);
+    out.reserve(inside.len());
+    if inside.contains(&0) {
+        out.push(sums.value as f64);
+    }
     match reader.rest().first() {
         // One or two bytes a word, by far the most common, need no words in between.
         Some(0b1) => {
             reader.byte()?;
-            let low = reader.take(rest)?.iter();
-            put_sums(first, of_differences, low.map(|b| u64::from(*b)), out);
+            let (before, wanted) = reader.take(rest)?[..needed].split_at(skipped);
+            sums.skip(before.iter().map(|b| u64::from(*b)));
+            sums.put(wanted.iter().map(|b| u64::from(*b)), out);
         }
         Some(0b11) => {
             reader.byte()?;
             let (low, high) = reader.take(2 * rest)?.split_at(rest);
-            let pairs = low.iter().zip(high);
-            let words = pairs.map(|(l, h)| u64::from(*l) | u64::from(*h) << 8);
-            put_sums(first, of_differences, words, out);
+            let words = |part: Range<usize>| {
+                let pairs = low[part.clone()].iter().zip(&high[part]);
+                pairs.map(|(l, h)| u64::from(*l) | u64::from(*h) << 8)
+            };
+            sums.skip(words(0..skipped));
+            sums.put(words(skipped..needed), out);
         }
         _ => {
             let mut words = Words::default();
-            let words = words.read(reader, rest)?.iter().copied();
-            put_sums(first, of_differences, words, out);
+            let (before, wanted) = words.read(reader, rest, needed)?.split_at(skipped);
+            sums.skip(before.iter().copied());
+            sums.put(wanted.iter().copied(), out);
         }
     }
     if places > 0 {
         let power = POWERS[places];
         out[at..].iter_mut().for_each(|v| *v /= power);
     }
-    let mut next = at;
+    let mut next = 0usize;
     for _ in 0..exceptions {
         let gap = usize::try_from(listed.uvarint()?).unwrap_or(usize::MAX);
         let index = next.saturating_add(gap);
-        let slot = out
-            .get_mut(index)
-            .ok_or(Damaged("an exception is outside its chunk"))?;
-        *slot = f64::from_bits(listed.u64()?);
+        let value = f64::from_bits(listed.u64()?);
+        if index >= count {
+            return Err(Damaged("an exception is outside its chunk"));
+        }
+        if inside.contains(&index) {
+            out[at + index - inside.start] = value;
+        }
         next = index + 1;
     }
     Ok(())
 }
 
-/// Appends the values whose differences, or differences of differences, the words are.
-#[inline]
-fn put_sums(
-    mut value: i64,
+/// Of the words between values: how many come before the first wanted value's, and how many are needed.
+fn words_of(inside: &Range<usize>) -> (usize, usize) {
+    let needed = inside.end.saturating_sub(1);
+    (inside.start.saturating_sub(1).min(needed), needed)
+}
+
+/// Values of which the words are the differences, or the differences of differences.
+struct Sums {
+    value: i64,
+    delta: i64,
     of_differences: bool,
-    words: impl Iterator<Item = u64>,
-    out: &mut Vec<f64>,
-) {
-    if of_differences {
-        let mut delta = 0i64;
-        out.extend(words.map(|word| {
-            delta = delta.wrapping_add(unzigzag(word));
-            value = value.wrapping_add(delta);
-            value as f64
-        }));
-    } else {
-        out.extend(words.map(|word| {
-            value = value.wrapping_add(unzigzag(word));
-            value as f64
-        }));
+}
+
+// === impl Sums ===
+
+impl Sums {
+    /// Goes past words.
+    #[inline]
+    fn skip(&mut self, words: impl Iterator<Item = u64>) {
+        if self.of_differences {
+            for word in words {
+                self.delta = self.delta.wrapping_add(unzigzag(word));
+                self.value = self.value.wrapping_add(self.delta);
+            }
+        } else {
+            let add = |sum: i64, word| sum.wrapping_add(unzigzag(word));
+            self.value = self.value.wrapping_add(words.fold(0, add));
+        }
+    }
+
+    /// Appends the values after the words.
+    #[inline]
+    fn put(self, words: impl Iterator<Item = u64>, out: &mut Vec<f64>) {
+        let (mut value, mut delta) = (self.value, self.delta);
+        if self.of_differences {
+            out.extend(words.map(|word| {
+                delta = delta.wrapping_add(unzigzag(word));
+                value = value.wrapping_add(delta);
+                value as f64
+            }));
+        } else {
+            out.extend(words.map(|word| {
+                value = value.wrapping_add(unzigzag(word));
+                value as f64
+            }));
+        }
     }
 }
 
-fn read_xor(reader: &mut Reader<'_>, count: usize, out: &mut Vec<f64>) -> Result<(), Damaged> {
+fn read_xor(
+    reader: &mut Reader<'_>,
+    count: usize,
+    inside: &Range<usize>,
+    out: &mut Vec<f64>,
+) -> Result<(), Damaged> {
     let mut last = reader.u64()?;
+    let (skipped, needed) = words_of(inside);
     let mut words = Words::default();
-    let words = words.read(reader, count - 1)?;
-    out.reserve(count);
-    out.push(f64::from_bits(last));
-    out.extend(words.iter().map(|word| {
+    let (before, wanted) = words.read(reader, count - 1, needed)?.split_at(skipped);
+    out.reserve(inside.len());
+    if inside.contains(&0) {
+        out.push(f64::from_bits(last));
+    }
+    last = before.iter().fold(last, |last, word| last ^ word);
+    out.extend(wanted.iter().map(|word| {
         last ^= *word;
         f64::from_bits(last)
     }));
