@@ -3,6 +3,7 @@
 //! Owns the list of commands. Must not know algorithms.
 
 pub mod agent;
+pub mod agent_log;
 pub mod alerts;
 pub mod backend;
 pub mod config;

@@ -65,6 +65,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
         return Ok(Outcome::Good);
     }
     block_on(async {
+        let spans = super::agent_log::start(config.own_spans.as_deref(), shared.quiet)?;
         let stop = stop_token();
         let running = agent::start(config).await?;
         if !shared.quiet {
@@ -81,6 +82,13 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
         let report = running.shutdown().await;
         for problem in &report.problems {
             note(&format!("agent: {problem}"));
+        }
+        // Blocks until the last spans are sent.
+        if let Some(spans) = spans {
+            let sent = tokio::task::spawn_blocking(|| spans.shutdown()).await?;
+            if !sent {
+                note("agent: the last own spans were not sent");
+            }
         }
         Ok(if report.clean() {
             Outcome::Good

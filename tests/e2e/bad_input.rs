@@ -85,14 +85,71 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2, len], bytes].concat()
 }
 
-/// A `TracesData` with one span.
-fn one_span() -> Vec<u8> {
+/// The same of any length.
+fn long_field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    let mut len = bytes.len();
+    while len >= 128 {
+        out.push(len as u8 | 128);
+        len >>= 7;
+    }
+    out.push(len as u8);
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// An attribute whose value is an array in an array, so many deep.
+fn deep_attribute(depth: usize) -> Vec<u8> {
+    let deepest = field(1, b"bottom");
+    let value = (0..depth).fold(deepest, |inner, _| long_field(5, &long_field(1, &inner)));
+    [field(1, b"key"), long_field(2, &value)].concat()
+}
+
+/// Sends a body in chunks until the agent answers, a gigabyte at most: the status, and how many bytes were written.
+fn endless(address: &str, path: &str, headers: &str, begin: &[u8]) -> (String, usize) {
+    let mut stream = TcpStream::connect(address).expect("the agent accepts");
+    let timeout = Some(Duration::from_secs(60));
+    stream.set_write_timeout(timeout).expect("a timeout is set");
+    stream.set_read_timeout(timeout).expect("a timeout is set");
+    let mut reader = stream.try_clone().expect("the socket is shared");
+    let answer = std::thread::spawn(move || {
+        let mut status = [0; 12];
+        let _ = reader.read_exact(&mut status);
+        String::from_utf8_lossy(&status).into_owned()
+    });
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\n{headers}transfer-encoding: chunked\r\n\r\n"
+    );
+    let mut written = 0;
+    let mut chunk = |bytes: &[u8], stream: &mut TcpStream| {
+        let framed = [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+        written += bytes.len();
+        stream.write_all(&framed).is_ok() && written < 1 << 30
+    };
+    stream
+        .write_all(head.as_bytes())
+        .expect("a head is written");
+    let part = vec![b'x'; 64 << 10];
+    let mut goes_on = chunk(begin, &mut stream);
+    while goes_on && !answer.is_finished() {
+        goes_on = chunk(&part, &mut stream);
+    }
+    (answer.join().expect("the reader ends"), written)
+}
+
+/// The fields of a span.
+fn one_span_fields() -> Vec<u8> {
     let mut span = [field(1, &[7; 16]), field(2, &[8; 8]), field(5, b"once")].concat();
     for (number, time) in [(7_u8, 1_000_u64), (8, 2_000)] {
         span.push(number << 3 | 1);
         span.extend(time.to_le_bytes());
     }
-    field(1, &field(2, &field(2, &span)))
+    span
+}
+
+/// A `TracesData` with one span.
+fn one_span() -> Vec<u8> {
+    field(1, &field(2, &field(2, &one_span_fields())))
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -181,6 +238,117 @@ fn bad_remote_write_is_refused_and_counted() {
     assert_eq!(&status, b"HTTP/1.1 413");
     assert_eq!(rejected(&api, "samples", "body_too_large"), 1);
     still_answers(&api);
+}
+
+#[test]
+fn what_has_no_end_or_no_bottom_is_refused_in_little_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("agent.yaml");
+    std::fs::write(&file, "query: {max_samples: 1000}\n").unwrap();
+    let agent = Agent::start(dir.path(), &["--config", file.to_str().unwrap()]);
+    let (_, otlp) = otlp_addresses(&agent);
+    let api = api(&agent);
+    let before = agent.peak_resident_bytes();
+
+    // A label that says it has a gigabyte, and then keeps coming.
+    let label = [
+        10, 0x80, 0x80, 0x80, 0x80, 4, 0x0a, 0x80, 0x80, 0x80, 0x80, 4,
+    ];
+    let snappy = [&[0x80, 0x80, 0x80, 0x80, 4, 0xf0, 11], &label[..]].concat();
+    for (address, path, headers, begin) in [
+        (&api, "/api/v1/write", SNAPPY, snappy.as_slice()),
+        (&otlp, "/v1/metrics", PROTOBUF, label.as_slice()),
+        (
+            &otlp,
+            "/v1/logs",
+            "content-type: application/json\r\n",
+            b"{\"resourceLogs\":[\"",
+        ),
+    ] {
+        let (status, written) = endless(address, path, headers, begin);
+        assert_eq!(status, "HTTP/1.1 413", "{path} after {written} bytes");
+        assert!(
+            written < LIMIT + (16 << 20),
+            "{path}: {written} bytes were taken"
+        );
+    }
+
+    let attribute = deep_attribute(2_000);
+    // Span, point of a gauge, log record: their attributes.
+    let span = long_field(2, &[one_span_fields(), long_field(9, &attribute)].concat());
+    let point = [vec![25, 1, 0, 0, 0, 0, 0, 0, 0], long_field(7, &attribute)].concat();
+    let gauge = [field(1, b"depth"), long_field(5, &long_field(1, &point))].concat();
+    let metric = long_field(2, &gauge);
+    let record = long_field(2, &long_field(6, &attribute));
+    for (path, leaf) in [
+        ("/v1/traces", span),
+        ("/v1/metrics", metric),
+        ("/v1/logs", record),
+    ] {
+        let body = long_field(1, &long_field(2, &leaf));
+        let (status, text) = request("POST", &otlp, path, PROTOBUF, &body);
+        assert_eq!(status, 400, "{path}: {text}");
+        assert!(text.contains("nested"), "{path}: {text}");
+    }
+    let json = format!(
+        "{{\"resourceSpans\":[{}1{}]}}",
+        "{\"a\":[".repeat(50_000),
+        "]}".repeat(50_000)
+    );
+    let headers = "content-type: application/json\r\n";
+    let (status, text) = request("POST", &otlp, "/v1/traces", headers, json.as_bytes());
+    assert_eq!(status, 400, "{text}");
+    // Groups in groups.
+    let groups = snap_literal(&[0x0b; 60_000]);
+    let (status, text) = request("POST", &api, "/api/v1/write", SNAPPY, &groups);
+    assert_eq!(status, 400, "{text}");
+    assert!(text.contains("\"errorType\":\"bad_data\""), "{text}");
+    // Says one byte, has three.
+    let (status, text) = request(
+        "POST",
+        &api,
+        "/api/v1/write",
+        SNAPPY,
+        &[1, 8, b'a', b'b', b'c'],
+    );
+    assert_eq!(status, 400, "{text}");
+
+    let now = super::remote::now_ms();
+    let labels = model::Labels::from_pairs([("__name__", "many")]);
+    let samples = (0..2_000).map(|i| (now - i * 1_000, 1.0)).rev().collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let client = client::Client::new(agent.url.clone());
+    runtime
+        .block_on(client.remote_write(&[(labels, samples)]))
+        .unwrap();
+    let (status, text) = query(&api, "sum(count_over_time(many[1h]))");
+    assert_eq!(status, 422, "{text}");
+    assert!(
+        text.contains("\"status\":\"error\"")
+            && text.contains("\"errorType\":\"execution\"")
+            && text.contains("query processing would load too many samples into memory"),
+        "{text}"
+    );
+
+    still_answers(&api);
+    let grown = agent.peak_resident_bytes() - before;
+    println!("peak memory grew by {grown} bytes, from {before}");
+    assert!(grown < 256 << 20, "{grown} bytes");
+}
+
+/// Snappy's form of at most 64 KiB as they are.
+fn snap_literal(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut len = bytes.len();
+    while len >= 128 {
+        out.push(len as u8 | 128);
+        len >>= 7;
+    }
+    out.push(len as u8);
+    out.push(61 << 2);
+    out.extend_from_slice(&u16::try_from(bytes.len() - 1).expect("short").to_le_bytes());
+    out.extend_from_slice(bytes);
+    out
 }
 
 #[test]

@@ -72,12 +72,23 @@ impl Agent {
             url: String::new(),
             lines,
         };
-        let first = agent.line();
-        let at = first
-            .find("http://")
-            .unwrap_or_else(|| panic!("no address in {first:?}"));
+        // Warnings may come before.
+        let mut first = agent.line();
+        while !first.contains(" on http://") {
+            first = agent.line();
+        }
+        let at = first.find("http://").unwrap_or_default();
         agent.url = first[at..].trim().to_owned();
         agent
+    }
+
+    /// The most memory that it has had so far, bytes.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("the agent runs");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|l| l.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        kib.expect("a size in kB") * 1024
     }
 
     /// The next line it prints.
