@@ -84,6 +84,34 @@ impl<'a> AnyValue<'a> {
         }
     }
 
+    /// Reads all that is nested in the value, so that whoever reads it later can.
+    pub fn check(self) -> Result<(), WireError> {
+        self.check_at(0)
+    }
+
+    fn check_at(self, depth: u32) -> Result<(), WireError> {
+        if depth > MAX_DEPTH {
+            return Err(WireError::TooDeep);
+        }
+        let (message, is_map) = match self {
+            AnyValue::Array(message) => (message, false),
+            AnyValue::Map(message) => (message, true),
+            _ => return Ok(()),
+        };
+        let mut reader = Reader::new(message);
+        while let Some((n, field)) = reader.next_field()? {
+            if n == 1 {
+                let inner = field.bytes(n)?;
+                let value = match is_map {
+                    true => key_value(inner)?.1,
+                    false => AnyValue::parse(inner)?,
+                };
+                value.check_at(depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
     fn to_json(self, depth: u32) -> Result<Json, WireError> {
         if depth > MAX_DEPTH {
             return Err(WireError::TooDeep);
@@ -133,6 +161,13 @@ pub fn key_value(message: &[u8]) -> Result<(&[u8], AnyValue<'_>), WireError> {
     Ok((key, value))
 }
 
+/// Reads a `KeyValue` message and all that is nested in its value.
+pub fn checked(message: &[u8]) -> Result<(&[u8], AnyValue<'_>), WireError> {
+    let (key, value) = key_value(message)?;
+    value.check()?;
+    Ok((key, value))
+}
+
 /// Reads a `KeyValue` message into text.
 pub fn to_attribute(message: &[u8]) -> Result<Attribute, WireError> {
     let (key, value) = key_value(message)?;
@@ -164,4 +199,44 @@ pub fn service_name(attributes: &[Attribute]) -> &str {
         .iter()
         .find(|(k, v)| k == "service.name" && !v.is_empty())
         .map_or("unknown_service", |(_, v)| v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::protobuf::put_bytes;
+
+    /// A `KeyValue` whose value is an array in a map, and so on, so many deep.
+    fn nested(depth: u32) -> Vec<u8> {
+        let message = |number, inner: &[u8]| {
+            let mut out = Vec::new();
+            put_bytes(&mut out, number, inner);
+            out
+        };
+        let mut value = message(1, b"bottom");
+        for level in 0..depth {
+            value = match level % 2 {
+                0 => message(5, &message(1, &value)),
+                _ => message(
+                    6,
+                    &message(1, &[message(1, b"k"), message(2, &value)].concat()),
+                ),
+            };
+        }
+        [message(1, b"key"), message(2, &value)].concat()
+    }
+
+    #[test]
+    fn what_is_checked_can_be_read_and_the_rest_is_refused() {
+        for depth in [0, 1, MAX_DEPTH, MAX_DEPTH + 1, 5_000] {
+            let message = nested(depth);
+            let deep = depth > MAX_DEPTH;
+            assert_eq!(checked(&message).is_err(), deep, "{depth}");
+            assert_eq!(to_attribute(&message).is_err(), deep, "{depth}");
+        }
+        let mut broken = nested(2);
+        let len = broken.len();
+        broken[len - 8] = 0xff;
+        assert!(checked(&broken).is_err() && to_attribute(&broken).is_err());
+    }
 }

@@ -200,9 +200,12 @@ fn view(message: &[u8], now_ns: u64) -> Result<RecordView<'_>, WireError> {
             1 => record.time_ns = field.number(n)?,
             2 => record.severity = field.number(n)?,
             3 => record.severity_text = field.bytes(n)?,
-            5 => record.body = AnyValue::parse(field.bytes(n)?)?,
+            5 => {
+                record.body = AnyValue::parse(field.bytes(n)?)?;
+                record.body.check()?;
+            }
             6 => {
-                attributes::key_value(field.bytes(n)?)?;
+                attributes::checked(field.bytes(n)?)?;
             }
             9 => record.trace_id = TraceId(field.bytes(n)?.try_into().unwrap_or_default()),
             10 => record.span_id = SpanId(field.bytes(n)?.try_into().unwrap_or_default()),

@@ -5,7 +5,7 @@
 
 use model::span::{Attribute, Span, SpanEvent, SpanId, SpanKind, SpanLink, SpanStatus, TraceId};
 
-use super::attributes::{self, AnyValue, key_value, lossy};
+use super::attributes::{self, AnyValue, checked, lossy};
 use model::protobuf::{Reader, WireError};
 
 /// What RED, the service graph and the trace index need of one span, borrowed from the request. Texts are the
@@ -178,17 +178,22 @@ fn each_span<'a>(
     Ok(())
 }
 
+/// The service's name; all attributes of the resource are checked.
 fn service_of(resource: &[u8]) -> Result<String, WireError> {
+    let mut name = &b""[..];
     let mut reader = Reader::new(resource);
     while let Some((n, field)) = reader.next_field()? {
         if n == 1 {
-            let (key, value) = key_value(field.bytes(n)?)?;
-            if key == b"service.name" && !value.as_text().is_empty() {
-                return Ok(lossy(value.as_text()));
+            let (key, value) = checked(field.bytes(n)?)?;
+            if key == b"service.name" && name.is_empty() {
+                name = value.as_text();
             }
         }
     }
-    Ok("unknown_service".to_owned())
+    Ok(match name {
+        [] => "unknown_service".to_owned(),
+        name => lossy(name),
+    })
 }
 
 fn trace_id_of(span: &[u8]) -> Result<Option<TraceId>, WireError> {
@@ -228,15 +233,13 @@ fn view(message: &[u8]) -> Result<Option<SpanView<'_>>, WireError> {
             7 => span.start_ns = field.number(n)?,
             8 => span.end_ns = field.number(n)?,
             9 => {
-                let (key, value) = key_value(field.bytes(n)?)?;
+                let (key, value) = checked(field.bytes(n)?)?;
                 note(&mut span, key, value);
             }
-            11 => {
-                field.bytes(n)?;
-            }
-            13 if span.link.is_none() => {
+            11 => check_event(field.bytes(n)?)?,
+            13 => {
                 let link = link(field.bytes(n)?)?;
-                span.link = Some((link.trace_id, link.span_id));
+                span.link.get_or_insert((link.trace_id, link.span_id));
             }
             15 => span.status = status(field.bytes(n)?)?.0,
             _ => {}
@@ -309,6 +312,20 @@ fn link(message: &[u8]) -> Result<SpanLink, WireError> {
         }
     }
     Ok(link)
+}
+
+/// What [`event`] reads, without keeping it.
+fn check_event(message: &[u8]) -> Result<(), WireError> {
+    let mut reader = Reader::new(message);
+    while let Some((n, field)) = reader.next_field()? {
+        match n {
+            1 => drop(field.number(n)?),
+            2 => drop(field.bytes(n)?),
+            3 => drop(checked(field.bytes(n)?)?),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn event(message: &[u8]) -> Result<SpanEvent, WireError> {
