@@ -291,9 +291,9 @@ fn what_has_no_end_or_no_bottom_is_refused_in_little_memory() {
         assert!(text.contains("nested"), "{path}: {text}");
     }
     let json = format!(
-        "{{\"resourceSpans\":[{}1{}]}}",
-        "{\"a\":[".repeat(50_000),
-        "]}".repeat(50_000)
+        "{{\"resourceSpans\":[{{\"scopeSpans\":[{{\"spans\":[{{\"attributes\":[{{\"key\":\"k\",\"value\":{}{{}}{}}}]}}]}}]}}]}}",
+        "{\"arrayValue\":{\"values\":[".repeat(20_000),
+        "]}}".repeat(20_000)
     );
     let headers = "content-type: application/json\r\n";
     let (status, text) = request("POST", &otlp, "/v1/traces", headers, json.as_bytes());
