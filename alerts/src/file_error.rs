@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use model::caret::Excerpt;
 use model::spelling::nearest;
 
 /// A mistake in a file. `Display` gives `file:line:column: message`, the line, a caret, and a hint.
@@ -67,7 +68,7 @@ impl FileError {
     }
 
     pub(crate) fn width(mut self, width: usize) -> Self {
-        self.width = width.max(1);
+        self.width = width;
         self
     }
 
@@ -121,17 +122,7 @@ impl fmt::Display for FileError {
             )?;
         }
         if let Some(line) = &self.source_line {
-            let shown = line.replace('\t', " ");
-            let indent = self.column.saturating_sub(1);
-            let width = self
-                .width
-                .min(shown.chars().count().saturating_sub(indent).max(1));
-            write!(
-                f,
-                "\n  {shown}\n  {}{}",
-                " ".repeat(indent),
-                "^".repeat(width)
-            )?;
+            write!(f, "{}", Excerpt::new(line, self.column, self.width))?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\n  {hint}")?;

@@ -1,21 +1,30 @@
-// Runs Artillery scripts both with the real Artillery and with `nines load run`, each against a server that writes down
-// every request, and compares what went over the wire, every counter and the exit code. Must not know what a script does.
+// Runs Artillery scripts both with the real Artillery and with `nines load run`, each against the recorder, and compares
+// what went over the wire, every counter and the exit code. Must not know what a script does.
 //
-//   node compare.mjs --nines BINARY --artillery BINARY [--cache FOLDER] [--users 3] [--seconds 60] [--only TEXT] FILE|FOLDER...
+//   node compare.mjs --nines BINARY --artillery BINARY [--flags FILE] [--cache FOLDER] [--jobs 2] [--only TEXT] FILE|FOLDER...
 //   node compare.mjs --nines BINARY --artillery BINARY --cost SCRIPT [--rounds 3]
 //
-// The first form prints a line a script and how many passed. `--cache` keeps what the real one did, which does not
-// change; `--record 1` only fills it, `--kept 1` compares only what it holds; `--show 1` shows requests
-// that differ.
+// The first form prints a line a script, then how many came out how:
+//   same       requests, their order within a user, counters and exit code are equal
+//   drawn      the script draws at random: 200 users on each side are equal but for what is drawn, in shares that chance allows
+//   refused    neither runs it; both reasons are shown
+//   unported   it needs what is refused by name here (a plugin of its own, an engine); the reason is shown
+//   differs, late (the real one did not end)
+// `--cache` keeps what the real one did; `--show 1` prints requests that differ. Scripts run with their own phases when
+// these take at most 25 s and 600 users, else with 20 users in 4 s.
 // The second form prints requests per CPU second of both, interleaved, and their ratio.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
-import http from 'node:http';
+import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
+import { recorder } from './recorder.mjs';
+import { find, lay, merged, needs, size } from './scripts.mjs';
+import * as verdict from './verdict.mjs';
 
-const options = { users: '3', seconds: '60', rounds: '3' };
+const options = { rounds: '3', jobs: '2', seconds: '60' };
 const inputs = [];
 for (let i = 2; i < process.argv.length; i++) {
   const word = process.argv[i];
@@ -24,177 +33,202 @@ for (let i = 2; i < process.argv.length; i++) {
 }
 for (const needed of ['nines', 'artillery']) {
   if (!options[needed]) throw new Error(`--${needed} BINARY is missing`);
+  fs.accessSync(options[needed], fs.constants.X_OK);
+}
+const MANY = { config: { phases: [{ duration: 8, arrivalCount: 200 }] } };
+const SOME = { config: { phases: [{ duration: 4, arrivalCount: 20 }] } };
+const PAUSE = 35;
+
+const require = createRequire(fs.realpathSync(options.artillery));
+const yaml = require('js-yaml');
+const ws = require('ws');
+const modules = path.join(fs.realpathSync(options.artillery).split('/node_modules/')[0], 'node_modules');
+
+const work = fs.mkdtempSync(path.join(os.tmpdir(), 'compare-'));
+process.on('exit', () => fs.rmSync(work, { recursive: true, force: true }));
+process.on('SIGINT', () => process.exit(130));
+
+function certificate() {
+  const [key, cert] = [path.join(work, 'key.pem'), path.join(work, 'cert.pem')];
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1', '-keyout', key, '-out', cert], { stdio: 'ignore' });
+  return { key: fs.readFileSync(key), cert: fs.readFileSync(cert) };
 }
 
-// What differs by design: who sends it, and on which connection.
-const IGNORED = new Set(['user-agent', 'traceparent', 'x-nines-run-id', 'host', 'connection', 'content-length', 'transfer-encoding']);
-
-/** A server whose answers depend on the request only. */
-function recorder() {
-  const seen = [];
-  const server = http.createServer((request, response) => {
-    const chunks = [];
-    request.on('data', (chunk) => chunks.push(chunk));
-    request.on('error', () => {});
-    request.on('end', () => {
-      let body = Buffer.concat(chunks).toString('latin1');
-      const headers = Object.entries(request.headers).filter(([name]) => !IGNORED.has(name));
-      const boundary = /boundary=(.+)$/.exec(request.headers['content-type'] ?? '')?.[1];
-      const plain = (text) => (boundary ? text.replaceAll(boundary, 'BOUNDARY') : text);
-      // The order of a part's own lines and the file's guessed type are the sender's business.
-      body = plain(body).replace(/Content-Type: .*\r\n/gi, '');
-      const line = headers.map(([name, value]) => `${name}: ${plain(String(value))}`).sort();
-      seen.push([`${request.method} ${request.url}`, ...line, body.length > 2000 ? createHash('sha1').update(body).digest('hex') : body].join('\n'));
-      const url = request.url.split('?')[0];
-      if (url.endsWith('/redirect')) return response.writeHead(302, { location: '/redirected' }).end();
-      if (url.includes('cookie')) response.setHeader('set-cookie', ['testCookie=chocolate; Path=/', 'second=2; Path=/']);
-      response.setHeader('content-type', url.endsWith('.html') ? 'text/html' : 'application/json');
-      response.setHeader('server-timing', 'pets;dur=5, total;dur=5');
-      response.setHeader('x-auth', 'secret');
-      const answer = { id: 7, key: 'abc', name: 'luna', token: 't0', success: true, status: 'ok', ids: [1], devices: [{ id: 'd1' }], data: { id: 9, name: 'n' } };
-      response.end(url.endsWith('.html') ? '<p><a class="x" href="/a.html">a</a></p>' : JSON.stringify(answer));
-    });
-  });
-  server.keepAliveTimeout = 60000;
-  return new Promise((ready) => server.listen(0, '127.0.0.1', () => ready({ seen, server, url: `http://127.0.0.1:${server.address().port}` })));
-}
-
-function run(command, args, cwd, seconds) {
+/** Runs a command; after `stop` seconds it is asked to end, 15 s later it is ended. */
+function run(command, args, cwd, env, stop) {
   return new Promise((done) => {
-    const timed = 'TIMEFORMAT="cpu %U %S"; time "$@"';
-    const env = { ...process.env, ARTILLERY_DISABLE_TELEMETRY: 'true', NO_UPDATE_NOTIFIER: '1', LC_ALL: 'C' };
-    const child = spawn('bash', ['-c', timed, '_', command, ...args], { cwd, env, detached: true });
-    let [out, err] = ['', ''];
+    const timed = 'TIMEFORMAT="cpu %U %S"; trap : INT; time "$@"';
+    const all = { ...process.env, ARTILLERY_DISABLE_TELEMETRY: 'true', NO_UPDATE_NOTIFIER: '1', LC_ALL: 'C', ...env };
+    const child = spawn('bash', ['-c', timed, '_', command, ...args], { cwd, env: all, detached: true });
+    let [out, err, asked, late] = ['', '', false, false];
     child.stdout.on('data', (d) => { out += d; });
     child.stderr.on('data', (d) => { err += d; });
-    let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      process.kill(-child.pid, 'SIGKILL');
-    }, seconds * 1000);
+    const signal = (name) => { try { process.kill(-child.pid, name); } catch { /* it has ended */ } };
+    const timers = [
+      setTimeout(() => { asked = true; signal('SIGINT'); }, stop * 1000),
+      setTimeout(() => { late = true; signal('SIGKILL'); }, (stop + 15) * 1000),
+    ];
     child.on('close', (code) => {
-      clearTimeout(timer);
+      timers.forEach(clearTimeout);
       const cpu = /cpu ([\d.]+) ([\d.]+)\s*$/.exec(err);
-      done({ code: late ? 'late' : code, out, err, cpu: cpu ? Number(cpu[1]) + Number(cpu[2]) : 0 });
+      done({ code, asked, late, out, err, cpu: cpu ? Number(cpu[1]) + Number(cpu[2]) : 0 });
     });
   });
 }
 
-async function play(which, script, overrides) {
-  const { seen, server, url } = await recorder();
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'compare-'));
-  const report = path.join(folder, 'report.json');
-  const args = which === 'nines' ? ['load', 'run'] : ['run'];
-  args.push(script, '-t', url, '-o', report, '-k');
-  if (overrides) args.push('--overrides', JSON.stringify(overrides));
-  if (which === 'nines') args.push('--i-own-this-target');
-  const ended = await run(path.resolve(options[which]), args, path.dirname(script), Number(options.seconds));
+/** One side, once. `slot` holds the recorder and the folder with the copies. */
+async function play(which, script, args, env, overrides, slot, stop) {
+  slot.server.take();
+  const report = path.join(slot.folder, `report-${which}.json`);
+  fs.rmSync(report, { force: true });
+  const all = [...(which === 'nines' ? ['load', 'run'] : ['run']), path.basename(script), ...args, '-o', report];
+  if (overrides) all.push('--overrides', JSON.stringify(overrides));
+  if (which === 'nines') all.push('--i-own-this-target');
+  const ended = await run(path.resolve(options[which]), all, path.dirname(script), env, stop);
   let counters = {};
   try {
     counters = JSON.parse(fs.readFileSync(report, 'utf8')).aggregate.counters ?? {};
   } catch { /* a run that failed writes no report */ }
-  server.closeAllConnections();
-  server.close();
-  fs.rmSync(folder, { recursive: true });
-  const plain = (text) => text.replaceAll(url, 'TARGET').replaceAll(url.slice(7), 'TARGET');
-  const named = Object.entries(counters).map(([name, n]) => [plain(name), n]);
-  const last = ended.err.trim().split('\n').filter((l) => !l.startsWith('cpu ') && l.trim() && !/^(real|user|sys)/.test(l));
-  return { code: ended.code, seen: seen.map(plain).sort(), counters: Object.fromEntries(named), said: last.slice(0, 2).join(' | '), cpu: ended.cpu };
+  const plain = (text) => String(text).replaceAll(slot.folder, 'FOLDER').replace(/(127\.0\.0\.1|localhost):(\d+)/g, (whole, _, port) => ([slot.server.http, slot.server.https].includes(Number(port)) ? 'RECORDER' : whole));
+  const seen = slot.server.take().map(({ c, t, text }) => ({ c, t: Math.round(t), text: plain(text) }));
+  const lines = plain(`${ended.err}\n${ended.code ? ended.out : ''}`).split('\n').map((l) => l.trim());
+  const said = lines.filter((l) => l && !/^(cpu |warning:|Test run id|Running scenarios|Phase|at |\[)/.test(l)).slice(0, 2).join(' | ');
+  return { code: ended.code, asked: ended.asked, late: ended.late, seen, counters: Object.fromEntries(Object.entries(counters).map(([n, v]) => [plain(n), v])), said, cpu: ended.cpu };
 }
 
-/** What is random by nature in a script: then numbers are compared, not each request. */
-const DRAWN = /weight|\$random|\$uuid|\$rand|payload|probability|variables|Date\.now|jitter|formData|Math\.random|uuid|flow[^]*flow/i;
+/** The real one's run, from the cache when it is there. */
+async function real(key, make) {
+  const kept = options.cache && path.join(options.cache, `${createHash('sha1').update(key).digest('hex')}.json`);
+  if (kept && fs.existsSync(kept)) return JSON.parse(fs.readFileSync(kept, 'utf8'));
+  const made = await make();
+  if (kept) {
+    fs.mkdirSync(options.cache, { recursive: true });
+    fs.writeFileSync(kept, JSON.stringify(made));
+  }
+  return made;
+}
 
-function compare(real, ours, text) {
+const REFUSED = /is not supported|is TypeScript|not supported;/;
+
+/** What came out: `{word, why}`. */
+async function judge(entry, flags, slot) {
+  const filled = (s) => s.replaceAll('PORT', slot.server.http);
+  const given = flags[entry.name] ?? {};
+  const args = (given.args ?? []).map(filled);
+  const env = Object.fromEntries(Object.entries(given.env ?? {}).map(([n, v]) => [n, filled(v)]));
+  const script = path.join(slot.folder, 'scripts', entry.name);
+  const config = merged(entry, given.args ?? [], yaml);
+  const need = needs(entry.doc, config);
+  const { length, users } = size(config.phases);
+  const own = length <= 25 && users <= 600;
+  const both = async (overrides) => {
+    const key = JSON.stringify(['3', entry.name, fs.readFileSync(entry.file, 'utf8'), given, overrides ?? null]);
+    const stop = need.endless ? PAUSE : Number(options.seconds);
+    const there = await real(key, () => play('artillery', script, args, env, overrides, slot, stop));
+    if (there.late || (there.asked && !need.endless)) return [there, undefined];
+    return [there, await play('nines', script, args, env, overrides, slot, stop)];
+  };
+  const [there, here] = await both(own ? undefined : SOME);
+  if (!here) return { need, word: 'late', why: there.said };
+  const show = (a, b) => {
+    if (!options.show) return;
+    const [x, y] = [a.seen.map((r) => r.text), b.seen.map((r) => r.text)];
+    console.log(`${x.filter((r) => !y.includes(r)).slice(0, 2).join('\n')}\n--- there above, here below ---\n${y.filter((r) => !x.includes(r)).slice(0, 2).join('\n')}`);
+  };
+  if (here.code === 2 && !here.seen.length) {
+    if (there.code && !there.seen.length && !there.counters['vusers.created']) return { need, word: 'refused', why: `there ${there.code}: ${there.said}; here: ${here.said}` };
+    if (REFUSED.test(here.said)) return { need, word: 'unported', why: here.said };
+  }
   const wrong = [];
-  const masked = (s) => s.replace(/[A-Za-z0-9._%-]+/g, '*');
-  const shapes = (list) => list.map((r) => r.split('\n')[0].split(' ')[0]).sort().join('\n');
-  let drawn = false;
-  if (real.seen.join('\n\n') !== ours.seen.join('\n\n')) {
-    if (DRAWN.test(text) && (shapes(real.seen) === shapes(ours.seen) || /weight|probability|\$random|jitter|flow[^]*flow/.test(text))) drawn = true;
-    else wrong.push(`wire (${real.seen.length} and ${ours.seen.length} requests)`);
+  const ordered = !need.parallel && !need.pool;
+  if (need.endless) {
+    // Stopped from outside: how many turns were made is chance.
+    const texts = (run) => [...new Set(run.seen.map((r) => r.text))].sort().join('\n\n');
+    const [a, b] = [there.seen.length, here.seen.length];
+    if (texts(there) !== texts(here) || Math.abs(a - b) > Math.max(a, b) / 5) wrong.push(`wire: ${a} and ${b} requests`);
+    if (there.code !== here.code) wrong.push(`exit code ${there.code} and ${here.code}: ${here.said}`);
+    return wrong.length ? { need, word: 'differs', why: wrong.join('; ') } : { need, word: 'same', why: `endless: both stopped after ${PAUSE} s` };
   }
-  const counters = (all, other) => Object.entries(all).filter(([name]) => {
-    // Endpoints are counted here always, there when the plugin is named; bytes of responses to requests with cookies are
-    // not counted there. Apdex depends on the time taken.
-    const endpoint = name.startsWith('plugins.metrics-by-endpoint');
-    return name !== 'http.downloaded_bytes' && !name.startsWith('apdex.') && !(endpoint && !Object.keys(other).some((n) => n.startsWith('plugins.metrics-by-endpoint')));
-  }).filter(([, n]) => n !== 0).map(([name, n]) => `${name}=${n}`).sort();
-  const [a, b] = [counters(real.counters, ours.counters), counters(ours.counters, real.counters)];
-  const only = (x, y) => x.filter((c) => !y.includes(c)).map((c) => (c.length > 90 ? c.slice(0, 90) + '...' : c)).slice(0, 3).join(', ');
-  if (a.join() !== b.join()) {
-    const sum = (list) => list.filter((c) => /^(vusers.created|vusers.completed|vusers.failed)=/.test(c)).join();
-    if ((drawn || /weight|flow[^]*flow/.test(text)) && sum(a) === sum(b)) drawn = true;
-    else if (DRAWN.test(text) && a.map(masked).join() === b.map(masked).join()) drawn = true;
-    else wrong.push(`counters (there: ${only(a, b) || '-'}; here: ${only(b, a) || '-'})`);
+  let runs = [there, here];
+  let wired = verdict.wire(there.seen, here.seen, { ordered, users: own ? users : 20 });
+  let counted = verdict.counters(there.counters, here.counters, { drawn: false });
+  if (wired.how !== 'same' || counted.how !== 'same') {
+    // By chance, or not? With more users chance is small.
+    runs = await both(MANY);
+    if (!runs[1]) return { need, word: 'late', why: '200 users' };
+    wired = verdict.wire(runs[0].seen, runs[1].seen, { ordered, users: 200 });
+    counted = verdict.counters(runs[0].counters, runs[1].counters, { drawn: true, users: 200 });
   }
-  // A bad script ends there with 1 or 11, here with 2.
-  const code = ours.code === 2 && real.code && !real.seen.length ? real.code : ours.code;
-  if (code !== real.code) wrong.push(`exit code ${real.code} and ${ours.code}${ours.said ? ': ' + ours.said : ''}`);
-  return { wrong, drawn };
+  if (wired.how === 'differs') wrong.push(`wire: ${wired.why}`);
+  if (counted.how === 'differs') wrong.push(`counters ${counted.why}`);
+  if (there.code !== here.code) wrong.push(`exit code ${there.code} and ${here.code}: there ${there.said}; here ${here.said}`);
+  if (wired.how === 'same' && need.thinks && ordered) {
+    const pace = verdict.pace(there.seen, here.seen);
+    if (pace) wrong.push(pace);
+  }
+  if (wrong.length) {
+    show(...runs);
+    return { need, word: 'differs', why: wrong.join('; ') };
+  }
+  const bytes = there.counters['http.downloaded_bytes'] === here.counters['http.downloaded_bytes'];
+  return { need, word: wired.how === 'same' && counted.how === 'same' ? 'same' : 'drawn', bytes };
 }
 
 async function cost(script) {
-  const rounds = Number(options.rounds);
+  const server = await recorder();
+  const slot = { server, folder: work };
   const sums = { nines: [0, 0], artillery: [0, 0] };
-  for (let round = 0; round < rounds; round++) {
+  for (let round = 0; round < Number(options.rounds); round++) {
     for (const which of ['artillery', 'nines']) {
-      const got = await play(which, path.resolve(script));
+      const got = await play(which, path.resolve(script), ['-t', `http://127.0.0.1:${server.http}`], {}, undefined, slot, 180);
       sums[which][0] += got.seen.length;
       sums[which][1] += got.cpu;
       console.log(`${which}: ${got.seen.length} requests, ${got.cpu.toFixed(2)} CPU s, exit code ${got.code}`);
     }
   }
+  server.close();
   const per = (which) => sums[which][0] / Math.max(sums[which][1], 0.01);
   console.log(`requests per CPU second: nines ${per('nines').toFixed(0)}, Artillery ${per('artillery').toFixed(0)}, ratio ${(per('nines') / per('artillery')).toFixed(1)}`);
 }
 
-function scripts(input) {
-  if (!fs.statSync(input).isDirectory()) return [path.resolve(input)];
-  return fs.readdirSync(input, { recursive: true }).map((name) => path.resolve(input, name))
-    .filter((file) => /\.(ya?ml|json)$/.test(file) && !file.includes('node_modules') && fs.statSync(file).isFile())
-    .filter((file) => {
-      const text = fs.readFileSync(file, 'utf8');
-      return /^ *"?scenarios"? *:/m.test(text) && !/^ *"?engine"? *: *"?(playwright|socketio|ws|posthog|example)/m.test(text.replace(/- engine/g, '  engine')) && !/socketio/.test(text);
-    }).sort();
+async function all() {
+  const flags = options.flags ? JSON.parse(fs.readFileSync(options.flags, 'utf8')) : {};
+  const folders = inputs.map((i) => path.resolve(i));
+  const root = folders.length === 1 && fs.statSync(folders[0]).isDirectory() ? folders[0] : path.dirname(folders[0]);
+  const entries = folders.flatMap((i) => find(i, root, yaml)).filter((e) => !options.only || e.name.includes(options.only));
+  const tls = certificate();
+  const results = [];
+  const waiting = [...entries];
+  const worker = async (n) => {
+    const server = await recorder({ tls, ws });
+    const slot = { server, folder: path.join(work, `slot-${n}`) };
+    fs.mkdirSync(slot.folder);
+    lay(root, path.join(slot.folder, 'scripts'), server, modules);
+    for (let entry = waiting.shift(); entry; entry = waiting.shift()) {
+      const engines = needs(entry.doc).engines.filter((e) => !['http', 'ws'].includes(e));
+      const result = engines.length ? { need: needs(entry.doc), word: 'unported', why: `engine ${engines.join(', ')}` } : await judge(entry, flags, slot);
+      results.push({ name: entry.name, ...result });
+      console.log(`${result.word.padEnd(9)}${entry.name}${result.why ? `: ${result.why}` : ''}${result.bytes === false ? ' (downloaded_bytes differ)' : ''}`);
+    }
+    server.close();
+  };
+  await Promise.all(Array.from({ length: Number(options.jobs) }, (_, n) => worker(n)));
+  const groups = {
+    'http, no JavaScript': (r) => r.need.engines.join() === 'http' && r.need.processor === 'none',
+    'http, a processor': (r) => r.need.engines.join() === 'http' && r.need.processor !== 'none',
+    WebSocket: (r) => r.need.engines.join() === 'ws',
+    'other engines': (r) => !['http', 'ws'].includes(r.need.engines.join()),
+  };
+  for (const [group, holds] of Object.entries(groups)) {
+    const those = results.filter(holds);
+    if (!those.length) continue;
+    const words = ['same', 'drawn', 'refused', 'unported', 'differs', 'late'].map((w) => [w, those.filter((r) => r.word === w).length]);
+    console.log(`${group}: ${those.length} scripts: ${words.filter(([, n]) => n).map(([w, n]) => `${n} ${w}`).join(', ')}`);
+  }
+  const passed = results.filter((r) => r.word === 'same' || r.word === 'drawn').length;
+  console.log(`${passed} of ${results.length} passed`);
+  process.exitCode = results.some((r) => r.word === 'differs') || !results.length ? 1 : 0;
 }
 
-if (options.cost) {
-  await cost(options.cost);
-} else {
-  const users = Number(options.users);
-  const overrides = { config: { phases: [{ duration: 1, arrivalCount: users }] } };
-  const totals = { same: 0, drawn: 0, differs: 0, late: 0 };
-  let compared = 0;
-  const all = inputs.flatMap(scripts).filter((f) => !options.only || f.includes(options.only));
-  for (const script of all) {
-    const key = createHash('sha1').update(script + options.users).digest('hex');
-    const kept = options.cache && path.join(options.cache, key + '.json');
-    let real;
-    if (kept && fs.existsSync(kept)) real = JSON.parse(fs.readFileSync(kept, 'utf8'));
-    else if (options.kept) continue;
-    else {
-      real = await play('artillery', script, overrides);
-      if (kept) {
-        fs.mkdirSync(options.cache, { recursive: true });
-        fs.writeFileSync(kept, JSON.stringify(real));
-      }
-    }
-    if (options.record) continue;
-    compared += 1;
-    const ours = real.code === 'late' ? { code: 'late', seen: [], counters: {} } : await play('nines', script, overrides);
-    let text = fs.readFileSync(script, 'utf8');
-    const processor = /"?processor"?: *"?([^\s",]+)/.exec(text)?.[1];
-    if (processor) {
-      try { text += fs.readFileSync(path.resolve(path.dirname(script), processor), 'utf8'); } catch { /* it is missing on purpose */ }
-    }
-    const { wrong, drawn } = compare(real, ours, text);
-    if (options.show) console.log(real.seen.filter((r) => !ours.seen.includes(r)).slice(0, 2).join('\n'), '\n--- there above, here below ---\n', ours.seen.filter((r) => !real.seen.includes(r)).slice(0, 2).join('\n'));
-    const word = real.code === 'late' ? 'late' : wrong.length ? 'differs' : drawn ? 'drawn' : 'same';
-    totals[word] += 1;
-    const shown = path.relative(process.cwd(), script);
-    console.log(`${word.padEnd(8)}${shown}${wrong.length ? ': ' + wrong.join('; ') : ''}`);
-  }
-  console.log(`${totals.same + totals.drawn} of ${compared} passed: ${totals.same} the same, ${totals.drawn} the same but for what is drawn at random, ${totals.differs} differ, ${totals.late} did not end within ${options.seconds} s with the real one`);
-  process.exitCode = totals.differs ? 1 : 0;
-}
+await (options.cost ? cost(options.cost) : all());
+process.exit();

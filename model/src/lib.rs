@@ -5,6 +5,7 @@
 //! (`i64`, `_ms`) for samples and Unix nanoseconds (`u64`, `_ns`) for spans and logs.
 
 pub mod api;
+pub mod caret;
 pub mod critical;
 pub mod duration;
 pub mod exphist;

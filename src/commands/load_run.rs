@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(short, long, value_name = "NAME")]
     environment: Option<String>,
 
-    /// Read the configuration from this file; the script's own lies over it
+    /// Read the configuration from this file too; it lies over the script's own
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 

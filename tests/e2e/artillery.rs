@@ -13,7 +13,7 @@ fn script(dir: &Path, target: &str, limit: u32) -> String {
         "config:
   target: {target}
   phases: [{{duration: 2, arrivalRate: 5, name: steady}}]
-  ensure: {{maxErrorRate: 0, thresholds: [{{http.response_time.p99: {limit}}}]}}
+  plugins: {{ensure: {{maxErrorRate: 0, thresholds: [{{http.response_time.p99: {limit}}}]}}}}
 scenarios:
   - name: health
     flow:

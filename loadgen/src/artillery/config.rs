@@ -54,9 +54,7 @@ pub(crate) fn read(
     let fields = Fields::of(node, "config")?;
     fields.allow(&KNOWN, &REFUSED)?;
     let target_node = fields.need("target")?;
-    let target = text(target_node, "target")?
-        .trim_end_matches('/')
-        .to_owned();
+    let target = text(target_node, "target")?;
     Target::parse(&as_http(&target)).map_err(|e| Mistake::at(&target_node.place, e.to_string()))?;
     let mut grpc_node = None;
     if let Some(engines) = fields.get("engines") {
@@ -72,6 +70,7 @@ pub(crate) fn read(
     let mut script = Script {
         name: options.script.display().to_string(),
         directory: directory(&options.script),
+        config_directory: directory(options.config.as_ref().unwrap_or(&options.script)),
         environment: options.environment.clone(),
         processor: processor(&fields, options, &env)?,
         env: Arc::new(env),
@@ -100,6 +99,10 @@ pub(crate) fn read(
         fake: None,
         notes: Vec::new(),
     };
+    if script.target.ends_with('/') {
+        let doubled = "the target ends with \"/\", so the path of a request begins with \"//\", as in Artillery";
+        script.notes.push(doubled.to_owned());
+    }
     if let Some(tls) = fields.get("tls") {
         let tls = Fields::of(tls, "config.tls")?;
         tls.allow(&["rejectUnauthorized"], &[])?;
@@ -114,12 +117,28 @@ pub(crate) fn read(
         script.apdex = Some(apdex(node)?);
     }
     if let Some(node) = fields.get("ensure") {
-        script.checks.extend(ensure::read(node)?);
+        let checks = ensure::read(node)?;
+        if has_plugin(&fields, "ensure") {
+            // As Artillery: instead of what stands under the plugin.
+            script.checks = checks;
+        } else if !checks.is_empty() {
+            script.notes.push(
+                "ensure is not checked: it needs \"plugins: { ensure: {} }\" in config, as in Artillery".to_owned(),
+            );
+        }
     }
     Ok(script)
 }
 
-/// The JavaScript of the script: relative to the file that names it, as in Artillery.
+/// Whether `config.plugins` names it, with options or without.
+fn has_plugin(config: &Fields<'_>, name: &str) -> bool {
+    match config.get("plugins").map(|n| &n.kind) {
+        Some(Kind::Map(entries)) => entries.iter().any(|(k, _)| k.text == name),
+        _ => false,
+    }
+}
+
+/// The JavaScript of the script: relative to the file that `--config` names, or else, as in Artillery, to the script.
 fn processor(
     config: &Fields<'_>,
     options: &ReadOptions,
@@ -129,14 +148,11 @@ fn processor(
         return Ok(None);
     };
     let name = text(node, "processor")?;
-    let beside = match &options.config {
-        Some(config) if !node.place.source.name.is_empty() => {
-            let named_there = node.place.source.name == config.display().to_string();
-            if named_there { config } else { &options.script }
-        }
-        _ => &options.script,
+    let beside = |file: &Path| directory(file).join(&name);
+    let file = match options.config.as_deref().map(beside) {
+        Some(file) if file.exists() => file,
+        _ => beside(&options.script),
     };
-    let file = directory(beside).join(&name);
     let file = match file.canonicalize() {
         Ok(file) => file,
         Err(e) => {

@@ -264,11 +264,12 @@ fn loop_step(fields: &Fields<'_>, around: &Around<'_>) -> Read<Step> {
             Turns::Count(value)
         }
         (None, None) => {
-            return Err(Mistake::at(
-                &node.place,
-                "the loop has none of \"count\", \"over\" and \"whileTrue\"",
-            )
-            .hint("put one beside \"loop\", at the same indent"));
+            // As Artillery: for ever.
+            let message = "the loop has none of \"count\", \"over\" and \"whileTrue\": it goes round for ever";
+            let warning = Mistake::at(&node.place, message);
+            let warning = warning.hint("put one beside \"loop\", at the same indent");
+            around.notes.borrow_mut().push(warning.to_string());
+            Turns::Count((-1).into())
         }
     };
     let name = |key: &str, default: &str| match fields.get(key) {

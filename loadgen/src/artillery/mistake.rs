@@ -4,6 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use model::caret::Excerpt;
+
 /// A text that positions point into.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Source {
@@ -74,11 +76,8 @@ impl fmt::Display for Mistake {
             Some(p) => {
                 write!(f, "{}:{}:{}: {}", self.file, p.line, p.column, self.message)?;
                 let line = p.source.text.lines().nth(p.line.saturating_sub(1));
-                let shown = line.unwrap_or_default().replace('\t', " ");
-                let indent = p.column.saturating_sub(1);
-                let room = shown.chars().count().saturating_sub(indent).max(1);
-                let (blank, mark) = (" ".repeat(indent), "^".repeat(p.width.clamp(1, room)));
-                write!(f, "\n  {shown}\n  {blank}{mark}")?;
+                let excerpt = Excerpt::new(line.unwrap_or_default(), p.column, p.width);
+                write!(f, "{excerpt}")?;
             }
         }
         match &self.hint {

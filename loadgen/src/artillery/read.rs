@@ -12,7 +12,7 @@ use super::fields::{Fields, Read, list, text};
 use super::mistake::{Mistake, Place, Source};
 use super::script::{Connect, Engine, Scenario, Script, Step};
 use super::template::{self, Segment};
-use super::tree::{self, Kind, Node};
+use super::tree::{self, Kind, Lists, Node};
 use super::{config, flow, ws_flow};
 
 /// What to read and what the command line lays over it.
@@ -20,7 +20,7 @@ use super::{config, flow, ws_flow};
 pub struct ReadOptions {
     /// The script.
     pub script: PathBuf,
-    /// A file whose content is laid under the script's own.
+    /// A file whose content is laid over the script's own.
     pub config: Option<PathBuf>,
     /// Name of one of `config.environments`.
     pub environment: Option<String>,
@@ -47,9 +47,7 @@ pub struct ReadOptions {
 pub fn read(options: &ReadOptions) -> Result<Script, Mistake> {
     let mut root = file(&options.script)?;
     if let Some(path) = &options.config {
-        let mut under = file(path)?;
-        under.merge(root);
-        root = under;
+        root.merge(file(path)?, Lists::ByPlace);
     }
     read_tree(root, options)
 }
@@ -90,15 +88,8 @@ pub(crate) fn read_tree(mut root: Node, options: &ReadOptions) -> Result<Script,
     if let Kind::Map(entries) = &mut root.kind {
         entries.retain(|(key, _)| !key.text.starts_with("x-"));
     }
+    let version = root.remove("version").is_some();
     let mut variables = None;
-    if let Some(json) = &options.overrides {
-        let mut over = argument("--overrides", json)?;
-        if let Some(over) = over.remove("config") {
-            config.merge(over);
-        }
-        root.merge(over);
-    }
-    Fields::of(&root, "the script")?.allow(&TOP, &[])?;
     lay_environment(&mut config, options)?;
     let on_line = |value: &str, flag: &str| {
         let place = flag_place(flag, value);
@@ -107,12 +98,26 @@ pub(crate) fn read_tree(mut root: Node, options: &ReadOptions) -> Result<Script,
     if let Some(target) = &options.target {
         config.set("target", on_line(target, "--target"));
     }
+    if let Some(json) = &options.overrides {
+        let mut over = argument("--overrides", json)?;
+        if let Some(mut over) = over.remove("config") {
+            // The environment has been chosen.
+            over.remove("environments");
+            config.merge(over, Lists::Replaced);
+        }
+        root.merge(over, Lists::Replaced);
+    }
+    Fields::of(&root, "the script")?.allow(&TOP, &[])?;
     if let Some(json) = &options.variables {
         let given = argument("--variables", json)?;
         variables = Some(given.value());
         let empty = Node::from_value(&Value::Object(serde_json::Map::new()), &given.place);
         let mut all = config.remove("variables").unwrap_or(empty);
-        all.merge(given);
+        if let Kind::Map(entries) = given.kind {
+            for (key, value) in entries {
+                all.set(&key.text, value);
+            }
+        }
         config.set("variables", all);
     }
     let env = environment(options)?;
@@ -120,6 +125,9 @@ pub(crate) fn read_tree(mut root: Node, options: &ReadOptions) -> Result<Script,
     let mut script = config::read(&config, options, env)?;
     let fields = Fields::of(&root, "the script")?;
     let notes = RefCell::new(Vec::new());
+    if version {
+        notes.borrow_mut().push("\"version\" changes nothing, as in Artillery".to_owned());
+    }
     let processor = script.processor.clone();
     let grpc = script.grpc.clone();
     let around = flow::Around {
@@ -161,7 +169,7 @@ fn lay_environment(config: &mut Node, options: &ReadOptions) -> Read<()> {
     let place = environments.as_ref().unwrap_or(config).place.clone();
     let mut environments = environments;
     if let Some(chosen) = environments.as_mut().and_then(|e| e.remove(wanted)) {
-        config.merge(chosen);
+        config.merge(chosen, Lists::ByPlace);
         return Ok(());
     }
     let names: Vec<&str> = match environments.as_ref().map(|e| &e.kind) {
@@ -191,8 +199,15 @@ impl template::Variables for ConfigVariables<'_> {
                 self.env.get(&path.get(1)?.0).map(|v| v.as_str().into())
             }
             "$environment" => self.options.environment.clone().map(Value::from),
-            "$dirname" => Some(directory(&self.options.script).display().to_string().into()),
-            "$scenarioFile" => Some(self.options.script.display().to_string().into()),
+            "$dirname" => {
+                let beside = self.options.config.as_ref();
+                let file = beside.unwrap_or(&self.options.script);
+                Some(directory(file).display().to_string().into())
+            }
+            "$scenarioFile" => {
+                let file = std::path::absolute(&self.options.script);
+                Some(file.ok()?.display().to_string().into())
+            }
             _ => template::descend(self.given?, path).cloned(),
         }
     }

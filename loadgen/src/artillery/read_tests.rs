@@ -300,8 +300,12 @@ scenarios:
         (script.target.as_str(), script.phases.len()),
         ("http://two", 1)
     );
-    assert_eq!(script.phases[0].length.as_secs(), 5);
+    // As in Artillery: the environment lies on the script, the overrides on both.
+    assert_eq!(script.phases[0].length.as_secs(), 9);
     assert_eq!(script.scenarios.len(), 1);
+    o.overrides = None;
+    let script = read_with(text, &o).unwrap();
+    assert_eq!(script.phases[0].length.as_secs(), 5);
     o.scenario_name = Some("first".into());
     o.overrides = Some("[1]".into());
     let error = read_with(text, &o).unwrap_err();

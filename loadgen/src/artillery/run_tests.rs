@@ -396,6 +396,7 @@ async fn checks_and_expectations_decide_the_exit_code() {
     );
     let checks = "
   apdex: {threshold: 60000}
+  plugins: {ensure: {}}
   ensure:
     maxErrorRate: 0
     thresholds: [{http.response_time.p99: 5000}, {'plugins.metrics-by-endpoint.response_time./missing.max': 5000}]
@@ -434,7 +435,7 @@ async fn checks_and_expectations_decide_the_exit_code() {
             .contains("fail: http.codes.404 == 0 and vusers.failed == 0 (optional)\n")
     );
     let ran = play(
-        "  ensure: {thresholds: [{http.codes.404: 1}, {nix.p99: 1}]}",
+        "  plugins: {ensure: {thresholds: [{http.codes.404: 1}, {nix.p99: 1}]}}",
         flow,
     )
     .await;

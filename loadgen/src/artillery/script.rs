@@ -18,6 +18,8 @@ use super::payload::Payload;
 pub struct Script {
     pub(crate) name: String,
     pub(crate) directory: std::path::PathBuf,
+    /// The directory of the file that `--config` names, else of the script.
+    pub(crate) config_directory: std::path::PathBuf,
     pub(crate) environment: Option<String>,
     /// Environment variables, those of `--dotenv` among them.
     pub(crate) env: Arc<BTreeMap<String, String>>,

@@ -62,14 +62,22 @@ impl Node {
         }
     }
 
-    /// Lays `over` upon this one: maps key by key, anything else replaced.
-    pub(crate) fn merge(&mut self, over: Node) {
+    /// Lays `over` upon this one: maps key by key, lists as said, anything else replaced.
+    pub(crate) fn merge(&mut self, over: Node, lists: Lists) {
         match (&mut self.kind, over.kind) {
             (Kind::Map(mine), Kind::Map(theirs)) => {
                 for (key, value) in theirs {
                     match mine.iter_mut().find(|(k, _)| k.text == key.text) {
-                        Some((_, slot)) => slot.merge(value),
+                        Some((_, slot)) => slot.merge(value, lists),
                         None => mine.push((key, value)),
+                    }
+                }
+            }
+            (Kind::List(mine), Kind::List(theirs)) if lists == Lists::ByPlace => {
+                for (i, value) in theirs.into_iter().enumerate() {
+                    match mine.get_mut(i) {
+                        Some(slot) => slot.merge(value, lists),
+                        None => mine.push(value),
                     }
                 }
             }
@@ -141,6 +149,15 @@ impl Node {
         let at = entries.iter().position(|(k, _)| k.text == key)?;
         Some(entries.remove(at).1)
     }
+}
+
+/// What becomes of a list that is laid upon a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lists {
+    /// It takes its place.
+    Replaced,
+    /// Its first item is laid upon the first one, and so on; those beyond its end stay.
+    ByPlace,
 }
 
 /// What a text becomes; none to leave it.

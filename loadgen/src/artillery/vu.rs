@@ -140,13 +140,15 @@ impl Vu {
     ) -> Vu {
         let script = &shared.script;
         let mut vars = given.clone();
-        let dirname = script.directory.display().to_string();
+        let dirname = script.config_directory.display().to_string();
+        let file = std::path::Path::new(&script.name).file_name();
+        let file = script.directory.join(file.unwrap_or_default());
         for (name, value) in [
             ("target", script.target.clone()),
             ("$testId", shared.run_id.clone()),
             ("$uuid", template::uuid()),
             ("$dirname", dirname),
-            ("$scenarioFile", script.name.clone()),
+            ("$scenarioFile", file.display().to_string()),
         ] {
             vars.insert(name.to_owned(), value.into());
         }

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use model::caret::Excerpt;
+
 use super::ast::Span;
 
 /// A text that is not a query. `Display` gives `line:column: message`, the line, and a caret under the token.
@@ -19,12 +21,7 @@ pub struct ParseError {
     pub message: String,
     /// What to do about it, in one line.
     pub hint: Option<String>,
-    /// The text of the line.
-    source_line: String,
-    /// How many characters stand before the caret.
-    indent: usize,
-    /// How many characters the caret line marks.
-    width: usize,
+    excerpt: Excerpt,
 }
 
 impl ParseError {
@@ -34,19 +31,14 @@ impl ParseError {
         let line_start = text[..start].rfind('\n').map_or(0, |i| i + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |i| start + i);
         let end = floor_boundary(text, span.end).clamp(start, line_end);
-        let (window, indent) = window(&text[line_start..line_end], column);
+        let width = text[start..end].chars().count();
         ParseError {
             span,
             line,
             column,
             message: message.into(),
             hint: None,
-            width: text[start..end]
-                .chars()
-                .count()
-                .clamp(1, WINDOW - indent.min(WINDOW - 1)),
-            indent,
-            source_line: window,
+            excerpt: Excerpt::new(&text[line_start..line_end], column, width),
         }
     }
 
@@ -54,18 +46,6 @@ impl ParseError {
         self.hint = Some(hint.into());
         self
     }
-}
-
-/// How many characters of a line are shown.
-const WINDOW: usize = 100;
-
-/// The part of a long line around `column`, and where in it the column is (from 0).
-fn window(line: &str, column: usize) -> (String, usize) {
-    let at = column - 1;
-    let skip = at.saturating_sub(WINDOW / 2);
-    let length = line.chars().count();
-    let skip = if length <= WINDOW { 0 } else { skip };
-    (line.chars().skip(skip).take(WINDOW).collect(), at - skip)
 }
 
 fn floor_boundary(text: &str, at: usize) -> usize {
@@ -86,13 +66,10 @@ pub(crate) fn line_column(text: &str, at: usize) -> (usize, usize) {
 
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.line, self.column, self.message)?;
-        let shown = self.source_line.replace('\t', " ");
         write!(
             f,
-            "\n  {shown}\n  {}{}",
-            " ".repeat(self.indent),
-            "^".repeat(self.width)
+            "{}:{}: {}{}",
+            self.line, self.column, self.message, self.excerpt
         )?;
         if let Some(hint) = &self.hint {
             write!(f, "\n  {hint}")?;
@@ -116,13 +93,5 @@ mod tests {
             error.to_string(),
             "2:3: unknown function \"rat\"\n    rat(x[5m]))\n    ^^^\n  did you mean \"rate\"?"
         );
-    }
-
-    #[test]
-    fn long_lines_are_cut_around_the_place() {
-        let text = format!("{}?{}", "a".repeat(500), "b".repeat(500));
-        let shown = ParseError::new(&text, Span::new(500, 501), "bad").to_string();
-        let lines: Vec<&str> = shown.lines().collect();
-        assert_eq!(lines[1].find('?'), lines[2].find('^'));
     }
 }
