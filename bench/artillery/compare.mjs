@@ -6,11 +6,12 @@
 //
 // The first form prints a line a script, then how many came out how:
 //   same       requests, their order within a user, counters and exit code are equal
-//   drawn      the script draws at random: 200 users on each side are equal but for what is drawn, in shares that chance allows
+//   drawn      the script draws at random: 200 users (`many` in FILE) on each side are equal but for what is drawn, in shares that chance allows
 //   refused    neither runs it; both reasons are shown
 //   unported   it needs what is refused by name here (a plugin of its own, an engine); the reason is shown
+//   skipped    not run, for the reason shown
 //   differs, late (the real one did not end)
-// `--cache` keeps what the real one did; `--show 1` prints requests that differ. Scripts run with their own phases when
+// `--cache` keeps what the real one did, `--kept 1` runs only ours beside what it holds; `--show 1` prints requests that differ. Scripts run with their own phases when
 // these take at most 25 s and 600 users, else with 20 users in 4 s.
 // The second form prints requests per CPU second of both, interleaved, and their ratio.
 import { spawn } from 'node:child_process';
@@ -35,13 +36,14 @@ for (const needed of ['nines', 'artillery']) {
   if (!options[needed]) throw new Error(`--${needed} BINARY is missing`);
   fs.accessSync(options[needed], fs.constants.X_OK);
 }
-const MANY = { config: { phases: [{ duration: 8, arrivalCount: 200 }] } };
 const SOME = { config: { phases: [{ duration: 4, arrivalCount: 20 }] } };
 const PAUSE = 35;
 
 const require = createRequire(fs.realpathSync(options.artillery));
 const yaml = require('js-yaml');
 const ws = require('ws');
+// The package's own folder.
+const home = path.dirname(require.resolve('artillery/package.json'));
 const modules = path.join(fs.realpathSync(options.artillery).split('/node_modules/')[0], 'node_modules');
 
 const work = fs.mkdtempSync(path.join(os.tmpdir(), 'compare-'));
@@ -81,31 +83,44 @@ async function play(which, script, args, env, overrides, slot, stop) {
   slot.server.take();
   const report = path.join(slot.folder, `report-${which}.json`);
   fs.rmSync(report, { force: true });
-  const all = [...(which === 'nines' ? ['load', 'run'] : ['run']), path.basename(script), ...args, '-o', report];
+  // `runner` is the real one without its command line.
+  const before = { nines: ['load', 'run'], artillery: ['run'], runner: [path.join(import.meta.dirname, 'runner.mjs'), home] }[which];
+  const all = [...before, path.basename(script), ...args, '-o', report];
   if (overrides) all.push('--overrides', JSON.stringify(overrides));
   if (which === 'nines') all.push('--i-own-this-target');
-  const ended = await run(path.resolve(options[which]), all, path.dirname(script), env, stop);
+  const command = which === 'runner' ? process.execPath : path.resolve(options[which]);
+  const ended = await run(command, all, path.dirname(script), env, stop);
   let counters = {};
   try {
     counters = JSON.parse(fs.readFileSync(report, 'utf8')).aggregate.counters ?? {};
   } catch { /* a run that failed writes no report */ }
   const plain = (text) => String(text).replaceAll(slot.folder, 'FOLDER').replace(/(127\.0\.0\.1|localhost):(\d+)/g, (whole, _, port) => ([slot.server.http, slot.server.https].includes(Number(port)) ? 'RECORDER' : whole));
   const seen = slot.server.take().map(({ c, t, text }) => ({ c, t: Math.round(t), text: plain(text) }));
-  const lines = plain(`${ended.err}\n${ended.code ? ended.out : ''}`).split('\n').map((l) => l.trim());
-  const said = lines.filter((l) => l && !/^(cpu |warning:|Test run id|Running scenarios|Phase|at |\[)/.test(l)).slice(0, 2).join(' | ');
-  return { code: ended.code, asked: ended.asked, late: ended.late, seen, counters: Object.fromEntries(Object.entries(counters).map(([n, v]) => [plain(n), v])), said, cpu: ended.cpu };
+  const lines = plain(`${ended.err}\n${ended.code ? ended.out : ''}`).split('\n').map((l) => l.trim().replace(/\x1b\[\d*m/g, ''));
+  const checks = lines.filter((l) => /^(ok|fail): /.test(l)).sort();
+  const said = lines.filter((l) => l && !/^(cpu |warning:|Test run id|Running scenarios|Phase|at |\[|---|Metrics for)/.test(l)).slice(0, 2).join(' | ');
+  return { checks,  code: ended.code, asked: ended.asked, late: ended.late, seen, counters: Object.fromEntries(Object.entries(counters).map(([n, v]) => [plain(n), v])), said, cpu: ended.cpu };
 }
 
 /** The real one's run, from the cache when it is there. */
 async function real(key, make) {
   const kept = options.cache && path.join(options.cache, `${createHash('sha1').update(key).digest('hex')}.json`);
   if (kept && fs.existsSync(kept)) return JSON.parse(fs.readFileSync(kept, 'utf8'));
+  if (options.kept) return { late: true, said: 'not recorded yet' };
   const made = await make();
   if (kept) {
     fs.mkdirSync(options.cache, { recursive: true });
     fs.writeFileSync(kept, JSON.stringify(made));
   }
   return made;
+}
+
+/** Checks of the time taken that came out otherwise, when nothing else did. */
+function slower(there, here) {
+  const failed = (run) => (run.checks ?? []).filter((c) => c.startsWith('fail: '));
+  const only = [...failed(there).filter((c) => !failed(here).includes(c)), ...failed(here).filter((c) => !failed(there).includes(c))];
+  const timed = only.every((c) => /response_time|session_length|: (min|max|median|p95|p99) </.test(c));
+  return only.length && timed ? only.join(', ') : undefined;
 }
 
 const REFUSED = /is not supported|is TypeScript|not supported;/;
@@ -116,15 +131,21 @@ async function judge(entry, flags, slot) {
   const given = flags[entry.name] ?? {};
   const args = (given.args ?? []).map(filled);
   const env = Object.fromEntries(Object.entries(given.env ?? {}).map(([n, v]) => [n, filled(v)]));
+  if (given.skip) return { need: needs(entry.doc), word: 'skipped', why: given.skip };
   const script = path.join(slot.folder, 'scripts', entry.name);
   const config = merged(entry, given.args ?? [], yaml);
   const need = needs(entry.doc, config);
   const { length, users } = size(config.phases);
   const own = length <= 25 && users <= 600;
+  let refuses = '';
   const both = async (overrides) => {
-    const key = JSON.stringify(['3', entry.name, fs.readFileSync(entry.file, 'utf8'), given, overrides ?? null]);
+    const key = JSON.stringify(['3', entry.name, fs.readFileSync(entry.file, 'utf8'), { args: given.args, env: given.env }, overrides ?? null]);
     const stop = need.endless ? PAUSE : Number(options.seconds);
-    const there = await real(key, () => play('artillery', script, args, env, overrides, slot, stop));
+    let there = await real(key, () => play('artillery', script, args, env, overrides, slot, stop));
+    if (/^Scenario validation error/.test(there.said)) {
+      refuses = `the real command line refuses it (${there.said.split(' | ')[0]}), its runner does the same as ours`;
+      there = await real(`runner ${key}`, () => play('runner', script, [], env, overrides, slot, stop));
+    }
     if (there.late || (there.asked && !need.endless)) return [there, undefined];
     return [there, await play('nines', script, args, env, overrides, slot, stop)];
   };
@@ -140,38 +161,45 @@ async function judge(entry, flags, slot) {
     if (REFUSED.test(here.said)) return { need, word: 'unported', why: here.said };
   }
   const wrong = [];
-  const ordered = !need.parallel && !need.pool;
+  const ordered = !need.parallel && !need.pool && !need.idles;
   if (need.endless) {
     // Stopped from outside: how many turns were made is chance.
     const texts = (run) => [...new Set(run.seen.map((r) => r.text))].sort().join('\n\n');
-    const [a, b] = [there.seen.length, here.seen.length];
-    if (texts(there) !== texts(here) || Math.abs(a - b) > Math.max(a, b) / 5) wrong.push(`wire: ${a} and ${b} requests`);
+    if (texts(there) !== texts(here)) wrong.push(`wire: ${there.seen.length} and ${here.seen.length} requests`);
+    const [a, b] = [verdict.turn(there.seen), verdict.turn(here.seen)];
+    if (!(Math.abs(a - b) <= Math.max(100, a / 10))) wrong.push(`a turn takes ${a} ms there and ${b} ms here`);
     if (there.code !== here.code) wrong.push(`exit code ${there.code} and ${here.code}: ${here.said}`);
     return wrong.length ? { need, word: 'differs', why: wrong.join('; ') } : { need, word: 'same', why: `endless: both stopped after ${PAUSE} s` };
   }
   let runs = [there, here];
-  let wired = verdict.wire(there.seen, here.seen, { ordered, users: own ? users : 20 });
+  let wired = verdict.wire(there.seen, here.seen, { ordered });
   let counted = verdict.counters(there.counters, here.counters, { drawn: false });
   if (wired.how !== 'same' || counted.how !== 'same') {
     // By chance, or not? With more users chance is small.
-    runs = await both(MANY);
-    if (!runs[1]) return { need, word: 'late', why: '200 users' };
-    wired = verdict.wire(runs[0].seen, runs[1].seen, { ordered, users: 200 });
-    counted = verdict.counters(runs[0].counters, runs[1].counters, { drawn: true, users: 200 });
+    const many = given.many ?? 200;
+    runs = await both({ config: { phases: [{ duration: 8, arrivalCount: many }] } });
+    if (!runs[1]) return { need, word: 'late', why: `${many} users` };
+    wired = verdict.wire(runs[0].seen, runs[1].seen, { ordered });
+    counted = verdict.counters(runs[0].counters, runs[1].counters, { drawn: true, users: many });
   }
   if (wired.how === 'differs') wrong.push(`wire: ${wired.why}`);
   if (counted.how === 'differs') wrong.push(`counters ${counted.why}`);
-  if (there.code !== here.code) wrong.push(`exit code ${there.code} and ${here.code}: there ${there.said}; here ${here.said}`);
+  const slow = slower(there, here);
+  if (there.code !== here.code && !slow) wrong.push(`exit code ${there.code} and ${here.code}: there ${there.said}; here ${here.said}`);
   if (wired.how === 'same' && need.thinks && ordered) {
     const pace = verdict.pace(there.seen, here.seen);
     if (pace) wrong.push(pace);
   }
+  const asked = Object.keys(runs[1].counters).find((name) => /^errors\.ERR_\w+_NOT_SUPPORTED$/.test(name));
+  if (asked) return { need, word: 'unported', why: `${asked.slice(7)}, counted for ${runs[1].counters[asked]} users` };
   if (wrong.length) {
     show(...runs);
     return { need, word: 'differs', why: wrong.join('; ') };
   }
-  const bytes = there.counters['http.downloaded_bytes'] === here.counters['http.downloaded_bytes'];
-  return { need, word: wired.how === 'same' && counted.how === 'same' ? 'same' : 'drawn', bytes };
+  if (slow) return { need, word: 'same', why: `but for the time taken: ${slow}` };
+  const word = wired.how === 'same' && counted.how === 'same' ? 'same' : 'drawn';
+  const bytes = word === 'drawn' || there.counters['http.downloaded_bytes'] === here.counters['http.downloaded_bytes'];
+  return { need, word, why: refuses, bytes };
 }
 
 async function cost(script) {
@@ -222,7 +250,7 @@ async function all() {
   for (const [group, holds] of Object.entries(groups)) {
     const those = results.filter(holds);
     if (!those.length) continue;
-    const words = ['same', 'drawn', 'refused', 'unported', 'differs', 'late'].map((w) => [w, those.filter((r) => r.word === w).length]);
+    const words = ['same', 'drawn', 'refused', 'unported', 'skipped', 'differs', 'late'].map((w) => [w, those.filter((r) => r.word === w).length]);
     console.log(`${group}: ${those.length} scripts: ${words.filter(([, n]) => n).map(([w, n]) => `${n} ${w}`).join(', ')}`);
   }
   const passed = results.filter((r) => r.word === 'same' || r.word === 'drawn').length;

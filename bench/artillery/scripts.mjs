@@ -43,6 +43,8 @@ export function needs(doc, config = doc.config ?? {}) {
     pool: config.http?.pool !== undefined,
     endless: all.some((s) => s.loop && !s.count && !s.over && !s.whileTrue),
     thinks: all.some((s) => s.think !== undefined),
+    // The real one closes a connection that has been idle for 4 s: then connections are not users.
+    idles: all.some((s) => s.think !== undefined && !(seconds(s.think) < 3.5)),
   };
 }
 
@@ -55,6 +57,7 @@ export function merged(entry, args, yaml) {
   return { ...config, ...(config.environments?.[after('-e') ?? after('--environment')] ?? {}) };
 }
 
+// Durations as the scripts write them.
 const UNITS = { ms: 0.001, s: 1, sec: 1, second: 1, seconds: 1, m: 60, min: 60, minute: 60, minutes: 60, h: 3600, hour: 3600, hours: 3600 };
 function seconds(value) {
   const [, number, unit] = /^([\d.]+)\s*([a-z]*)$/.exec(String(value)) ?? [];

@@ -17,7 +17,7 @@ const users = (make, seed) => {
   const roll = dice(seed);
   return Array.from({ length: 200 }, (_, c) => make(roll, c).map((text, i) => ({ c, t: i, text }))).flat();
 };
-const how = (there, here, ordered = true) => wire(users(there, 1), users(here, 99), { ordered, users: 200 }).how;
+const how = (there, here, ordered = true) => wire(users(there, 1), users(here, 99), { ordered }).how;
 const letters = (roll) => Array.from({ length: 10 }, () => 'abcdefghijklmnopqrstuvwxyz'[roll(26)]).join('');
 
 test('requests that are equal, and their order', () => {

@@ -12,7 +12,7 @@ use super::js::{Processor, Unusable};
 use super::mistake::{Mistake, Place, Source};
 use super::payload::{self, Payload};
 use super::read::{ReadOptions, directory};
-use super::script::{EndpointOptions, ExpectOptions, HttpOptions, Phase, PhaseKind, Script, Step};
+use super::script::{AfterResponse, EndpointOptions, ExpectOptions, HttpOptions, Phase, PhaseKind, Script, Step};
 use super::tree::{Kind, Node};
 use super::{ensure, expr, fake, grpc_flow, ws_flow};
 use crate::conn::Target;
@@ -37,7 +37,11 @@ const KNOWN: [&str; 17] = [
     "ws",
 ];
 
-const REFUSED: [(&str, &str); 2] = [
+const REFUSED: [(&str, &str); 3] = [
+    (
+        "pluginsScope",
+        "plugins of one's own (npm packages) are not supported",
+    ),
     (
         "socketio",
         "the Socket.IO engine is not supported; http, ws and grpc are",
@@ -66,7 +70,8 @@ pub(crate) fn read(
         Some(mode) => is_poisson(mode)?,
         None => false,
     };
-    let http = http(&fields)?;
+    let mut notes = Vec::new();
+    let http = http(&fields, &mut notes)?;
     let mut script = Script {
         name: options.script.display().to_string(),
         directory: directory(&options.script),
@@ -88,6 +93,7 @@ pub(crate) fn read(
         checks: Vec::new(),
         expect: None,
         apdex: None,
+        after_response: Vec::new(),
         endpoints: EndpointOptions {
             only_names: false,
             strip_query: true,
@@ -97,7 +103,7 @@ pub(crate) fn read(
             show: false,
         },
         fake: None,
-        notes: Vec::new(),
+        notes,
     };
     if script.target.ends_with('/') {
         let doubled = "the target ends with \"/\", so the path of a request begins with \"//\", as in Artillery";
@@ -113,8 +119,18 @@ pub(crate) fn read(
     if let Some(plugins) = fields.get("plugins") {
         read_plugins(plugins, &mut script)?;
     }
+    if !script.after_response.contains(&AfterResponse::Endpoint) {
+        // As Artillery, which adds the plugin when it is not named.
+        script.after_response.push(AfterResponse::Endpoint);
+    }
     if let Some(node) = fields.get("apdex") {
-        script.apdex = Some(apdex(node)?);
+        let threshold = apdex(node)?;
+        match script.apdex {
+            Some(_) => script.apdex = Some(threshold),
+            None => script.notes.push(
+                "apdex is not counted: it needs \"plugins: { apdex: {} }\" in config, as in Artillery".to_owned(),
+            ),
+        }
     }
     if let Some(node) = fields.get("ensure") {
         let checks = ensure::read(node)?;
@@ -486,7 +502,7 @@ fn rows(
     })
 }
 
-fn http(config: &Fields<'_>) -> Read<HttpOptions> {
+fn http(config: &Fields<'_>, notes: &mut Vec<String>) -> Read<HttpOptions> {
     let mut http = HttpOptions {
         timeout: Duration::from_secs(10),
         pool: None,
@@ -498,7 +514,7 @@ fn http(config: &Fields<'_>) -> Read<HttpOptions> {
         loose_cookies: false,
     };
     if let Some(node) = config.get("defaults") {
-        defaults(node, &mut http)?;
+        defaults(node, &mut http, notes)?;
     }
     if let Some(node) = config.get("http") {
         let fields = Fields::of(node, "config.http")?;
@@ -546,7 +562,7 @@ fn http(config: &Fields<'_>) -> Read<HttpOptions> {
             http.timeout = timeout(node)?;
         }
         if let Some(node) = fields.get("defaults") {
-            defaults(node, &mut http)?;
+            defaults(node, &mut http, notes)?;
         }
     }
     if let Some(node) = config.get("timeout") {
@@ -563,7 +579,7 @@ fn timeout(node: &Node) -> Read<Duration> {
     Ok(timeout)
 }
 
-fn defaults(node: &Node, http: &mut HttpOptions) -> Read<()> {
+fn defaults(node: &Node, http: &mut HttpOptions, notes: &mut Vec<String>) -> Read<()> {
     let fields = Fields::of(node, "the http defaults")?;
     fields.allow(&["headers", "cookie", "strictCapture", "think"], &[])?;
     if let Some(node) = fields.get("headers") {
@@ -576,6 +592,12 @@ fn defaults(node: &Node, http: &mut HttpOptions) -> Read<()> {
         http.strict_capture = truth(node, "strictCapture")?;
     }
     if let Some(node) = fields.get("think") {
+        if let Kind::Scalar(Value::Number(_)) = node.kind {
+            let message = "a number as default of think changes nothing, as in Artillery";
+            let hint = "a default is there for the jitter only: think: { jitter: \"20%\" }";
+            notes.push(Mistake::at(&node.place, message).hint(hint).to_string());
+            return Ok(());
+        }
         let think = Fields::of(node, "think")?;
         think.allow(&["jitter"], &[])?;
         http.think_jitter = think.get("jitter").map(|n| text(n, "jitter")).transpose()?;
@@ -594,6 +616,12 @@ fn read_plugins(node: &Node, script: &mut Script) -> Read<()> {
     ];
     for (key, node) in fields.entries() {
         let given = matches!(node.kind, Kind::Map(_));
+        script.after_response.extend(match key.text.as_str() {
+            "expect" => Some(AfterResponse::Expect),
+            "apdex" => Some(AfterResponse::Apdex),
+            "metrics-by-endpoint" => Some(AfterResponse::Endpoint),
+            _ => None,
+        });
         match key.text.as_str() {
             "ensure" if given => script.checks.extend(ensure::read(node)?),
             "expect" => script.expect = Some(expect_options(node)?),

@@ -12,10 +12,10 @@ use super::capture::Extractor;
 use super::expect::{self, Seen};
 use super::expr::{self, Expr};
 use super::hooks;
-use super::net::{NoExchange, Trip, node_code};
+use super::net::{NoExchange, Trip, node_name};
 use super::request::{Ready, decoded, full_url};
 use super::run::Event;
-use super::script::{Capture, Expectation, Match, RequestStep};
+use super::script::{AfterResponse, Capture, Expectation, Match, RequestStep};
 use super::template::{self, as_text};
 use super::vu::{Failure, Vu, lock};
 use crate::conn::{ErrorKind, Exchange, Target};
@@ -91,7 +91,8 @@ impl Vu {
         }
     }
 
-    /// Whether `probability` and `ifTrue` let it be sent. What `ifTrue` cannot compute lets it.
+    /// Whether `probability` and `ifTrue` let it be sent. As in Artillery, a name that stands for nothing is not true, nor
+    /// is what cannot be computed.
     async fn wanted(&self, step: &RequestStep) -> bool {
         if step
             .probability
@@ -105,9 +106,12 @@ impl Vu {
         {
             return self.condition(name).await;
         }
-        let find = |name: &str| template::Variables::find(self, &template::path(name));
+        let find = |name: &str| {
+            let value = template::Variables::find(self, &template::path(name));
+            Some(value.unwrap_or(Value::Null))
+        };
         let value = step.if_true.as_ref().map(|e| e.value(&find));
-        value.is_none_or(|v| v.as_ref().map_or(true, expr::truthy))
+        value.is_none_or(|v| v.as_ref().is_ok_and(expr::truthy))
     }
 
     fn own_cookies(&self, step: &RequestStep, url: &Url) {
@@ -188,7 +192,7 @@ impl Vu {
         let exchange = match sent {
             Ok(exchange) => exchange,
             Err(NoExchange::Url(why)) => return Err(why),
-            Err(NoExchange::Conn(error)) => return Err(node_code(error.kind).to_owned()),
+            Err(NoExchange::Conn(error)) => return Err(node_name(&error).to_owned()),
         };
         for cookie in exchange.headers.get_all(header::SET_COOKIE) {
             let text = String::from_utf8_lossy(cookie.as_bytes());
@@ -279,9 +283,15 @@ impl Vu {
                 .await?;
         }
         if self.counted {
-            self.count_endpoint(at, step, url, exchange);
-            self.count_apdex(exchange);
-            self.expect(step, url, exchange.status, &exchange.headers, &body)?;
+            for plugin in &self.shared.script.after_response {
+                match plugin {
+                    AfterResponse::Endpoint => self.count_endpoint(at, step, url, exchange),
+                    AfterResponse::Apdex => self.count_apdex(exchange),
+                    AfterResponse::Expect => {
+                        self.expect(step, url, exchange.status, &exchange.headers, &body)?;
+                    }
+                }
+            }
         }
         if let Some(number) = hooked(&step.hooks.after) {
             self.after_response(number, &step.hooks.after, true, params(), response())

@@ -65,9 +65,7 @@ const LEVELS: [&[(&str, Op)]; 5] = [
     &[("or", Op::Or), ("||", Op::Or)],
     &[("and", Op::And), ("&&", Op::And)],
     &[
-        ("===", Op::Equal),
         ("==", Op::Equal),
-        ("!==", Op::NotEqual),
         ("!=", Op::NotEqual),
         ("<=", Op::LessOrEqual),
         (">=", Op::MoreOrEqual),

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::capture::{self, Extractor};
 use super::config::expression;
 use super::document::{self, Pick};
+use super::expr::Expr;
 use super::fake;
 use super::fields::{Fields, Read, duration, list, number, one_or_more, pairs, text, truth, whole};
 use super::grpc_flow;
@@ -136,7 +137,7 @@ fn step(node: &Node, around: &Around<'_>) -> Read<Step> {
         "send" | "wait" if around.engine == Engine::Ws => {
             fields.allow(&[key.text.as_str(), "name"], &[])?;
             let node = fields.need(&key.text)?;
-            Ok(Step::Ws(Box::new(ws_flow::step(&key.text, node)?)))
+            Ok(Step::Ws(Box::new(ws_flow::step(&key.text, node, around)?)))
         }
         "connect" if around.engine == Engine::Ws => Err(Mistake::at(
             &key.place,
@@ -345,7 +346,10 @@ fn request(verb: &str, node: &Node, around: &Around<'_>) -> Read<Step> {
         None => None,
     };
     let probability = fields.get("probability").map(|n| number(n, "probability"));
-    let if_true = fields.get("ifTrue").map(|n| expression(n, "ifTrue"));
+    let if_true = match fields.get("ifTrue") {
+        Some(node) => condition(node, around)?,
+        None => None,
+    };
     let method = http::Method::from_bytes(verb.to_uppercase().as_bytes());
     Ok(Step::Request(Box::new(RequestStep {
         method: method.unwrap_or_default(),
@@ -358,15 +362,29 @@ fn request(verb: &str, node: &Node, around: &Around<'_>) -> Read<Step> {
         gzip: flag("gzip")?,
         follow: flag("followRedirect")?,
         auth,
-        capture: captures(fields.get("capture"))?,
-        matches: matches(fields.get("match"))?,
+        capture: captures(fields.get("capture"), around)?,
+        matches: matches(fields.get("match"), around)?,
         expect: expectations(fields.get("expect"))?,
-        if_true: if_true.transpose()?.map(|(_, e)| e),
+        if_true,
         probability: probability.transpose()?,
         timeout: None,
         hooks: around.hooks(&fields)?,
         raw: Arc::new(node.value()),
     })))
+}
+
+/// `ifTrue`. What Artillery's expressions do not have lets the request be sent there, so it does here.
+fn condition(node: &Node, around: &Around<'_>) -> Read<Option<Expr>> {
+    let written = text(node, "ifTrue")?;
+    if let Some(sign) = ["===", "!=="].into_iter().find(|s| written.contains(s)) {
+        let message =
+            format!("ifTrue: there is no {sign:?}, so the request is always sent, as in Artillery");
+        let hint = "compare with == or !=, and put texts into double quotes";
+        let warning = Mistake::at(&node.place, message).hint(hint);
+        around.notes.borrow_mut().push(warning.to_string());
+        return Ok(None);
+    }
+    Ok(Some(expression(node, "ifTrue")?.1))
 }
 
 fn body(fields: &Fields<'_>) -> Read<BodySpec> {
@@ -416,7 +434,7 @@ fn no_regex(node: &Node, pattern: &str, error: &fancy_regex::Error) -> Mistake {
     )
 }
 
-fn extractor(fields: &Fields<'_>) -> Read<Extractor> {
+fn extractor(fields: &Fields<'_>, around: &Around<'_>) -> Read<Extractor> {
     if let Some(node) = fields.get("json") {
         let path = text(node, "json")?;
         if !path.contains("{{") {
@@ -453,7 +471,11 @@ fn extractor(fields: &Fields<'_>) -> Read<Extractor> {
     if let Some(node) = fields.get("xpath") {
         let path = text(node, "xpath")?;
         if !path.contains("{{") {
-            document::check_xpath(&path).map_err(|e| no(node, "XPath", &path, e))?;
+            // As Artillery: it finds nothing.
+            if let Err(e) = document::check_xpath(&path) {
+                let warning = no(node, "XPath", &path, e).hint("it finds nothing, as in Artillery");
+                around.notes.borrow_mut().push(warning.to_string());
+            }
         }
         return Ok(Extractor::Xpath(path));
     }
@@ -476,7 +498,7 @@ fn extractor(fields: &Fields<'_>) -> Read<Extractor> {
     Err(Mistake::at(&fields.node.place, "nothing says where the value is").hint(KINDS))
 }
 
-pub(crate) fn captures(node: Option<&Node>) -> Read<Vec<Capture>> {
+pub(crate) fn captures(node: Option<&Node>, around: &Around<'_>) -> Read<Vec<Capture>> {
     let mut all = Vec::new();
     for item in node.map(one_or_more).unwrap_or_default() {
         let fields = Fields::of(item, "a capture")?;
@@ -487,7 +509,7 @@ pub(crate) fn captures(node: Option<&Node>) -> Read<Vec<Capture>> {
         let transform = "change the value in an afterResponse function";
         fields.allow(&known, &[("transform", transform)])?;
         all.push(Capture {
-            from: extractor(&fields)?,
+            from: extractor(&fields, around)?,
             name: text(fields.need("as")?, "as")?,
             strict: fields
                 .get("strict")
@@ -498,7 +520,7 @@ pub(crate) fn captures(node: Option<&Node>) -> Read<Vec<Capture>> {
     Ok(all)
 }
 
-pub(crate) fn matches(node: Option<&Node>) -> Read<Vec<Match>> {
+pub(crate) fn matches(node: Option<&Node>, around: &Around<'_>) -> Read<Vec<Match>> {
     let mut all = Vec::new();
     for item in node.map(one_or_more).unwrap_or_default() {
         let fields = Fields::of(item, "a match")?;
@@ -512,7 +534,7 @@ pub(crate) fn matches(node: Option<&Node>) -> Read<Vec<Match>> {
             .map(|n| truth(n, "strict"))
             .transpose()?;
         all.push(Match {
-            from: extractor(&fields)?,
+            from: extractor(&fields, around)?,
             value: fields.need("value")?.value(),
             strict: strict.unwrap_or(true),
         });

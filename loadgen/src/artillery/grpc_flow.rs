@@ -85,8 +85,8 @@ pub(crate) fn call(node: &Node, around: &Around<'_>) -> Read<GrpcStep> {
             .get("timeout")
             .map(|n| span(n, "timeout"))
             .transpose()?,
-        capture: captures(fields.get("capture"))?,
-        matches: matches(fields.get("match"))?,
+        capture: captures(fields.get("capture"), around)?,
+        matches: matches(fields.get("match"), around)?,
     })
 }
 

@@ -7,7 +7,9 @@ use hdrhistogram::Histogram;
 
 /// Length of a period.
 pub(crate) const PERIOD_MS: i64 = 10_000;
-/// The most names of one kind; beyond them figures are counted under [`OTHER`].
+/// The most counters; beyond them figures are counted under [`OTHER`].
+const MAX_COUNTERS: usize = 10_000;
+/// The same for summaries, which are larger, and for rates.
 const MAX_NAMES: usize = 500;
 /// What figures of names beyond the limit are called.
 pub(crate) const OTHER: &str = "other";
@@ -35,11 +37,16 @@ pub(crate) struct Figures {
     pub(crate) timed: Option<(i64, i64)>,
 }
 
-fn slot<'a, T>(map: &'a mut BTreeMap<String, T>, name: &str, new: impl FnOnce() -> T) -> &'a mut T {
+fn slot<'a, T>(
+    map: &'a mut BTreeMap<String, T>,
+    most: usize,
+    name: &str,
+    new: impl FnOnce() -> T,
+) -> &'a mut T {
     let end = name.char_indices().map(|(i, c)| i + c.len_utf8());
     let end = end.take_while(|e| *e <= MAX_NAME).last().unwrap_or(0);
     let mut name = &name[..end];
-    if map.len() >= MAX_NAMES && !map.contains_key(name) {
+    if map.len() >= most && !map.contains_key(name) {
         name = OTHER;
     }
     if !map.contains_key(name) {
@@ -55,19 +62,20 @@ fn widen(range: &mut Option<(i64, i64)>, at_ms: i64) {
 
 impl Figures {
     fn count(&mut self, name: &str, by: u64, at_ms: i64) {
-        *slot(&mut self.counters, name, || 0) += by;
+        *slot(&mut self.counters, MAX_COUNTERS, name, || 0) += by;
         widen(&mut self.counted, at_ms);
     }
 
     fn time(&mut self, name: &str, us: u64, at_ms: i64) {
         // Saturating would clamp to the current size instead of growing.
-        let recorded = slot(&mut self.summaries, name, histogram).record(us.clamp(1, MAX_US));
+        let summary = slot(&mut self.summaries, MAX_NAMES, name, histogram);
+        let recorded = summary.record(us.clamp(1, MAX_US));
         debug_assert!(recorded.is_ok(), "{us} us did not fit");
         widen(&mut self.timed, at_ms);
     }
 
     fn event(&mut self, name: &str, at_ms: i64) {
-        let (first, last, n) = slot(&mut self.rates, name, || (at_ms, at_ms, 0));
+        let (first, last, n) = slot(&mut self.rates, MAX_NAMES, name, || (at_ms, at_ms, 0));
         (*first, *last, *n) = ((*first).min(at_ms), (*last).max(at_ms), *n + 1);
     }
 
@@ -181,10 +189,10 @@ mod tests {
     #[test]
     fn names_are_bounded() {
         let mut f = Figures::default();
-        for i in 0..5_000 {
+        for i in 0..MAX_COUNTERS + 4_500 {
             f.count(&format!("n{i}"), 1, 0);
         }
-        assert_eq!(f.counters.len(), MAX_NAMES + 1);
+        assert_eq!(f.counters.len(), MAX_COUNTERS + 1);
         assert_eq!(f.counter(OTHER), 4_500);
         f.count(&"é".repeat(2_000), 1, 0);
     }

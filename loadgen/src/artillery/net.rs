@@ -164,7 +164,22 @@ impl Pool {
     }
 }
 
-/// The name Node, and so Artillery, gives to a failure.
+/// The name Node, and so Artillery, gives to a failure; of certificates by what rustls says of them. One that nobody known
+/// has signed is told apart from one that signed itself only when it says that it may sign others.
+pub(crate) fn node_name(error: &ConnError) -> &'static str {
+    let says = |words: &[&str]| words.iter().any(|w| error.detail.contains(w));
+    match error.kind {
+        ErrorKind::Tls if says(&["CaUsedAsEndEntity"]) => "DEPTH_ZERO_SELF_SIGNED_CERT",
+        ErrorKind::Tls if says(&["UnknownIssuer"]) => "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+        ErrorKind::Tls if says(&["expired", "Expired"]) => "CERT_HAS_EXPIRED",
+        ErrorKind::Tls if says(&["not valid for name", "NotValidForName"]) => {
+            "ERR_TLS_CERT_ALTNAME_INVALID"
+        }
+        kind => node_code(kind),
+    }
+}
+
+/// The same by the kind of failure alone.
 pub(crate) fn node_code(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Refused => "ECONNREFUSED",

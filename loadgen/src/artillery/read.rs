@@ -121,8 +121,9 @@ pub(crate) fn read_tree(mut root: Node, options: &ReadOptions) -> Result<Script,
         config.set("variables", all);
     }
     let env = environment(options)?;
-    fill_config(&mut config, options, variables.as_ref(), &env)?;
+    let empty = fill_config(&mut config, options, variables.as_ref(), &env)?;
     let mut script = config::read(&config, options, env)?;
+    script.notes.extend(empty);
     let fields = Fields::of(&root, "the script")?;
     let notes = RefCell::new(Vec::new());
     if version {
@@ -260,12 +261,15 @@ fn environment(options: &ReadOptions) -> Read<BTreeMap<String, String>> {
     Ok(all)
 }
 
+/// Fills in the templates of the configuration. As in Artillery, this happens once: what names a variable of the virtual
+/// users becomes nothing. Gives a warning for each.
 fn fill_config(
     config: &mut Node,
     options: &ReadOptions,
     given: Option<&Value>,
     env: &BTreeMap<String, String>,
-) -> Read<()> {
+) -> Read<Vec<String>> {
+    let warnings = RefCell::new(Vec::new());
     let vars = ConfigVariables {
         options,
         given,
@@ -284,12 +288,21 @@ fn fill_config(
                     let message = format!("the environment variable {variable:?} is not set");
                     return Err(Mistake::at(place, message));
                 }
-                // A variable of the virtual users: filled in for each of them.
-                _ => return Ok(None),
+                // The run's, which has none yet: filled in for each user.
+                Some("$testId") => return Ok(None),
+                Some(first) => {
+                    let message = format!("{first:?} is not known when the configuration is read, so it stands for nothing, as in Artillery");
+                    let hint = "$env and --variables are known here; in scenarios those of the users are too";
+                    let warning = Mistake::at(place, message).hint(hint);
+                    warnings.borrow_mut().push(warning.to_string());
+                }
+                None => {}
             }
         }
-        Ok(template::fill(&Value::from(text), &vars))
-    })
+        let filled = template::fill(&Value::from(text), &vars);
+        Ok(Some(filled.unwrap_or(Value::Null)))
+    })?;
+    Ok(warnings.into_inner())
 }
 
 fn scenarios(

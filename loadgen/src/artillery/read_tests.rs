@@ -187,11 +187,6 @@ fn every_kind_of_mistake_is_refused_in_its_place() {
             "no regular expression",
         ),
         (
-            flow(&["- get: {url: /, capture: {xpath: '/a[', as: x}}"]),
-            "s.yml:5:40:",
-            "no XPath",
-        ),
-        (
             flow(&["- get: {url: /, capture: {selector: 'a[', as: x}}"]),
             "s.yml:5:43:",
             "no CSS selector",
@@ -232,6 +227,107 @@ fn every_kind_of_mistake_is_refused_in_its_place() {
         assert!(error.starts_with(place), "{text}\n{error}");
         assert!(error.contains(said), "{text}\n{error}");
     }
+}
+
+#[test]
+fn what_artillery_lets_pass_in_silence_is_warned_of() {
+    for (text, place, said) in [
+        (
+            config(&["ensure: {p99: 3}"]),
+            "",
+            "ensure is not checked: it needs \"plugins: { ensure: {} }\"",
+        ),
+        (
+            config(&["apdex: {threshold: 3}"]),
+            "",
+            "apdex is not counted: it needs \"plugins: { apdex: {} }\"",
+        ),
+        (
+            config(&["http: {defaults: {headers: {a: '{{ name }}'}}}"]),
+            "s.yml:3:",
+            "\"name\" is not known when the configuration is read",
+        ),
+        (
+            config(&["defaults: {think: 2}"]),
+            "s.yml:3:20:",
+            "changes nothing",
+        ),
+        (
+            config(&[]).replace("http://127.0.0.1:1", "http://127.0.0.1:1/"),
+            "",
+            "begins with \"//\"",
+        ),
+        (
+            format!("version: 1\n{}", config(&[])),
+            "",
+            "\"version\" changes nothing",
+        ),
+        (
+            flow(&["- get: {url: /, capture: {xpath: '/a[', as: x}}"]),
+            "s.yml:5:40:",
+            "no XPath",
+        ),
+        (
+            flow(&["- get: {url: /, ifTrue: a === 3}"]),
+            "s.yml:5:31:",
+            "there is no \"===\", so the request is always sent",
+        ),
+        (
+            flow(&["- loop: [{get: {url: /}}]"]),
+            "s.yml:5:15:",
+            "it goes round for ever",
+        ),
+    ] {
+        let script = read(&text).expect(&text);
+        let [note] = script.notes() else {
+            panic!("{text}\n{:?}", script.notes());
+        };
+        assert!(note.starts_with(place) && note.contains(said), "{text}\n{note}");
+    }
+}
+
+#[test]
+fn ensure_and_apdex_of_the_configuration_take_the_place_of_the_plugins_own() {
+    let text = config(&[
+        "plugins: {ensure: {p99: 1, p95: 1}, apdex: {threshold: 1}}",
+        "ensure: {max: 7}",
+        "apdex: {threshold: 9}",
+    ]);
+    let script = read(&text).unwrap();
+    let shown: Vec<&str> = script.checks.iter().map(|c| c.shown.as_str()).collect();
+    assert_eq!(shown, ["max < 7"]);
+    assert_eq!(script.apdex.map(|d| d.as_millis()), Some(9));
+}
+
+#[test]
+fn files_and_environments_are_laid_over_list_by_list() {
+    let text = "
+config:
+  target: http://one
+  phases: [{duration: 1, arrivalRate: 1}, {pause: 3}]
+  environments:
+    two: {phases: [{duration: 5}]}
+scenarios: [{flow: [{log: x}]}]
+";
+    let mut o = options();
+    o.environment = Some("two".into());
+    let seconds = |script: &Script| -> Vec<u64> {
+        script.phases.iter().map(|p| p.length.as_secs()).collect()
+    };
+    // As lodash's merge, which Artillery uses: what the environment does not name stays.
+    assert_eq!(seconds(&read_with(text, &o).unwrap()), [5, 3]);
+    o.overrides = Some(r#"{"config": {"phases": [{"pause": 7}]}}"#.into());
+    assert_eq!(seconds(&read_with(text, &o).unwrap()), [7]);
+    let dir = tempfile::tempdir().unwrap();
+    let (script, over) = (dir.path().join("s.yml"), dir.path().join("c.yml"));
+    std::fs::write(&script, text).unwrap();
+    std::fs::write(&over, "config: {target: 'http://three'}").unwrap();
+    let o = ReadOptions {
+        script,
+        config: Some(over),
+        ..ReadOptions::default()
+    };
+    assert_eq!(super::read::read(&o).unwrap().target, "http://three");
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Ready {
         }
         ready.add_body(step, script, vars)?;
         for (name, value) in script.http.headers.iter().chain(&step.headers) {
-            let Some(value) = template::fill(value, vars) else {
+            let Some(value) = template::fill(value, vars).filter(|v| !v.is_null()) else {
                 continue;
             };
             let name = HeaderName::from_bytes(name.as_bytes())

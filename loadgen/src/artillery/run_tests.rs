@@ -396,7 +396,7 @@ async fn checks_and_expectations_decide_the_exit_code() {
     );
     let checks = "
   apdex: {threshold: 60000}
-  plugins: {ensure: {}}
+  plugins: {ensure: {}, apdex: {}}
   ensure:
     maxErrorRate: 0
     thresholds: [{http.response_time.p99: 5000}, {'plugins.metrics-by-endpoint.response_time./missing.max': 5000}]

@@ -40,6 +40,8 @@ pub struct Script {
     pub(crate) expect: Option<ExpectOptions>,
     /// How long a response may take that satisfies.
     pub(crate) apdex: Option<Duration>,
+    /// What plugins do after each response, in this order.
+    pub(crate) after_response: Vec<AfterResponse>,
     pub(crate) endpoints: EndpointOptions,
     /// The plugin `fake-data`.
     pub(crate) fake: Option<super::fake::Options>,
@@ -142,6 +144,8 @@ pub(crate) struct WsOptions {
     pub(crate) subprotocols: Vec<String>,
     /// For opening, and for each answer.
     pub(crate) timeout: Duration,
+    /// Trust any certificate.
+    pub(crate) insecure: bool,
 }
 
 /// A message to send, an answer to wait for, or both.
@@ -282,6 +286,16 @@ pub(crate) struct HttpOptions {
     pub(crate) extended_metrics: bool,
     /// A cookie may lack a name.
     pub(crate) loose_cookies: bool,
+}
+
+/// What a plugin does after a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AfterResponse {
+    /// `expect`; when it makes an error of a failure, what follows is not done.
+    Expect,
+    Apdex,
+    /// `metrics-by-endpoint`.
+    Endpoint,
 }
 
 #[derive(Debug, Clone)]

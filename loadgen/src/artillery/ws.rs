@@ -176,8 +176,9 @@ impl Vu {
         let _ = stream.set_nodelay(true);
         let stream: Box<dyn Stream> = match url.scheme() {
             "wss" | "https" => {
-                let config =
-                    crate::tls::client_config(self.shared.script.insecure, &Transport::default());
+                let script = &self.shared.script;
+                let insecure = script.insecure || script.ws.insecure;
+                let config = crate::tls::client_config(insecure, &Transport::default());
                 let config = config.map_err(|e| plain(e.to_string()))?;
                 let name = rustls::pki_types::ServerName::try_from(host.to_owned());
                 let name = name.map_err(|e| plain(e.to_string()))?;
@@ -203,7 +204,7 @@ impl Vu {
             headers.insert(name, value);
         }
         if !call.subprotocols.is_empty() {
-            let list = call.subprotocols.join(",");
+            let list = call.subprotocols.join(", ");
             let value = HeaderValue::from_str(&list).map_err(|e| plain(e.to_string()))?;
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
         }
@@ -322,10 +323,16 @@ impl Vu {
         }
     }
 
-    /// Says goodbye and closes.
+    /// Says goodbye and waits for the server's, a second at most: a connection that goes before its last messages have
+    /// been read would take them with it.
     pub(crate) async fn ws_close(&self) {
         if let Some(mut socket) = self.ws.lock().await.take() {
-            let _ = tokio::time::timeout(Duration::from_secs(1), socket.sink.close()).await;
+            let both = async {
+                if socket.sink.close().await.is_ok() {
+                    let _ = (&mut socket.reader).await;
+                }
+            };
+            let _ = tokio::time::timeout(Duration::from_secs(1), both).await;
         }
     }
 }

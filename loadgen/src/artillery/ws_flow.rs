@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fields::{Fields, Read, list, number, pairs, text};
+use super::fields::{Fields, Read, list, number, pairs, text, truth};
 use super::flow::{Around, captures, matches};
 use super::mistake::Mistake;
 use super::script::{Awaited, Connect, WsOptions, WsStep};
@@ -14,13 +14,18 @@ pub(crate) fn options(node: Option<&Node>, timeout: Duration) -> Read<WsOptions>
         headers: Vec::new(),
         subprotocols: Vec::new(),
         timeout,
+        insecure: false,
     };
     let Some(node) = node else {
         return Ok(options);
     };
     let fields = Fields::of(node, "config.ws")?;
     let proxy = "proxies are not supported for WebSockets";
-    fields.allow(&["headers", "subprotocols", "timeout"], &[("proxy", proxy)])?;
+    let known = ["headers", "subprotocols", "timeout", "rejectUnauthorized"];
+    fields.allow(&known, &[("proxy", proxy)])?;
+    if let Some(node) = fields.get("rejectUnauthorized") {
+        options.insecure = !truth(node, "rejectUnauthorized")?;
+    }
     if let Some(node) = fields.get("headers") {
         options.headers = pairs(node, "headers")?;
     }
@@ -66,7 +71,7 @@ pub(crate) fn connect(node: &Node, around: &Around<'_>) -> Read<Connect> {
 }
 
 /// `send` or `wait`. A map with `capture` or `match` has its payload under `payload`, any other is the payload.
-pub(crate) fn step(key: &str, node: &Node) -> Read<WsStep> {
+pub(crate) fn step(key: &str, node: &Node, around: &Around<'_>) -> Read<WsStep> {
     let fields = match &node.kind {
         Kind::Map(_) => Some(Fields::of(node, "a message")?),
         _ => None,
@@ -77,8 +82,8 @@ pub(crate) fn step(key: &str, node: &Node) -> Read<WsStep> {
         return Ok(WsStep {
             payload: fields.get("payload").map(Node::value),
             awaited: Some(Awaited {
-                capture: captures(fields.get("capture"))?,
-                matches: matches(fields.get("match"))?,
+                capture: captures(fields.get("capture"), around)?,
+                matches: matches(fields.get("match"), around)?,
             }),
         });
     }

@@ -418,6 +418,45 @@
   const os = { EOL: '\n', platform: () => 'linux', hostname: () => process.env.HOSTNAME ?? 'localhost', tmpdir: () => '/tmp', cpus: () => [{}], type: () => 'Linux' };
   const { setTimeout, setInterval, setImmediate, clearTimeout, clearInterval, clearImmediate } = globalThis;
 
+  class Event {
+    constructor(type, init = {}) { Object.assign(this, init, { type: String(type), defaultPrevented: false, target: null }); }
+    preventDefault() { this.defaultPrevented = true; }
+  }
+  class CustomEvent extends Event {}
+  class EventTarget {
+    #heard = new Map();
+    #of(type) {
+      if (!this.#heard.has(type)) this.#heard.set(type, new Map());
+      return this.#heard.get(type);
+    }
+    addEventListener(type, fn, options) { if (fn) this.#of(type).set(fn, Boolean(options?.once)); }
+    removeEventListener(type, fn) { this.#of(type).delete(fn); }
+    dispatchEvent(event) {
+      event.target = this;
+      for (const [fn, once] of [...this.#of(event.type)]) {
+        if (once) this.removeEventListener(event.type, fn);
+        if (typeof fn === 'function') fn.call(this, event);
+        else fn.handleEvent(event);
+      }
+      return !event.defaultPrevented;
+    }
+  }
+  class AbortSignal extends EventTarget {
+    aborted = false;
+    reason = undefined;
+    throwIfAborted() { if (this.aborted) throw this.reason; }
+  }
+  class AbortController {
+    signal = new AbortSignal();
+    abort(reason = Object.assign(new Error('This operation was aborted'), { name: 'AbortError' })) {
+      if (this.signal.aborted) return;
+      Object.assign(this.signal, { aborted: true, reason });
+      this.signal.dispatchEvent(new Event('abort'));
+    }
+  }
+  const fetch = () => Promise.reject(Object.assign(new Error('fetch is not supported in a processor'), { code: 'ERR_FETCH_NOT_SUPPORTED' }));
+
+  Object.assign(globalThis, { Event, CustomEvent, EventTarget, AbortSignal, AbortController, fetch });
   Object.assign(globalThis, { Buffer, URL, URLSearchParams, TextEncoder, TextDecoder, atob, btoa, crypto: { ...crypto.webcrypto } });
   return {
     path, 'path/posix': path, util, url, querystring, events: EventEmitter, crypto, fs, 'fs/promises': fs.promises, assert, 'assert/strict': assert, os,
