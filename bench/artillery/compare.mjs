@@ -199,7 +199,7 @@ async function judge(entry, flags, slot) {
   if (slow) return { need, word: 'same', why: `but for the time taken: ${slow}` };
   const word = wired.how === 'same' && counted.how === 'same' ? 'same' : 'drawn';
   const bytes = word === 'drawn' || there.counters['http.downloaded_bytes'] === here.counters['http.downloaded_bytes'];
-  return { need, word, why: refuses, bytes };
+  return { need, word, why: refuses || given.note, bytes };
 }
 
 async function cost(script) {

@@ -80,7 +80,7 @@ pub(crate) fn read(
         processor: processor(&fields, options, &env)?,
         env: Arc::new(env),
         target,
-        phases: phases(&fields, poisson)?,
+        phases: phases(&fields, poisson, &mut notes)?,
         scenarios: Vec::new(),
         before: None,
         after: None,
@@ -228,7 +228,7 @@ fn is_poisson(node: &Node) -> Read<bool> {
     }
 }
 
-fn phases(config: &Fields<'_>, poisson: bool) -> Read<Vec<Phase>> {
+fn phases(config: &Fields<'_>, poisson: bool, notes: &mut Vec<String>) -> Read<Vec<Phase>> {
     let Some(node) = config.get("phases") else {
         // As Artillery does: one user.
         return Ok(vec![Phase {
@@ -240,7 +240,7 @@ fn phases(config: &Fields<'_>, poisson: bool) -> Read<Vec<Phase>> {
     };
     let mut all = Vec::new();
     for item in list(node, "phases")? {
-        all.push(phase(item, poisson)?);
+        all.push(phase(item, poisson, notes)?);
     }
     if all.is_empty() {
         return Err(Mistake::at(
@@ -251,7 +251,7 @@ fn phases(config: &Fields<'_>, poisson: bool) -> Read<Vec<Phase>> {
     Ok(all)
 }
 
-fn phase(node: &Node, poisson: bool) -> Read<Phase> {
+fn phase(node: &Node, poisson: bool, notes: &mut Vec<String>) -> Read<Phase> {
     let fields = Fields::of(node, "a phase")?;
     let known = [
         "duration",
@@ -265,13 +265,20 @@ fn phase(node: &Node, poisson: bool) -> Read<Phase> {
     ];
     fields.allow(&known, &[])?;
     let has = |key: &str| fields.get(key).is_some();
-    let kinds = [has("arrivalRate"), has("arrivalCount"), has("pause")];
-    if kinds.iter().filter(|k| **k).count() != 1 {
+    let kinds = ["pause", "arrivalCount", "arrivalRate"].map(|k| (k, has(k)));
+    let mut kinds = kinds.into_iter().filter_map(|(k, has)| has.then_some(k));
+    let kind = kinds.next();
+    if let (Some(first), Some(second)) = (kind, kinds.next()) {
+        // Phases laid upon each other become this.
+        let message = format!("a phase has {first} and {second}: {first} counts, as in Artillery");
+        notes.push(Mistake::at(&node.place, message).to_string());
+    }
+    let Some(kind) = kind else {
         let message = "a phase has exactly one of arrivalRate, arrivalCount and pause";
         return Err(Mistake::at(&node.place, message).hint(
             "such as: duration: 60, arrivalRate: 5 (users a second), and rampTo: 50 for a ramp",
         ));
-    }
+    };
     if has("rampTo") && !has("arrivalRate") {
         return Err(Mistake::at(
             &node.place,
@@ -296,11 +303,11 @@ fn phase(node: &Node, poisson: bool) -> Read<Phase> {
         (span(pause, "pause")?, PhaseKind::Pause)
     } else {
         let length = span(fields.need("duration")?, "duration")?;
-        let kind = match (rate("arrivalRate")?, rate("rampTo")?) {
-            (Some(0.0), None) => PhaseKind::Pause,
-            (Some(rate), None) => PhaseKind::Rate { rate, poisson },
-            (Some(from), Some(to)) => PhaseKind::Ramp { from, to },
-            (None, _) => PhaseKind::Count(whole(fields.need("arrivalCount")?, "arrivalCount")?),
+        let kind = match (kind, rate("arrivalRate")?, rate("rampTo")?) {
+            ("arrivalRate", Some(0.0), None) => PhaseKind::Pause,
+            ("arrivalRate", Some(rate), None) => PhaseKind::Rate { rate, poisson },
+            ("arrivalRate", Some(from), Some(to)) => PhaseKind::Ramp { from, to },
+            _ => PhaseKind::Count(whole(fields.need("arrivalCount")?, "arrivalCount")?),
         };
         (length, kind)
     };

@@ -264,6 +264,9 @@ fn loop_step(fields: &Fields<'_>, around: &Around<'_>) -> Read<Step> {
             }
             Turns::Count(value)
         }
+        (None, None) if matches!(&node.kind, Kind::List(items) if items.is_empty()) => {
+            return Err(Mistake::at(&node.place, "the loop has no steps"));
+        }
         (None, None) => {
             // As Artillery: for ever.
             let message = "the loop has none of \"count\", \"over\" and \"whileTrue\": it goes round for ever";

@@ -90,7 +90,7 @@ pub(crate) fn read_tree(mut root: Node, options: &ReadOptions) -> Result<Script,
     }
     let version = root.remove("version").is_some();
     let mut variables = None;
-    lay_environment(&mut config, options)?;
+    let nowhere = lay_environment(&mut config, options)?;
     let on_line = |value: &str, flag: &str| {
         let place = flag_place(flag, value);
         Node::from_value(&Value::from(value), &place)
@@ -124,6 +124,7 @@ pub(crate) fn read_tree(mut root: Node, options: &ReadOptions) -> Result<Script,
     let empty = fill_config(&mut config, options, variables.as_ref(), &env)?;
     let mut script = config::read(&config, options, env)?;
     script.notes.extend(empty);
+    script.notes.extend(nowhere);
     let fields = Fields::of(&root, "the script")?;
     let notes = RefCell::new(Vec::new());
     if version {
@@ -162,16 +163,22 @@ fn flag_place(flag: &str, value: &str) -> Place {
     }
 }
 
-fn lay_environment(config: &mut Node, options: &ReadOptions) -> Read<()> {
+/// Lays the chosen environment over the configuration. Gives a warning when the script has none at all, which is no error
+/// in Artillery: `$environment` stands for the name all the same.
+fn lay_environment(config: &mut Node, options: &ReadOptions) -> Read<Option<String>> {
     let environments = config.remove("environments");
     let Some(wanted) = &options.environment else {
-        return Ok(());
+        return Ok(None);
     };
+    if environments.is_none() {
+        let warning = format!("there is no environment {wanted:?}: config.environments is missing");
+        return Ok(Some(warning));
+    }
     let place = environments.as_ref().unwrap_or(config).place.clone();
     let mut environments = environments;
     if let Some(chosen) = environments.as_mut().and_then(|e| e.remove(wanted)) {
         config.merge(chosen, Lists::ByPlace);
-        return Ok(());
+        return Ok(None);
     }
     let names: Vec<&str> = match environments.as_ref().map(|e| &e.kind) {
         Some(Kind::Map(entries)) => entries.iter().map(|(k, _)| k.text.as_str()).collect(),
@@ -180,7 +187,6 @@ fn lay_environment(config: &mut Node, options: &ReadOptions) -> Read<()> {
     let message = format!("there is no environment {wanted:?}");
     let hint = match nearest(wanted, names.iter().copied()) {
         Some(guess) => format!("did you mean {guess:?}? (known: {})", names.join(", ")),
-        None if names.is_empty() => "config.environments is missing".to_owned(),
         None => format!("known: {}", names.join(", ")),
     };
     Err(Mistake::at(&place, message).hint(hint))

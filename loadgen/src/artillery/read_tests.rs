@@ -159,7 +159,7 @@ fn every_kind_of_mistake_is_refused_in_its_place() {
             "\"NINES_NIX\" is not set",
         ),
         (flow(&["- function: f"]), "s.yml:5:19:", "no processor"),
-        (flow(&["- loop: []"]), "s.yml:5:15:", "count"),
+        (flow(&["- loop: []"]), "s.yml:5:15:", "no steps"),
         (
             flow(&["- loop: []", "  whileTrue: f"]),
             "s.yml:6:20:",
@@ -249,7 +249,7 @@ fn what_artillery_lets_pass_in_silence_is_warned_of() {
         ),
         (
             config(&["defaults: {think: 2}"]),
-            "s.yml:3:20:",
+            "s.yml:3:21:",
             "changes nothing",
         ),
         (
@@ -271,6 +271,11 @@ fn what_artillery_lets_pass_in_silence_is_warned_of() {
             flow(&["- get: {url: /, ifTrue: a === 3}"]),
             "s.yml:5:31:",
             "there is no \"===\", so the request is always sent",
+        ),
+        (
+            config(&["phases: [{duration: 1, arrivalRate: 2, arrivalCount: 3}]"]),
+            "s.yml:3:12:",
+            "arrivalCount counts",
         ),
         (
             flow(&["- loop: [{get: {url: /}}]"]),
@@ -383,6 +388,13 @@ scenarios:
   - flow: [*f, {log: x}]
 ";
     let mut o = options();
+    o.environment = Some("none".into());
+    let script = read_with("config: {target: 'http://h'}\nscenarios: [{flow: [{log: x}]}]", &o);
+    assert_eq!(
+        script.unwrap().notes(),
+        ["there is no environment \"none\": config.environments is missing"]
+    );
+    o.environment = None;
     assert_eq!(read_with(text, &o).unwrap().target, "http://one");
     o.environment = Some("tow".into());
     let error = read_with(text, &o).unwrap_err();

@@ -672,7 +672,7 @@ async fn socket_server() -> (String, Arc<Mutex<Vec<String>>>) {
 async fn web_sockets_send_wait_capture_and_count() {
     let (address, heard) = socket_server().await;
     let ran = play(
-        "  ws: {subprotocols: [chat], headers: {X-A: '{{ who }}'}, timeout: 0.3}\n  variables: {who: ann}",
+        "  ws: {subprotocols: [chat], headers: {X-A: ann, X-B: '{{ who }}'}, timeout: 0.3}\n  variables: {who: ann}",
         &"
 scenarios:
   - engine: ws

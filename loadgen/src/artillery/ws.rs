@@ -109,7 +109,7 @@ impl Vu {
                 return Ok(call);
             }
         }
-        for (name, value) in headers {
+        for (name, value) in headers.iter().filter(|(_, value)| !value.is_null()) {
             let value = text(value);
             match name.eq_ignore_ascii_case("sec-websocket-protocol") {
                 true => call
