@@ -9,6 +9,7 @@
 //   drawn      the script draws at random: 200 users (`many` in FILE) on each side are equal but for what is drawn, in shares that chance allows
 //   refused    neither runs it; both reasons are shown
 //   unported   it needs what is refused by name here (a plugin of its own, an engine); the reason is shown
+//   crashed    an exception in its JavaScript ends the real one; here it ends the user
 //   skipped    not run, for the reason shown
 //   differs, late (the real one did not end)
 // `--cache` keeps what the real one did, `--kept 1` runs only ours beside what it holds; `--show 1` prints requests that differ. Scripts run with their own phases when
@@ -160,6 +161,7 @@ async function judge(entry, flags, slot) {
     if (there.code && !there.seen.length && !there.counters['vusers.created']) return { need, word: 'refused', why: `there ${there.code}: ${there.said}; here: ${here.said}` };
     if (REFUSED.test(here.said)) return { need, word: 'unported', why: here.said };
   }
+  if (there.code === 11 && /worker error/.test(there.said)) return { need, word: 'crashed', why: `the real one ends at once: ${there.said}` };
   const wrong = [];
   const ordered = !need.parallel && !need.pool && !need.idles;
   if (need.endless) {
@@ -250,7 +252,7 @@ async function all() {
   for (const [group, holds] of Object.entries(groups)) {
     const those = results.filter(holds);
     if (!those.length) continue;
-    const words = ['same', 'drawn', 'refused', 'unported', 'skipped', 'differs', 'late'].map((w) => [w, those.filter((r) => r.word === w).length]);
+    const words = ['same', 'drawn', 'refused', 'unported', 'crashed', 'skipped', 'differs', 'late'].map((w) => [w, those.filter((r) => r.word === w).length]);
     console.log(`${group}: ${those.length} scripts: ${words.filter(([, n]) => n).map(([w, n]) => `${n} ${w}`).join(', ')}`);
   }
   const passed = results.filter((r) => r.word === 'same' || r.word === 'drawn').length;

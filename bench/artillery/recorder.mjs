@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import http from 'node:http';
 import https from 'node:https';
+import net from 'node:net';
 
 // What differs by design: who sends it, and on which connection.
 const IGNORED = new Set(['user-agent', 'traceparent', 'x-nines-run-id', 'host', 'connection', 'content-length', 'transfer-encoding']);
@@ -88,6 +89,16 @@ export async function recorder({ tls, ws } = {}) {
   const push = (entry) => state.seen.push(entry);
   const servers = [http.createServer(listener({ push }, connection))];
   if (tls) servers.push(https.createServer(tls, listener({ push }, connection)));
+  // A proxy, too: a tunnel to wherever it is asked for.
+  servers[0].on('connect', (request, socket) => {
+    push({ c: connection(socket), t: performance.now(), text: `CONNECT ${request.url}\n` });
+    const [host, port] = request.url.split(':');
+    const out = net.connect(Number(port), host, () => {
+      socket.write('HTTP/1.1 200 Connection established\r\n\r\n');
+      socket.pipe(out).pipe(socket);
+    });
+    for (const end of [socket, out]) end.on('error', () => { socket.destroy(); out.destroy(); });
+  });
   if (ws) {
     const handleProtocols = (given) => ['my-custom-protocol', 'json'].find((p) => [...given].includes(p)) ?? false;
     const sockets = new ws.Server({ noServer: true, handleProtocols });

@@ -282,7 +282,11 @@ impl Way {
 }
 
 /// Asks a proxy for a tunnel to the target.
-async fn tunnel(stream: &mut Stream, target: &Target, proxy: &Proxy) -> Result<(), ConnError> {
+pub(crate) async fn tunnel<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    target: &Target,
+    proxy: &Proxy,
+) -> Result<(), ConnError> {
     let failed = |why: String| ConnError::new(ErrorKind::Proxy, why);
     let host = if target.host.contains(':') {
         format!("[{}]:{}", target.host, target.port)

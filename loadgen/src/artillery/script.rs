@@ -12,6 +12,7 @@ use super::capture::Extractor;
 use super::expr::Expr;
 use super::js::Processor;
 use super::payload::Payload;
+use crate::transport::Proxy;
 
 /// A script, read and checked. Make one with [`super::read`].
 #[derive(Debug, Clone)]
@@ -146,6 +147,8 @@ pub(crate) struct WsOptions {
     pub(crate) timeout: Duration,
     /// Trust any certificate.
     pub(crate) insecure: bool,
+    /// Asked for a tunnel, and the address of ours to come from.
+    pub(crate) proxy: Option<(Proxy, Option<std::net::IpAddr>)>,
 }
 
 /// A message to send, an answer to wait for, or both.

@@ -1,6 +1,7 @@
 //! Owns the WebSocket of a virtual user: opening it as the scenario says, sending, waiting for an answer, closing.
 //! Must not know the order of steps.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
@@ -21,7 +22,8 @@ use url::Url;
 use super::script::{Connect, Scenario, WsStep};
 use super::template::{self, as_text};
 use super::vu::{Failure, Vu, lock};
-use crate::conn::{ErrorKind, Timings};
+use crate::conn::{ErrorKind, Target, Timings};
+use crate::dial::tunnel;
 use crate::stats::{Answer, Sample};
 use crate::transport::Transport;
 
@@ -65,6 +67,22 @@ fn answer(bytes: usize, first_byte: Duration) -> Answer {
             transfer: Duration::ZERO,
         },
     }
+}
+
+/// Connects, from this address of ours when it is given.
+async fn connect(host: &str, port: u16, from: Option<IpAddr>) -> std::io::Result<TcpStream> {
+    let Some(from) = from else {
+        return TcpStream::connect((host, port)).await;
+    };
+    let addrs = tokio::net::lookup_host((host, port)).await?;
+    let addr = addrs.into_iter().find(|a| a.is_ipv4() == from.is_ipv4());
+    let addr = addr.ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+    let socket = match from {
+        IpAddr::V4(_) => TcpSocket::new_v4()?,
+        IpAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.bind(SocketAddr::new(from, 0))?;
+    socket.connect(addr).await
 }
 
 impl Vu {
@@ -162,18 +180,24 @@ impl Vu {
         self.allowed(&super::config::as_http_url(&url))
             .map_err(plain)?;
         let host = host.trim_matches(['[', ']']);
-        let stream = TcpStream::connect((host, port)).await.map_err(|e| {
+        let proxy = self.shared.script.ws.proxy.as_ref();
+        let (to, at) = proxy.map_or((host, port), |(p, _)| (p.host.as_str(), p.port));
+        let stream = connect(to, at, proxy.and_then(|(_, from)| *from)).await;
+        let mut stream = stream.map_err(|e| {
             let code = match e.kind() {
                 std::io::ErrorKind::ConnectionRefused => "ECONNREFUSED",
                 std::io::ErrorKind::ConnectionReset => "ECONNRESET",
                 _ => "ENOTFOUND",
             };
-            (
-                format!("connect {code} {host}:{port}"),
-                Some(code.to_owned()),
-            )
+            (format!("connect {code} {to}:{at}"), Some(code.to_owned()))
         })?;
         let _ = stream.set_nodelay(true);
+        if let Some((proxy, _)) = proxy {
+            let target = Target::parse(&super::config::as_http(&call.target));
+            let target = target.map_err(|e| plain(e.to_string()))?;
+            let opened = tunnel(&mut stream, &target, proxy).await;
+            opened.map_err(|e| plain(e.detail))?;
+        }
         let stream: Box<dyn Stream> = match url.scheme() {
             "wss" | "https" => {
                 let script = &self.shared.script;

@@ -1,5 +1,6 @@
 //! Owns reading what belongs to WebSocket scenarios: `config.ws`, `connect`, `send` and `wait`. Must not run any.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::fields::{Fields, Read, list, number, pairs, text, truth};
@@ -7,6 +8,7 @@ use super::flow::{Around, captures, matches};
 use super::mistake::Mistake;
 use super::script::{Awaited, Connect, WsOptions, WsStep};
 use super::tree::{Kind, Node};
+use crate::transport::Proxy;
 
 /// `config.ws`.
 pub(crate) fn options(node: Option<&Node>, timeout: Duration) -> Read<WsOptions> {
@@ -15,14 +17,23 @@ pub(crate) fn options(node: Option<&Node>, timeout: Duration) -> Read<WsOptions>
         subprotocols: Vec::new(),
         timeout,
         insecure: false,
+        proxy: None,
     };
     let Some(node) = node else {
         return Ok(options);
     };
     let fields = Fields::of(node, "config.ws")?;
-    let proxy = "proxies are not supported for WebSockets";
-    let known = ["headers", "subprotocols", "timeout", "rejectUnauthorized"];
-    fields.allow(&known, &[("proxy", proxy)])?;
+    let known = [
+        "headers",
+        "subprotocols",
+        "timeout",
+        "rejectUnauthorized",
+        "proxy",
+    ];
+    fields.allow(&known, &[])?;
+    if let Some(node) = fields.get("proxy") {
+        options.proxy = Some(proxy(node)?);
+    }
     if let Some(node) = fields.get("rejectUnauthorized") {
         options.insecure = !truth(node, "rejectUnauthorized")?;
     }
@@ -39,6 +50,22 @@ pub(crate) fn options(node: Option<&Node>, timeout: Duration) -> Read<WsOptions>
     Ok(options)
 }
 
+/// `config.ws.proxy`: the proxy, and the address of ours to come from.
+fn proxy(node: &Node) -> Read<(Proxy, Option<IpAddr>)> {
+    let fields = Fields::of(node, "config.ws.proxy")?;
+    fields.allow(&["url", "localAddress"], &[])?;
+    let url = fields.need("url")?;
+    let proxy = Proxy::parse(&text(url, "url")?).map_err(|e| Mistake::at(&url.place, e))?;
+    let from = match fields.get("localAddress") {
+        Some(node) => {
+            let address = text(node, "localAddress")?.parse();
+            Some(address.map_err(|_| Mistake::at(&node.place, "localAddress is no IP address"))?)
+        }
+        None => None,
+    };
+    Ok((proxy, from))
+}
+
 fn texts(node: &Node, key: &str) -> Read<Vec<String>> {
     list(node, key)?.iter().map(|n| text(n, key)).collect()
 }
@@ -49,7 +76,7 @@ pub(crate) fn connect(node: &Node, around: &Around<'_>) -> Read<Connect> {
         return Ok(Connect::To(text(node, "connect")?.into()));
     }
     let fields = Fields::of(node, "connect")?;
-    let proxy = "proxies are not supported for WebSockets";
+    let proxy = "it stands under config.ws";
     fields.allow(
         &["target", "headers", "subprotocols", "function"],
         &[("proxy", proxy)],
