@@ -100,7 +100,7 @@ async function play(which, script, args, env, overrides, slot, stop) {
   const lines = plain(`${ended.err}\n${ended.code ? ended.out : ''}`).split('\n').map((l) => l.trim().replace(/\x1b\[\d*m/g, ''));
   const checks = lines.filter((l) => /^(ok|fail): /.test(l)).sort();
   const said = lines.filter((l) => l && !/^(cpu |warning:|Test run id|Running scenarios|Phase|at |\[|---|Metrics for)/.test(l)).slice(0, 2).join(' | ');
-  return { checks,  code: ended.code, asked: ended.asked, late: ended.late, seen, counters: Object.fromEntries(Object.entries(counters).map(([n, v]) => [plain(n), v])), said, cpu: ended.cpu };
+  return { checks, code: ended.code, asked: ended.asked, late: ended.late, seen, counters: Object.fromEntries(Object.entries(counters).map(([n, v]) => [plain(n), v])), said, cpu: ended.cpu };
 }
 
 /** The real one's run, from the cache when it is there. */
@@ -183,6 +183,7 @@ async function judge(entry, flags, slot) {
     if (!runs[1]) return { need, word: 'late', why: `${many} users` };
     wired = verdict.wire(runs[0].seen, runs[1].seen, { ordered });
     counted = verdict.counters(runs[0].counters, runs[1].counters, { drawn: true, users: many });
+    if (runs[0].code !== runs[1].code && !slower(...runs)) wrong.push(`exit code ${runs[0].code} and ${runs[1].code} with ${many} users`);
   }
   if (wired.how === 'differs') wrong.push(`wire: ${wired.why}`);
   if (counted.how === 'differs') wrong.push(`counters ${counted.why}`);
