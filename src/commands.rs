@@ -14,6 +14,7 @@ pub mod load;
 mod load_capacity;
 pub mod load_explain;
 mod load_import;
+mod load_request;
 mod load_run;
 pub mod load_schedule;
 mod load_series;

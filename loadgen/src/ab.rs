@@ -58,13 +58,13 @@ impl AbError {
     }
 }
 
-/// Runs ab: reads `args` (without the program's name), sends, reports, writes the files of `-e` and `-g`. `owned` is the
-/// user's statement that a target off this machine is theirs. Returns the exit code.
+/// Runs ab: reads `args` (without the program's name), sends, reports, writes the files of `-e` and `-g`. `owned` says
+/// whether a host off this machine is the user's. Returns the exit code.
 ///
 /// Blocks the calling thread until the run ends or `stop` is cancelled; then what was counted is reported with code 1.
 pub fn run(
     args: &[String],
-    owned: bool,
+    owned: &dyn Fn(&str) -> bool,
     stop: &CancellationToken,
     say: &mut dyn FnMut(Say, &str),
 ) -> u8 {
@@ -80,7 +80,7 @@ pub fn run(
 
 fn whole(
     args: &[String],
-    owned: bool,
+    owned: &dyn Fn(&str) -> bool,
     stop: &CancellationToken,
     say: &mut dyn FnMut(Say, &str),
 ) -> Result<u8, AbError> {

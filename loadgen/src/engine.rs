@@ -18,7 +18,7 @@ use crate::pacer::{Paced, pace};
 use crate::plan::{Model, Plan, Requests};
 use crate::report::{Own, Report, Second};
 use crate::schedule::{Schedule, share};
-use crate::stats::{Answer, Sample, Stats, histogram, micros};
+use crate::stats::{Answer, Sample, Stats, growing, micros, note};
 use crate::wire::{Lane, Trip, Wire};
 
 /// How a run is going, about once a second.
@@ -509,15 +509,15 @@ pub(crate) fn conclude(
     own: Own,
 ) -> Report {
     let mut latency = stats.latency;
-    let mut unsent_wait = histogram();
+    let mut unsent_wait = growing();
     let mut late_p50_us = stats.phases.generator.value_at_quantile(0.5);
     let mut late_p99_us = stats.phases.generator.value_at_quantile(0.99);
     let (mut planned, mut late_sends) = (stats.requests, 0);
     if let Some((paced, rest)) = open {
         for due in rest.into_iter().filter(|due| *due >= plan.warm_up) {
             let waited = micros(ended.saturating_sub(due));
-            unsent_wait.saturating_record(waited);
-            latency.saturating_record(waited);
+            note(&mut unsent_wait, waited);
+            note(&mut latency, waited);
         }
         planned = paced.measured;
         stopped = paced.stopped;

@@ -19,13 +19,15 @@ use crate::pacer::Paced;
 use crate::plan::{Engine, Model, Plan, Requests};
 use crate::report::Report;
 use crate::schedule::Schedule;
-use crate::stats::{Stats, histogram};
+use crate::stats::{Stats, growing};
 
 mod batching;
 mod deadlines;
 mod driver;
 mod early;
 mod epoll;
+mod lazy;
+mod pipeline;
 mod request;
 mod resolve;
 mod shard;
@@ -85,6 +87,17 @@ pub(crate) fn choose(
     let paused = (!think.is_zero()).then(|| "with pauses to think".to_owned());
     let detour = transport.detour().map(str::to_owned).or(paused);
     let refusal = detour.or_else(|| request::refusal(requests));
+    if transport.pipeline > 1 {
+        let why = match engine {
+            Engine::Hyper => Some("over hyper".to_owned()),
+            _ => refusal.clone(),
+        };
+        if let Some(why) = why {
+            return Err(LoadError::Plan(format!(
+                "requests are not pipelined {why}: leave one of them out"
+            )));
+        }
+    }
     match (*engine, refusal) {
         (Engine::Hyper, _) | (Engine::Auto, Some(_)) => Ok(None),
         (_, Some(why)) => Err(LoadError::Plan(format!(
@@ -287,7 +300,7 @@ fn joined(ended: Vec<Ended>) -> (Option<Paced>, Vec<Duration>) {
         let whole = whole.get_or_insert_with(|| Paced {
             released: 0,
             measured: 0,
-            late: histogram(),
+            late: growing(),
             stopped: false,
         });
         whole.released += part.released;
@@ -317,7 +330,7 @@ fn thread(
     let mut refused = LoadError::Plan("no engine is left to choose from".to_owned());
     for engine in engines {
         if *engine == Engine::IoUring {
-            match Uring::new(&waker) {
+            match Uring::new(&waker, queue.is_some()) {
                 Ok(driver) => {
                     let shard = Shard::new(run, driver, queue, limit, waker);
                     return shard.run().map_err(|e| wrong(Uring::NAME, e));
@@ -325,7 +338,7 @@ fn thread(
                 Err(error) => refused = wrong(Uring::NAME, error),
             }
         } else {
-            match Epoll::new(&waker) {
+            match Epoll::new(&waker, queue.is_some()) {
                 Ok(driver) => {
                     let shard = Shard::new(run, driver, queue, limit, waker);
                     return shard.run().map_err(|e| wrong(Epoll::NAME, e));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::hdr;
@@ -13,6 +14,21 @@ impl Report {
     /// The report as Artillery's JSON with a `nines` object. Artillery's figures are milliseconds and its
     /// `http.response_time` is the time to first byte; the `nines` figures are microseconds.
     pub fn to_json(&self) -> Value {
+        let mut nines = self.nines();
+        nines[PER_SECOND] = self.per_second.iter().map(plain_second).collect();
+        let intermediate: Vec<Value> = self.intermediate().collect();
+        json!({ "aggregate": self.aggregate(), "intermediate": intermediate, "nines": nines })
+    }
+
+    /// Writes [`Report::to_json`], indented, with only one second in memory as JSON, which takes many times the room.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_json(&self, out: impl std::io::Write) -> std::io::Result<()> {
+        serde_json::to_writer_pretty(out, &Written(self)).map_err(Into::into)
+    }
+
+    fn aggregate(&self) -> Value {
         let mut counters = Map::new();
         let errors = self.error_count();
         add_counts(&mut counters, self.requests, self.responses, errors);
@@ -50,13 +66,17 @@ impl Report {
         }
         let last_ms = self.started_ms + (self.duration_s * 1e3) as i64;
         let rate = self.requests as f64 / self.duration_s.max(1e-9);
-        let aggregate = part(
+        part(
             counters,
             summaries,
             rate,
             self.started_ms,
             (self.started_ms, last_ms),
-        );
+        )
+    }
+
+    /// The measured seconds in Artillery's terms.
+    fn intermediate(&self) -> impl Iterator<Item = Value> {
         let warm_up = self
             .per_second
             .iter()
@@ -64,12 +84,10 @@ impl Report {
             .map(|s| s.length_s)
             .sum::<f64>();
         let measured = self.per_second.iter().filter(|s| !s.warm_up);
-        let intermediate: Vec<Value> = measured
-            .map(|s| second(s, self.started_ms + ((s.at_s - warm_up) * 1e3) as i64))
-            .collect();
-        json!({ "aggregate": aggregate, "intermediate": intermediate, "nines": self.nines() })
+        measured.map(move |s| second(s, self.started_ms + ((s.at_s - warm_up) * 1e3) as i64))
     }
 
+    /// The `nines` object but for its seconds.
     fn nines(&self) -> Value {
         let phases: Map<String, Value> = self
             .phases
@@ -121,7 +139,8 @@ impl Report {
             "client": { "threads": self.own.threads, "cpu_s": self.own.cpu_s, "busy": self.own.busy },
             "unsent_wait_us": quantiles(&self.unsent_wait),
             "routes": routes,
-            "per_second": self.per_second.iter().map(plain_second).collect::<Vec<_>>(),
+            "step_s": self.step_s(),
+            PER_SECOND: null,
             "hdr": self.encoded(),
         })
     }
@@ -138,6 +157,47 @@ impl Report {
             .chain(self.phases.named())
             .map(|(name, h)| (name.to_owned(), hdr::encode(h).into()))
             .collect()
+    }
+}
+
+const PER_SECOND: &str = "per_second";
+
+/// A report that is written piece by piece.
+struct Written<'a>(&'a Report);
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(Some(3))?;
+        map.serialize_entry("aggregate", &self.0.aggregate())?;
+        map.serialize_entry("intermediate", &Each(|| self.0.intermediate()))?;
+        map.serialize_entry("nines", &WrittenNines(self.0))?;
+        map.end()
+    }
+}
+
+struct WrittenNines<'a>(&'a Report);
+
+impl Serialize for WrittenNines<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let fields = self.0.nines();
+        let mut map = to.serialize_map(None)?;
+        for (name, value) in fields.as_object().into_iter().flatten() {
+            if name == PER_SECOND {
+                map.serialize_entry(name, &Each(|| self.0.per_second.iter().map(plain_second)))?;
+            } else {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// A list whose values are made as they are written.
+struct Each<F>(F);
+
+impl<I: Iterator<Item = Value>, F: Fn() -> I> Serialize for Each<F> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq((self.0)())
     }
 }
 
@@ -261,5 +321,26 @@ fn node_code(kind: &str) -> String {
         "dns" => "ENOTFOUND".to_owned(),
         "unreachable" => "EHOSTUNREACH".to_owned(),
         other => other.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_piece_by_piece_is_the_whole() {
+        let mut report = crate::report::sample();
+        report.per_second[0].warm_up = true;
+        let mut written = Vec::new();
+        report.write_json(&mut written).unwrap();
+        let whole = serde_json::to_string_pretty(&report.to_json()).unwrap();
+        assert_eq!(String::from_utf8(written).unwrap(), whole);
+        let seconds = &report.to_json()["nines"]["per_second"];
+        assert_eq!(seconds.as_array().unwrap().len(), 10);
+        assert_eq!(
+            report.to_json()["intermediate"].as_array().unwrap().len(),
+            9
+        );
     }
 }

@@ -28,6 +28,7 @@ mod pacer;
 pub mod plan;
 pub mod report;
 pub mod schedule;
+mod seconds;
 mod shape;
 mod stats;
 mod stored;

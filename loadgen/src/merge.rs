@@ -1,7 +1,7 @@
 //! Owns joining the reports of workers that shared one run into the report of the whole.
 //! Only adds up: no figure is estimated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hdrhistogram::Histogram;
 
@@ -140,13 +140,49 @@ fn add(whole: &mut Report, part: Report) -> Result<(), String> {
         join(&mut into.latency, &route.latency)?;
         join(&mut into.service_time, &route.service_time)?;
     }
-    for (i, second) in part.per_second.into_iter().enumerate() {
+    let part_seconds = in_step(&mut whole.per_second, part.per_second)?;
+    for (i, second) in part_seconds.into_iter().enumerate() {
         match whole.per_second.get_mut(i) {
             Some(into) => add_second(into, second)?,
             None => whole.per_second.push(second),
         }
     }
     Ok(())
+}
+
+/// Brings both lists to common steps: in a long run neighbouring seconds are joined, and not every worker's alike.
+fn in_step(whole: &mut Vec<Second>, part: Vec<Second>) -> Result<Vec<Second>, String> {
+    let at = |s: &Second| s.at_s.round() as i64;
+    if whole.iter().zip(&part).all(|(a, b)| at(a) == at(b)) {
+        return Ok(part);
+    }
+    let starts = |list: &[Second]| list.iter().map(at).collect::<BTreeSet<_>>();
+    let (ours, theirs) = (starts(whole), starts(&part));
+    let last = |starts: &BTreeSet<i64>| starts.last().copied().unwrap_or(0);
+    let both_until = last(&ours).min(last(&theirs));
+    let common = |second: &Second| {
+        let start = at(second);
+        start > both_until || ours.contains(&start) && theirs.contains(&start)
+    };
+    *whole = coarser(std::mem::take(whole), common)?;
+    coarser(part, common)
+}
+
+/// Joins each second that `begins` no step to the one before.
+fn coarser(seconds: Vec<Second>, begins: impl Fn(&Second) -> bool) -> Result<Vec<Second>, String> {
+    let mut out: Vec<Second> = Vec::new();
+    for second in seconds {
+        match out.last_mut().filter(|_| !begins(&second)) {
+            Some(into) => {
+                let length = into.length_s + second.length_s;
+                let offered = into.offered * into.length_s + second.offered * second.length_s;
+                add_second(into, second)?;
+                (into.length_s, into.offered) = (length, offered / length.max(1e-9));
+            }
+            None => out.push(second),
+        }
+    }
+    Ok(out)
 }
 
 fn add_second(into: &mut Second, from: Second) -> Result<(), String> {

@@ -209,7 +209,7 @@ impl Plan {
 
     /// How many requests may be under way at once.
     pub fn slots(&self) -> usize {
-        self.connections * self.transport.streams
+        self.connections * self.transport.streams * self.transport.pipeline
     }
 
     /// The highest rate of a whole second of the replay.
@@ -308,6 +308,11 @@ impl Plan {
         if self.think > Duration::from_secs(3600) {
             return bad(format!("think time {:?} is more than an hour", self.think));
         }
+        if self.transport.pipeline > 1 && !matches!(self.model, Model::Closed { .. }) {
+            return bad(
+                "pipelining is for the closed model: a request of an open load that waits behind another on its connection would not leave when it is due".to_owned(),
+            );
+        }
         if let Some(fault) = self.transport.fault(&target) {
             return bad(fault);
         }
@@ -315,9 +320,9 @@ impl Plan {
             return bad("HTTP/2 goes over one thread".to_owned());
         }
         if self.slots() > 65_536 {
-            let (connections, streams) = (self.connections, self.transport.streams);
+            let (connections, each) = (self.connections, self.slots() / self.connections);
             return bad(format!(
-                "{connections} connections of {streams} streams are more than 65,536 requests at once"
+                "{connections} connections of {each} requests each are more than 65,536 requests at once"
             ));
         }
         let here = self.transport.stays_here(&target);

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
-use crate::stats::histogram;
+use crate::stats::growing;
 
 /// What a run saw. Counts cover the measured part only; every histogram is in microseconds.
 #[derive(Debug, Clone)]
@@ -66,7 +66,8 @@ pub struct Report {
     pub valid: bool,
     /// Why the run is invalid, and notes on valid ones.
     pub reasons: Vec<String>,
-    /// Second by second, warm-up included.
+    /// Second by second, warm-up included; after ten minutes neighbouring seconds are joined in pairs, oldest first, so
+    /// that there are never more than 600 steps and a few.
     pub per_second: Vec<Second>,
     /// What was counted of the transport where it was asked for: `redirects_followed`, `redirects_refused`,
     /// `body_bytes`, `decoded_bytes`, `server_max_streams`.
@@ -112,12 +113,12 @@ pub struct Phases {
 impl Phases {
     pub(crate) fn new() -> Phases {
         Phases {
-            generator: histogram(),
-            connection: histogram(),
-            connect: histogram(),
-            tls: histogram(),
-            first_byte: histogram(),
-            transfer: histogram(),
+            generator: growing(),
+            connection: growing(),
+            connect: growing(),
+            tls: growing(),
+            first_byte: growing(),
+            transfer: growing(),
         }
     }
 
@@ -158,8 +159,8 @@ impl RouteReport {
             responses: 0,
             errors: BTreeMap::new(),
             status: BTreeMap::new(),
-            latency: histogram(),
-            service_time: histogram(),
+            latency: growing(),
+            service_time: growing(),
         }
     }
 }
@@ -315,12 +316,24 @@ impl Report {
                 self.own.busy * 100.0
             ));
         }
+        if self.per_second.len() > crate::seconds::MOST / 2 && self.step_s() > 1 {
+            notes.push(format!(
+                "a long run: what is told second by second is told in steps of up to {} s",
+                self.step_s()
+            ));
+        }
         if self.stopped {
             notes.push("stopped before its end".to_owned());
         }
         self.valid = faults.is_empty();
         faults.append(&mut notes);
         self.reasons = faults;
+    }
+
+    /// The longest step of [`Report::per_second`] in whole seconds, at least 1.
+    pub fn step_s(&self) -> u64 {
+        let longest = self.per_second.iter().map(|s| s.length_s);
+        (longest.fold(1.0, f64::max) + 0.1) as u64
     }
 
     /// Failures of all kinds.
@@ -479,6 +492,8 @@ fn ms(us: u64) -> String {
 /// A run of 1,000 requests of 1 to 1,000 ms with 1 % failures and 1 % of status 503, for tests of outputs.
 #[cfg(test)]
 pub(crate) fn sample() -> Report {
+    use crate::stats::histogram;
+
     let mut latency = histogram();
     let mut service_time = histogram();
     let mut failure_time = histogram();

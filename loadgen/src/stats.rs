@@ -1,5 +1,5 @@
 //! Owns what is recorded of each request: totals, histograms, this second's window and the live counters, in constant
-//! memory per run and a few dozen bytes per second. Reads no clock and sends nothing.
+//! memory however long the run is. Reads no clock and sends nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,19 +10,38 @@ use model::Labels;
 use crate::conn::{ErrorKind, Opened, Timings};
 use crate::hdr;
 use crate::report::{Phases, Quantiles, RouteReport, RouteSecond, Second};
+use crate::seconds::Kept;
 
 /// Upper bounds of the exported latency buckets, in seconds.
 pub(crate) const BUCKETS: [f64; 15] = [
     0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 ];
 
-/// Beyond so many routes the seconds are not split by route: each costs 170 KB.
+/// Beyond so many routes the seconds are not split by route: each costs a histogram.
 const ROUTES_PER_SECOND: usize = 32;
+
+/// The longest time a histogram tells from others, in microseconds: 10 minutes.
+pub(crate) const LONGEST_US: u64 = 600_000_000;
 
 /// An empty histogram of microseconds: 3 digits, 1 us to 10 minutes, fixed size (about 170 KB).
 pub(crate) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 600_000_000, 3)
+    Histogram::new_with_bounds(1, LONGEST_US, 3)
         .expect("the bounds are constants hdrhistogram accepts")
+}
+
+/// The same, growing as values need it: from 16 KB (2 ms) by 8 KB each time they double. Values go in by [`note`];
+/// `saturating_record` would cut them off where it has grown to.
+pub(crate) fn growing() -> Histogram<u64> {
+    let mut h = Histogram::new_with_bounds(1, 2000, 3)
+        .expect("the bounds are constants hdrhistogram accepts");
+    h.auto(true);
+    h
+}
+
+/// Counts a value; one that is too long counts as the longest.
+pub(crate) fn note(h: &mut Histogram<u64>, us: u64) {
+    h.record(us.min(LONGEST_US))
+        .expect("a histogram that grows takes any value up to the longest");
 }
 
 /// Whole microseconds, rounded.
@@ -111,6 +130,7 @@ pub(crate) struct Stats {
     pub(crate) per_second: Vec<Second>,
     /// Keep each second's whole histogram, encoded.
     keep_seconds: bool,
+    kept: Kept,
     window: Window,
     live: Live,
 }
@@ -149,23 +169,24 @@ impl Stats {
             waited_for_connection: 0,
             errors: BTreeMap::new(),
             status: BTreeMap::new(),
-            latency: histogram(),
-            failure_time: histogram(),
+            latency: growing(),
+            failure_time: growing(),
             timeouts: 0,
-            service_time: histogram(),
+            service_time: growing(),
             phases: Phases::new(),
             routes: (0..routes).map(|_| RouteReport::new()).collect(),
             per_second: Vec::new(),
             keep_seconds: false,
+            kept: Kept::default(),
             window: Window {
                 sent: 0,
                 responses: 0,
                 status: BTreeMap::new(),
                 errors: BTreeMap::new(),
-                latency: histogram(),
-                first_byte: histogram(),
+                latency: growing(),
+                first_byte: growing(),
                 routes: if (2..=ROUTES_PER_SECOND).contains(&routes) {
-                    (0..routes).map(|_| histogram()).collect()
+                    (0..routes).map(|_| growing()).collect()
                 } else {
                     Vec::new()
                 },
@@ -200,9 +221,9 @@ impl Stats {
         let waited = matches!(s.outcome, Ok(_) | Err(ErrorKind::Timeout));
         if waited {
             self.live.latency.record(latency);
-            self.window.latency.saturating_record(micros(latency));
+            note(&mut self.window.latency, micros(latency));
             if let Some(route) = self.window.routes.get_mut(s.route) {
-                route.saturating_record(micros(latency));
+                note(route, micros(latency));
             }
         }
         match &s.outcome {
@@ -211,9 +232,10 @@ impl Stats {
                 self.live.service_time.record(service);
                 self.window.responses += 1;
                 *self.window.status.entry(answer.status).or_default() += 1;
-                self.window
-                    .first_byte
-                    .saturating_record(micros(answer.timings.first_byte));
+                note(
+                    &mut self.window.first_byte,
+                    micros(answer.timings.first_byte),
+                );
             }
             Err(kind) => {
                 *self.live.errors.entry(kind.as_str()).or_default() += 1;
@@ -230,8 +252,8 @@ impl Stats {
         let route = &mut self.routes[s.route];
         route.requests += 1;
         if let Some(latency) = latency {
-            self.latency.saturating_record(latency);
-            route.latency.saturating_record(latency);
+            note(&mut self.latency, latency);
+            note(&mut route.latency, latency);
         }
         let wait = s.picked.saturating_sub(s.due);
         let (generator, connection) = if s.queued {
@@ -239,38 +261,37 @@ impl Stats {
         } else {
             (wait, Duration::ZERO)
         };
-        self.phases.generator.saturating_record(micros(generator));
-        self.phases.connection.saturating_record(micros(connection));
+        note(&mut self.phases.generator, micros(generator));
+        note(&mut self.phases.connection, micros(connection));
         self.waited_for_connection += u64::from(connection >= Duration::from_millis(10));
         self.reconnects += u64::from(s.reconnected);
         if let Some(opened) = s.opened {
             self.connections_opened += 1;
-            self.phases
-                .connect
-                .saturating_record(micros(opened.dns + opened.tcp));
+            note(&mut self.phases.connect, micros(opened.dns + opened.tcp));
             if !opened.tls.is_zero() {
-                self.phases.tls.saturating_record(micros(opened.tls));
+                note(&mut self.phases.tls, micros(opened.tls));
             }
         }
         match &s.outcome {
             Ok(answer) => {
                 self.responses += 1;
                 self.bytes += answer.bytes;
-                self.service_time.saturating_record(service);
+                note(&mut self.service_time, service);
                 *self.status.entry(answer.status).or_default() += 1;
-                self.phases
-                    .first_byte
-                    .saturating_record(micros(answer.timings.first_byte));
-                self.phases
-                    .transfer
-                    .saturating_record(micros(answer.timings.transfer));
+                note(
+                    &mut self.phases.first_byte,
+                    micros(answer.timings.first_byte),
+                );
+                note(&mut self.phases.transfer, micros(answer.timings.transfer));
                 route.responses += 1;
                 *route.status.entry(answer.status).or_default() += 1;
-                route.service_time.saturating_record(service);
+                note(&mut route.service_time, service);
             }
             Err(kind) => {
-                self.failure_time
-                    .saturating_record(micros(s.ended.saturating_sub(s.due)));
+                note(
+                    &mut self.failure_time,
+                    micros(s.ended.saturating_sub(s.due)),
+                );
                 self.timeouts += u64::from(*kind == ErrorKind::Timeout);
                 *self.errors.entry(kind.as_str().to_owned()).or_default() += 1;
                 *route.errors.entry(kind.as_str().to_owned()).or_default() += 1;
@@ -301,11 +322,13 @@ impl Stats {
             routes: w.routes.iter().map(RouteSecond::of).collect(),
             hdr: self.keep_seconds.then(|| hdr::encode(&w.latency)),
         };
+        let copy = second.clone();
+        self.kept
+            .push(&mut self.per_second, copy, &w.latency, &w.first_byte);
         (w.sent, w.responses) = (0, 0);
         w.latency.reset();
         w.first_byte.reset();
         w.routes.iter_mut().for_each(Histogram::reset);
-        self.per_second.push(second.clone());
         second
     }
 

@@ -18,6 +18,8 @@ pub struct Transport {
     pub http2: bool,
     /// Requests at once on each HTTP/2 connection (1 to 1000).
     pub streams: usize,
+    /// HTTP/1.1 pipelining: requests that a connection has sent and not seen answered, 1 to 1000 (the closed model only).
+    pub pipeline: usize,
     /// PEM of the authorities to trust instead of the web's.
     pub ca: Option<Pem>,
     /// PEM of the client's certificate chain and of its key.
@@ -162,6 +164,7 @@ impl Default for Transport {
         Transport {
             http2: false,
             streams: 1,
+            pipeline: 1,
             ca: None,
             identity: None,
             tls: None,
@@ -276,6 +279,15 @@ impl Transport {
                 "streams are HTTP/2's: ask for HTTP/2, or for more connections".to_owned(),
             );
         }
+        if !(1..=1000).contains(&self.pipeline) {
+            let pipeline = self.pipeline;
+            return Some(format!(
+                "{pipeline} requests in a pipeline are not 1 to 1000"
+            ));
+        }
+        if self.http2 && self.pipeline > 1 {
+            return Some("pipelining is HTTP/1.1's: HTTP/2 has streams".to_owned());
+        }
         if !(1..=1000).contains(&self.streams) {
             return Some(format!(
                 "{} streams a connection are not 1 to 1000",
@@ -377,6 +389,8 @@ mod tests {
         };
         assert_eq!(fault(|_| {}), "");
         assert!(fault(|t| t.streams = 2).contains("HTTP/2"));
+        assert!(fault(|t| (t.http2, t.pipeline) = (true, 2)).contains("streams"));
+        assert!(fault(|t| t.pipeline = 0).contains("0 requests in a pipeline"));
         assert!(fault(|t| (t.http2, t.streams) = (true, 1001)).contains("1001 streams"));
         assert!(fault(|t| t.ca = Some([].into())).contains("for https"));
         assert!(fault(|t| t.redirect_hosts = true).contains("how many"));

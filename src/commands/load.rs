@@ -2,6 +2,7 @@
 //!
 //! Owns its flags, the progress line and where reports go. Must not know how load is made.
 
+use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use loadgen::ab;
 use model::duration;
 
 use super::gate::{Gate, Judge, read_report};
+use super::load_request::{RequestFlags, authorize, owned, owned_host, refused, warn_insecure};
 use super::load_schedule::Schedule;
 use super::load_series::{RemoteWrite, Writers};
-use super::load_transport::{TransportFlags, authorize, body_of, owned};
-use super::reach::json;
+use super::load_transport::{TransportFlags, body_of};
 use crate::cli::Shared;
 use crate::console::{
     self, CommandResult, Outcome, block_on, note, now_ms, print, read_file_or_stdin, stop_token,
@@ -73,7 +74,7 @@ enum Command {
     #[command(disable_help_flag = true, disable_version_flag = true)]
     Ab {
         /// This target is mine: it may lie beyond loopback
-        #[arg(long, env = "NINES_I_OWN_THIS_TARGET")]
+        #[arg(long)]
         i_own_this_target: bool,
         /// ab's own flags and the URL
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
@@ -149,25 +150,8 @@ pub struct Common {
     #[arg(long, value_name = "TIME")]
     start_at: Option<String>,
 
-    /// Name of the run [default: random]
-    #[arg(long, value_name = "ID")]
-    run_id: Option<String>,
-
-    /// Give up on a request after
-    #[arg(long, default_value = "10s", value_name = "DURATION")]
-    timeout: String,
-
-    /// Method
-    #[arg(short = 'X', short_alias = 'm', long, default_value = "GET")]
-    method: String,
-
-    /// A header, such as 'Accept: text/html'; may be repeated
-    #[arg(short = 'H', long = "header", value_name = "HEADER")]
-    headers: Vec<String>,
-
-    /// Body of each request
-    #[arg(short, long)]
-    body: Option<String>,
+    #[command(flatten)]
+    request: RequestFlags,
 
     /// Body of each request, from this file; a long one is read as it is sent
     #[arg(long, value_name = "FILE", conflicts_with = "body")]
@@ -176,18 +160,6 @@ pub struct Common {
     /// Basic credentials
     #[arg(short, long, value_name = "USER:PASSWORD")]
     user: Option<String>,
-
-    /// Do not check the server's certificate
-    #[arg(short = 'k', long)]
-    insecure: bool,
-
-    /// This target is mine: more than 100 requests a second beyond loopback are fine
-    #[arg(long)]
-    i_own_this_target: bool,
-
-    /// Seed of trace ids, arrivals and templates [default: from the clock, so that no two runs share trace ids]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
 
     /// What sends: auto is the quickest that can carry the plan
     #[arg(long, default_value = "auto", value_name = "ENGINE", value_parser = ["auto", "io_uring", "epoll", "hyper"])]
@@ -287,7 +259,8 @@ fn as_ab(args: Vec<String>, owned: bool) -> CommandResult {
         let stop = stop_token();
         let run = tokio::task::spawn_blocking(move || {
             let mut failed = None;
-            let code = ab::run(&args, owned, &stop, &mut |place, text| match place {
+            let owned = |host: &str| owned || owned_host(host);
+            let code = ab::run(&args, &owned, &stop, &mut |place, text| match place {
                 ab::Say::Out => failed = print(text).err().or(failed.take()),
                 ab::Say::Err => console::note_raw(text),
             });
@@ -296,23 +269,6 @@ fn as_ab(args: Vec<String>, owned: bool) -> CommandResult {
         run.await?
     })?;
     Ok(Outcome::Other(code))
-}
-
-/// A plan that may not be run, in the words of the command line.
-fn refused(error: loadgen::LoadError) -> anyhow::Error {
-    let more = match &error {
-        loadgen::LoadError::NotYours { host, .. } => {
-            format!(": give --i-own-this-target, or set NINES_I_OWN_THIS_TARGET={host} once")
-        }
-        _ => String::new(),
-    };
-    usage(format!("{error}{more}"))
-}
-
-fn warn_insecure(insecure: bool) {
-    if insecure {
-        note("warning: the server's certificate is not checked");
-    }
 }
 
 /// Splits the URL into the target and one request for its path, without user and password.
@@ -354,7 +310,6 @@ pub(super) fn span(name: &str, text: &str) -> anyhow::Result<Duration> {
 fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
     let mut plan = target(&common.url)?;
     plan.duration = span("--duration", common.duration.as_deref().unwrap_or("10s"))?;
-    plan.timeout = span("--timeout", &common.timeout)?;
     plan.warm_up = span("--warm-up", &common.warm_up)?;
     plan.drain = match &common.drain {
         Some(text) => Some(span("--drain", text)?),
@@ -368,14 +323,11 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
         "hyper" => loadgen::Engine::Hyper,
         _ => loadgen::Engine::Auto,
     };
-    plan.seed = common.seed.unwrap_or(plan.seed);
-    if let Some(run_id) = &common.run_id {
-        plan.run_id.clone_from(run_id);
-    }
+    common.request.apply(&mut plan)?;
     if let Some(text) = &common.shard {
         plan.shard = Some(shard(text)?);
         // The workers agree on picks and trace ids without being told: by the run's name.
-        plan.seed = common.seed.unwrap_or_else(|| {
+        plan.seed = common.request.seed.unwrap_or_else(|| {
             let bytes = plan.run_id.bytes();
             bytes.fold(1469, |h: u64, b| {
                 h.wrapping_mul(1_099_511_628_211) ^ u64::from(b)
@@ -383,9 +335,6 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
         });
     }
     plan.keep_seconds = plan.shard.is_some() || common.judge.keeps_seconds();
-    plan.insecure = common.insecure;
-    plan.own_target = owned(common.i_own_this_target, &plan.target);
-    warn_insecure(common.insecure);
     common.transport.apply(&mut plan)?;
     if let Some(path) = &common.targets {
         let (name, text) = read_file_or_stdin(path)?;
@@ -401,11 +350,11 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
         plan.in_turn = true;
         return Ok(plan);
     }
-    let mut body = common.body.clone();
+    let mut body = common.request.body.clone();
     if let Some(path) = &common.body_file {
         (body, plan.transport.body) = body_of(path)?;
     }
-    set_request(&mut plan, &common.method, &common.headers, body.as_ref())?;
+    common.request.set(&mut plan, body.as_ref())?;
     if let Some(user) = &common.user {
         let (user, password) = user.split_once(':').unwrap_or((user, ""));
         let value = loadgen::transport::basic(user, password);
@@ -416,30 +365,6 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
         }
     }
     Ok(plan)
-}
-
-/// Sets method, headers and body of the plan's requests.
-pub(super) fn set_request(
-    plan: &mut loadgen::Plan,
-    method: &str,
-    headers: &[String],
-    body: Option<&String>,
-) -> anyhow::Result<()> {
-    for request in &mut plan.requests {
-        request.method = method.to_uppercase();
-        request.body = body.cloned();
-        for header in headers {
-            let (name, value) = header.split_once(':').ok_or_else(|| {
-                usage(format!(
-                    "--header {header:?} has no colon; write it as 'Name: value'"
-                ))
-            })?;
-            request
-                .headers
-                .push((name.trim().into(), value.trim().into()));
-        }
-    }
-    Ok(())
 }
 
 fn shard(text: &str) -> anyhow::Result<(u32, u32)> {
@@ -502,13 +427,22 @@ fn tell(report: &loadgen::Report, output: Option<PathBuf>, shared: Shared) -> an
             if !shared.quiet {
                 note(report.summary().trim_end());
             }
-            return print(&json(&report.to_json())?);
+            let mut out = Vec::new();
+            report.write_json(&mut out)?;
+            out.push(b'\n');
+            return print(&String::from_utf8(out)?);
         }
         let name = path.display().to_string();
-        std::fs::write(&path, json(&report.to_json())?)
-            .map_err(|e| anyhow::anyhow!("cannot write {name}: {e}"))?;
+        write_report(report, &path).map_err(|e| anyhow::anyhow!("cannot write {name}: {e}"))?;
     }
     print(&report.summary())
+}
+
+fn write_report(report: &loadgen::Report, path: &std::path::Path) -> std::io::Result<()> {
+    let mut out = BufWriter::new(std::fs::File::create(path)?);
+    report.write_json(&mut out)?;
+    out.write_all(b"\n")?;
+    out.flush()
 }
 
 fn drive(
@@ -601,7 +535,6 @@ impl Whole {
 }
 
 fn eprint_line(now: &loadgen::Progress, whole: &Whole) {
-    use std::io::Write;
     let line = format!(
         "\r{} {:>6.1}s  {} sent  {} done  {} errors  {:.0}/s of {:.0}/s  p50 {:.1} ms  p99 {:.1} ms\x1b[K",
         whole.bar(now),

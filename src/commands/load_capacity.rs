@@ -9,7 +9,8 @@ use loadgen::capacity::{Answer, End, Options, QUERIES, Reading, Settings, StepRo
 use loadgen::gate::Rule;
 use model::query::QueryData;
 
-use super::load::{set_request, span, target};
+use super::load::{span, target};
+use super::load_request::{RequestFlags, authorize};
 use super::load_schedule::per_second;
 use super::load_series::{RemoteWrite, Writers};
 use super::reach::json;
@@ -66,37 +67,8 @@ pub struct Args {
     #[arg(short, long, default_value_t = 1024, value_name = "N")]
     connections: usize,
 
-    /// Give up on a request after
-    #[arg(long, default_value = "10s", value_name = "DURATION")]
-    timeout: String,
-
-    /// Method
-    #[arg(short = 'X', short_alias = 'm', long, default_value = "GET")]
-    method: String,
-
-    /// A header, such as 'Accept: text/html'; may be repeated
-    #[arg(short = 'H', long = "header", value_name = "HEADER")]
-    headers: Vec<String>,
-
-    /// Body of each request
-    #[arg(short, long)]
-    body: Option<String>,
-
-    /// Do not check the server's certificate
-    #[arg(short = 'k', long)]
-    insecure: bool,
-
-    /// This target is mine: more than 100 requests a second beyond loopback are fine
-    #[arg(long)]
-    i_own_this_target: bool,
-
-    /// Seed of trace ids and arrivals [default: from the clock]
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-
-    /// Name of the run [default: random]
-    #[arg(long, value_name = "ID")]
-    run_id: Option<String>,
+    #[command(flatten)]
+    request: RequestFlags,
 
     /// Write the answer as JSON
     #[arg(short, long, value_name = "FILE")]
@@ -129,20 +101,11 @@ impl Args {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| usage(format!("--slo: cannot {e}")))?;
         let mut plan = target(&self.url)?;
-        set_request(&mut plan, &self.method, &self.headers, self.body.as_ref())?;
-        plan.timeout = span("--timeout", &self.timeout)?;
-        plan.insecure = self.insecure;
-        plan.own_target = self.i_own_this_target;
-        plan.seed = self.seed.unwrap_or(plan.seed);
+        self.request.apply(&mut plan)?;
+        self.request.set(&mut plan, self.request.body.as_ref())?;
+        authorize(&mut plan, &self.url);
         "capacity".clone_into(&mut plan.scenario);
-        if let Some(run_id) = &self.run_id {
-            plan.run_id.clone_from(run_id);
-        }
-        if self.insecure {
-            note("warning: the server's certificate is not checked");
-        }
-        let free =
-            self.i_own_this_target || loadgen::conn::Target::parse(&plan.target)?.is_loopback();
+        let free = plan.own_target || loadgen::conn::Target::parse(&plan.target)?.is_loopback();
         let most = if free {
             1e6
         } else {

@@ -9,6 +9,7 @@ use clap::Args as ClapArgs;
 use loadgen::artillery::{self, Event, PhaseShown, ReadOptions, Results, RunOptions};
 use tokio::sync::mpsc;
 
+use super::load_request::{owned, refused};
 use super::reach::json;
 use crate::cli::Shared;
 use crate::console::{CommandResult, Outcome, block_on, note, now_ms, print, stop_token, usage};
@@ -119,7 +120,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
     let run = RunOptions {
         run_id: format!("t{:012x}", now_ms()),
         seed: now_ms().unsigned_abs(),
-        own_target: args.i_own_this_target,
+        own_target: owned(args.i_own_this_target, &script.target_url()),
     };
     let show = !shared.quiet;
     if show {
@@ -132,7 +133,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
         let results = artillery::run(script, run, events, stop_token()).await;
         printer.await??;
         results.map_err(|e| match e {
-            artillery::RunError::Load(e) => usage(e.to_string()),
+            artillery::RunError::Load(e) => refused(e),
             e @ artillery::RunError::Before(_) => e.into(),
         })
     })?;

@@ -1,6 +1,6 @@
 //! The flags of `nines load rate|closed` that say how requests travel.
 //!
-//! Owns those flags and the setting that says a target is the user's. Must not know how connections are made.
+//! Owns those flags. Must not know how connections are made.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use loadgen::outgoing::Source;
-use loadgen::transport::{Dns, Proxy, TlsVersion, take_userinfo};
+use loadgen::transport::{Dns, Proxy, TlsVersion};
 use loadgen::{Plan, RequestSpec};
 
 use crate::console::usage;
@@ -27,6 +27,10 @@ pub struct TransportFlags {
     /// Requests at once on each HTTP/2 connection (1 to 1000)
     #[arg(long, value_name = "N", default_value_t = 1, requires = "http2")]
     streams: usize,
+
+    /// HTTP/1.1 pipelining: send so many requests on a connection before the first is answered (`closed` only; 1 to 1000)
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "http2")]
+    pipeline: usize,
 
     /// Trust these authorities (PEM) instead of the web's
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
@@ -115,6 +119,7 @@ impl TransportFlags {
         let transport = &mut plan.transport;
         transport.http2 = self.http2;
         transport.streams = self.streams;
+        transport.pipeline = self.pipeline;
         transport.ca = self.cacert.as_deref().map(file).transpose()?;
         transport.identity = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Some((file(cert)?, file(key)?)),
@@ -153,20 +158,6 @@ impl TransportFlags {
             });
         }
         Ok(())
-    }
-}
-
-/// Puts user and password of the URL into each request that has no `Authorization` of its own.
-pub fn authorize(plan: &mut Plan, url: &str) {
-    let Some(value) = take_userinfo(url).1 else {
-        return;
-    };
-    for request in &mut plan.requests {
-        let own = |(name, _): &(String, String)| name.eq_ignore_ascii_case("authorization");
-        if !request.headers.iter().any(own) {
-            let header = ("authorization".to_owned(), value.clone());
-            request.headers.push(header);
-        }
     }
 }
 
@@ -227,17 +218,6 @@ fn weight(text: &str) -> anyhow::Result<(u32, &str)> {
             "--url-weight {text:?} is not such as 3=/search?q=x: a weight of at least 1 and a path"
         ))
     })
-}
-
-/// Whether the user says that the target is theirs, by flag or by `NINES_I_OWN_THIS_TARGET` (hosts, commas between).
-pub fn owned(flag: bool, target: &str) -> bool {
-    let named = || {
-        let host = loadgen::conn::Target::parse(target).ok()?.host;
-        let hosts = std::env::var("NINES_I_OWN_THIS_TARGET").ok()?;
-        let mut hosts = hosts.split(',').map(str::trim);
-        Some(hosts.any(|h| h.trim_matches(['[', ']']).eq_ignore_ascii_case(&host)))
-    };
-    flag || named().unwrap_or(false)
 }
 
 #[cfg(test)]

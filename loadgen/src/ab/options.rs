@@ -414,18 +414,18 @@ impl Options {
     }
 
     /// ab sends as fast as it can: to a host off this machine only when its user says it is theirs.
-    pub(super) fn may_run(&self, owned: bool) -> Result<(), AbError> {
+    pub(super) fn may_run(&self, owned: &dyn Fn(&str) -> bool) -> Result<(), AbError> {
         let proxy = self.proxy.as_ref().map(|(host, _)| host);
-        let far = |host: &&String| !is_loopback(host);
+        let far = |host: &&String| !is_loopback(host) && !owned(host);
         match [Some(&self.url.host), proxy]
             .into_iter()
             .flatten()
             .find(far)
         {
-            Some(host) if !owned => Err(AbError::new(
+            Some(host) => Err(AbError::new(
                 2,
                 format!(
-                    "ab: {host} is not this machine, and ab sends as fast as it can: say that the target is yours with nines load ab --i-own-this-target (or NINES_I_OWN_THIS_TARGET=true)\n"
+                    "ab: {host} is not this machine, and ab sends as fast as it can: say that the target is yours with nines load ab --i-own-this-target (or NINES_I_OWN_THIS_TARGET={host})\n"
                 ),
             )),
             _ => Ok(()),

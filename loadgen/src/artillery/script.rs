@@ -55,6 +55,11 @@ impl Script {
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
+
+    /// Where it goes, a WebSocket's URL as that of its HTTP.
+    pub fn target_url(&self) -> String {
+        super::config::as_http(&self.target)
+    }
 }
 
 /// A part of the schedule.

@@ -28,12 +28,16 @@ pub(super) enum Event {
     Woken,
 }
 
+/// As many responses as never come.
+pub(super) const LAZY: usize = usize::MAX;
+
 /// Sockets by key, and one wait for all of them.
 pub(super) trait Driver: Sized {
     /// What reports call it.
     const NAME: &'static str;
 
-    fn new(waker: &Waker) -> io::Result<Self>;
+    /// With `stamps` it asks the kernel when bytes arrive, if it can.
+    fn new(waker: &Waker, stamps: bool) -> io::Result<Self>;
 
     /// Begins to connect socket `key`, replacing one that has it; [`Event::Connected`] or [`Event::Broken`] follows.
     fn connect(&mut self, key: usize, to: SocketAddr) -> io::Result<()>;
@@ -51,7 +55,7 @@ pub(super) trait Driver: Sized {
     fn close(&mut self, key: usize);
 
     /// Waits for an event, at most for so long; with `enough` above 1 until so many responses are there, but then not
-    /// for long.
+    /// for long; with [`LAZY`] until the time is over, if there is one, whatever comes.
     fn wait(&mut self, left: Option<Duration>, enough: usize) -> io::Result<()>;
 
     /// The next event of those that [`Driver::wait`] found.
@@ -59,6 +63,9 @@ pub(super) trait Driver: Sized {
 
     /// What the last event brought.
     fn bytes(&self) -> &[u8];
+
+    /// How long ago, on the kernel's word, the last of these bytes had arrived; `None` where it does not say.
+    fn age(&self) -> Option<Duration>;
 }
 
 /// Ends a wait from another thread.

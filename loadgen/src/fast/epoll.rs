@@ -53,7 +53,8 @@ pub(super) struct Epoll {
 impl Driver for Epoll {
     const NAME: &'static str = "epoll";
 
-    fn new(waker: &Waker) -> io::Result<Epoll> {
+    /// It has no stamps.
+    fn new(waker: &Waker, _stamps: bool) -> io::Result<Epoll> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let edge = EventFlags::IN | EventFlags::ET;
         epoll::add(&epoll, waker, EventData::new_u64(WAKER), edge)?;
@@ -169,6 +170,10 @@ impl Driver for Epoll {
 
     fn bytes(&self) -> &[u8] {
         &self.buffer[..self.filled]
+    }
+
+    fn age(&self) -> Option<Duration> {
+        None
     }
 }
 

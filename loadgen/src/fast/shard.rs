@@ -2,7 +2,7 @@
 //! (bytes, an instant, a stop) and acts on it; nothing else blocks. Must not know how bytes move.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,15 +18,16 @@ use crate::transport::Dns;
 
 use super::batching::Batching;
 use super::deadlines::Deadlines;
-use super::driver::{Driver, Event, Waker};
+use super::driver::{Driver, Event, LAZY, Waker};
 use super::early::Early;
+use super::lazy::Lazy;
 use super::resolve::Resolver;
 use super::tls::Session;
 use super::work::Queue;
 use super::{Ended, MAX_BODY, Run, cpu_time};
 
 /// How far a connection has come.
-enum Link {
+pub(super) enum Link {
     Closed,
     /// Since when its name is being looked up.
     Resolving(Duration),
@@ -46,15 +47,17 @@ enum Link {
 }
 
 /// A request under way.
-struct Flight {
-    ticket: Ticket,
+pub(super) struct Flight {
+    pub(super) ticket: Ticket,
     picked: Duration,
-    sent: Duration,
+    pub(super) sent: Duration,
     headers: Option<Duration>,
     opened: Option<Opened>,
-    route: usize,
+    pub(super) route: usize,
+    /// Its method is HEAD.
+    pub(super) head: bool,
     idempotent: bool,
-    closes: bool,
+    pub(super) closes: bool,
     /// This try is on a connection that has carried another request.
     reused: bool,
     reconnected: bool,
@@ -63,17 +66,22 @@ struct Flight {
     received: u64,
 }
 
-/// A connection, and the one request it carries.
-struct Slot {
-    link: Link,
-    tls: Option<Box<Session>>,
-    reader: Reader,
-    flight: Option<Flight>,
+/// A connection, and what it carries.
+pub(super) struct Slot {
+    pub(super) link: Link,
+    pub(super) tls: Option<Box<Session>>,
+    pub(super) reader: Reader,
+    /// The request that is answered next.
+    pub(super) flight: Option<Flight>,
+    /// Those sent after it, when they are pipelined.
+    pub(super) line: VecDeque<Flight>,
+    /// What was answered since somebody looked, of those in line.
+    pub(super) answered: Vec<Sample>,
     failed_dials: u32,
 }
 
 /// What bytes meant to a request.
-enum Verdict {
+pub(super) enum Verdict {
     More,
     Complete {
         reusable: bool,
@@ -85,13 +93,13 @@ enum Verdict {
 
 /// One thread's connections and what they wait for.
 pub(super) struct Shard<D> {
-    run: Arc<Run>,
-    driver: D,
+    pub(super) run: Arc<Run>,
+    pub(super) driver: D,
     /// None in the closed model.
     queue: Option<Queue>,
     /// Most connections.
     limit: usize,
-    slots: Vec<Slot>,
+    pub(super) slots: Vec<Slot>,
     /// Connections of an open load that wait for a request; the last used is the first to be used, so that few stay
     /// warm.
     idle: Vec<usize>,
@@ -99,23 +107,30 @@ pub(super) struct Shard<D> {
     free: Vec<usize>,
     /// Connections of a closed load that pause, and until when.
     paused: BinaryHeap<Reverse<(Duration, usize)>>,
-    deadlines: Deadlines,
+    pub(super) deadlines: Deadlines,
     resolver: Resolver,
     /// Where to connect, once that is known for good.
     addrs: Option<Rc<[SocketAddr]>>,
     /// Which address comes first.
     turn: usize,
     /// Requests under way.
-    flying: usize,
+    pub(super) flying: usize,
     /// Connections of a closed load that are not done.
     active: usize,
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     /// Since the last flush: requests started, those of them measured, and requests finished.
-    started: (u64, u64),
-    samples: Vec<Sample>,
+    pub(super) started: (u64, u64),
+    pub(super) samples: Vec<Sample>,
     batching: Batching,
     known: Known,
     early: Early,
+    lazy: Lazy,
+    /// Connections that are being opened.
+    opening: usize,
+    /// No connection is free, as of when the last wait began.
+    blocked: bool,
+    /// When the last wait began: what it found had not arrived before it.
+    waited: Duration,
 }
 
 impl<D: Driver> Shard<D> {
@@ -146,6 +161,10 @@ impl<D: Driver> Shard<D> {
             samples: Vec::new(),
             known: Known::default(),
             early: Early::default(),
+            lazy: Lazy::default(),
+            opening: 0,
+            blocked: false,
+            waited: Duration::ZERO,
             batching: Batching::new(closed.then_some(limit)),
             run,
         };
@@ -165,6 +184,8 @@ impl<D: Driver> Shard<D> {
             tls: None,
             reader: Reader::new(MAX_BODY),
             flight: None,
+            line: VecDeque::new(),
+            answered: Vec::new(),
             failed_dials: 0,
         });
         self.slots.len() - 1
@@ -194,22 +215,33 @@ impl<D: Driver> Shard<D> {
             if self.run.abort.load(Ordering::Relaxed) || self.finished(now) {
                 break;
             }
+            self.blocked = self.idle.is_empty() && self.slots.len() >= self.limit;
             let left = self.wakes().map(|at| at.saturating_sub(now));
             let wait = left.map(|left| match self.queue {
                 Some(_) => self.early.shorten(left, woken),
                 None => left,
             });
-            let enough = self.batching.enough();
+            let enough = match self.lies(wait) {
+                true => LAZY,
+                false => self.batching.enough(),
+            };
             self.driver.wait(wait, enough)?;
+            let over = wait.and_then(|w| self.now().checked_sub(now + w));
             woken = true;
             while let Some(event) = self.driver.next() {
-                woken = false;
+                woken = enough == LAZY;
                 let now = self.now();
+                if self.blocked {
+                    // What fell due meanwhile waited for this.
+                    self.release_due(now);
+                }
                 self.on(event, now);
                 self.settle(now);
+                self.blocked &= self.idle.is_empty();
                 self.release_due(now);
             }
-            if woken && let Some(late) = wait.and_then(|w| self.now().checked_sub(now + w)) {
+            self.waited = now;
+            if woken && let Some(late) = over {
                 self.early.observe(late, wait.unwrap_or_default());
             }
             self.batching.tick(self.samples.len());
@@ -220,6 +252,23 @@ impl<D: Driver> Shard<D> {
             queue: self.queue,
             engine: D::NAME,
         })
+    }
+
+    /// Whether what comes during the next wait may lie until its end.
+    fn lies(&self, left: Option<Duration>) -> bool {
+        let calm = |q: &Queue| q.waiting() == 0 && !q.over();
+        !self.blocked
+            && self.opening == 0
+            && self.queue.as_ref().is_some_and(calm)
+            && self.lazy.allows(left)
+    }
+
+    /// Notes how far a connection has come.
+    fn link(&mut self, key: usize, link: Link) {
+        let opening = |l: &Link| !matches!(l, Link::Closed | Link::Open);
+        let before = std::mem::replace(&mut self.slots[key].link, link);
+        self.opening += usize::from(opening(&self.slots[key].link));
+        self.opening -= usize::from(opening(&before));
     }
 
     fn finished(&self, now: Duration) -> bool {
@@ -233,7 +282,7 @@ impl<D: Driver> Shard<D> {
 
     /// When there is something to do without anything having happened.
     fn wakes(&mut self) -> Option<Duration> {
-        let due = self.queue.as_mut().and_then(Queue::wakes);
+        let due = self.queue.as_mut().and_then(|q| q.wakes(self.blocked));
         let deadline = self.deadlines.first().map(|(_, at)| at);
         let pause = self.paused.peek().map(|Reverse((at, _))| *at);
         [due, deadline, pause].into_iter().flatten().min()
@@ -243,7 +292,7 @@ impl<D: Driver> Shard<D> {
     fn release_due(&mut self, now: Duration) {
         for _ in 0..64 {
             let Some(queue) = &mut self.queue else { return };
-            if !queue.release(now) {
+            if !queue.release(now, self.blocked) {
                 return;
             }
             // Whoever waits longer goes first.
@@ -313,30 +362,25 @@ impl<D: Driver> Shard<D> {
     }
 
     fn start(&mut self, key: usize, ticket: Ticket, now: Duration) {
-        self.started.0 += 1;
-        self.started.1 += u64::from(ticket.due >= self.run.plan.warm_up);
-        self.flying += 1;
+        self.count(&ticket);
         self.deadlines.push(key, now + self.run.plan.timeout);
         let reused = matches!(self.slots[key].link, Link::Open);
-        self.slots[key].flight = Some(Flight {
-            ticket,
-            picked: now,
-            sent: now,
-            headers: None,
-            opened: None,
-            route: 0,
-            idempotent: false,
-            closes: false,
-            reused,
-            reconnected: false,
-            dialled: true,
-            received: 0,
-        });
+        if reused && self.run.plan.transport.pipeline > 1 {
+            return self.fill(key, Some(ticket), now);
+        }
+        self.slots[key].flight = Some(Flight::new(ticket, now, reused));
         if reused {
             self.send(key, now);
         } else {
             self.dial(key, now);
         }
+    }
+
+    /// A request starts.
+    pub(super) fn count(&mut self, ticket: &Ticket) {
+        self.started.0 += 1;
+        self.started.1 += u64::from(ticket.due >= self.run.plan.warm_up);
+        self.flying += 1;
     }
 
     fn dial(&mut self, key: usize, now: Duration) {
@@ -351,7 +395,7 @@ impl<D: Driver> Shard<D> {
                 self.connect(key, Duration::ZERO, addrs, 0, now);
             }
             None => {
-                self.slots[key].link = Link::Resolving(now);
+                self.link(key, Link::Resolving(now));
                 self.resolver.ask(key);
             }
         }
@@ -381,12 +425,13 @@ impl<D: Driver> Shard<D> {
             let error = match self.driver.connect(key, addrs[at]) {
                 Ok(()) => {
                     let began = now;
-                    self.slots[key].link = Link::Connecting {
+                    let link = Link::Connecting {
                         began,
                         dns,
                         addrs,
                         at,
                     };
+                    self.link(key, link);
                     return;
                 }
                 Err(error) => error,
@@ -424,7 +469,11 @@ impl<D: Driver> Shard<D> {
 
     fn on(&mut self, event: Event, now: Duration) {
         match event {
-            Event::Data(key) => self.data(key, now),
+            Event::Data(key) => {
+                let age = self.driver.age();
+                let arrived = age.map(|age| now.saturating_sub(age).max(self.waited));
+                self.data(key, now, arrived);
+            }
             Event::Connected(key) => self.connected(key, now),
             Event::End(key) => self.end(key, now),
             Event::Broken { key, error, unsent } => self.broken(key, &error, unsent, now),
@@ -448,18 +497,19 @@ impl<D: Driver> Shard<D> {
             Ok(session) => slot.tls = Some(Box::new(session)),
             Err(_) => return self.fail(key, ErrorKind::Tls, true, now),
         }
-        slot.link = Link::Handshaking { began, dns, tcp };
-        self.data(key, now);
+        self.link(key, Link::Handshaking { began, dns, tcp });
+        self.data(key, now, None);
     }
 
     /// The connection carries its first request.
     fn open(&mut self, key: usize, opened: Opened, now: Duration) {
+        self.link(key, Link::Open);
         let slot = &mut self.slots[key];
-        slot.link = Link::Open;
         if let Some(flight) = &mut slot.flight {
             flight.opened = Some(opened);
             flight.dialled = true;
             self.send(key, now);
+            self.fill(key, None, now);
         }
     }
 
@@ -473,6 +523,7 @@ impl<D: Driver> Shard<D> {
         let template = run.templates.write(&run.requests, index, &mut self.scratch);
         flight.sent = now;
         flight.route = template.route;
+        flight.head = template.head;
         flight.idempotent = template.idempotent;
         flight.closes = template.closes;
         slot.reader.begin(template.head);
@@ -487,11 +538,20 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn data(&mut self, key: usize, now: Duration) {
+    /// Bytes came; when, if that is known.
+    fn data(&mut self, key: usize, now: Duration, arrived: Option<Duration>) {
+        let at = arrived.unwrap_or(now);
         let slot = &mut self.slots[key];
+        let earlier = slot.flight.as_ref().is_some_and(|f| f.received > 0);
         let Some(mut session) = slot.tls.take() else {
-            let verdict = slot.receive(self.driver.bytes(), &mut self.known, now);
-            return self.judge(key, verdict, now);
+            let verdict = slot.receive(self.driver.bytes(), &mut self.known, at);
+            self.came(key, &verdict, earlier, arrived.is_some());
+            let more = self.account(key) && matches!(verdict, Verdict::More);
+            self.judge(key, verdict, now, at);
+            if more {
+                self.refill(key, now);
+            }
+            return;
         };
         // A new session has read nothing yet; it only has something to say.
         let fresh = matches!(slot.link, Link::Handshaking { .. }) && !session.begun();
@@ -499,7 +559,7 @@ impl<D: Driver> Shard<D> {
         let mut verdict = Verdict::More;
         let read = session.decrypt(wire, |plain| {
             verdict = match std::mem::replace(&mut verdict, Verdict::More) {
-                Verdict::More => slot.receive(plain, &mut self.known, now),
+                Verdict::More => slot.receive(plain, &mut self.known, at),
                 Verdict::Complete { .. } => Verdict::Complete { reusable: false },
                 over => over,
             };
@@ -525,17 +585,35 @@ impl<D: Driver> Shard<D> {
             }
             return;
         }
+        self.came(key, &verdict, earlier, arrived.is_some());
+        let more = self.account(key);
         match verdict {
+            Verdict::More if more && read.is_ok() && !over => self.refill(key, now),
             Verdict::More if read.is_err() => self.fail(key, ErrorKind::Tls, false, now),
             Verdict::More if over => self.end(key, now),
             Verdict::Complete { .. } if read.is_err() || over => {
-                self.judge(key, Verdict::Complete { reusable: false }, now);
+                self.judge(key, Verdict::Complete { reusable: false }, now, at);
             }
-            verdict => self.judge(key, verdict, now),
+            verdict => self.judge(key, verdict, now, at),
         }
     }
 
-    fn judge(&mut self, key: usize, verdict: Verdict, now: Duration) {
+    /// Learns whether responses come whole: not when `earlier` bytes of this one came before. The first response of a
+    /// connection does not count, since a new connection's bytes come as its window opens.
+    fn came(&mut self, key: usize, verdict: &Verdict, earlier: bool, stamped: bool) {
+        let Some(flight) = &self.slots[key].flight else {
+            return;
+        };
+        match verdict {
+            _ if flight.opened.is_some() => {}
+            Verdict::Complete { .. } if !earlier => self.lazy.whole(stamped),
+            Verdict::More if flight.received == 0 => {}
+            _ => self.lazy.pieces(),
+        }
+    }
+
+    /// What bytes that arrived `at` meant.
+    fn judge(&mut self, key: usize, verdict: Verdict, now: Duration, at: Duration) {
         match verdict {
             Verdict::More => {}
             Verdict::Stray => self.close(key),
@@ -545,7 +623,7 @@ impl<D: Driver> Shard<D> {
                 if !reusable || self.driver.sending(key) {
                     self.close(key);
                 }
-                self.finish(key, Ok(()), now);
+                self.finish(key, Ok(()), at);
             }
         }
     }
@@ -563,6 +641,7 @@ impl<D: Driver> Shard<D> {
             }
             (_, Some(_)) => match slot.reader.close() {
                 Ok(()) => {
+                    self.lazy.pieces();
                     self.close(key);
                     self.finish(key, Ok(()), now);
                 }
@@ -591,19 +670,20 @@ impl<D: Driver> Shard<D> {
 
     fn close(&mut self, key: usize) {
         self.driver.close(key);
-        let slot = &mut self.slots[key];
-        slot.link = Link::Closed;
-        slot.tls = None;
+        self.link(key, Link::Closed);
+        self.slots[key].tls = None;
     }
 
     /// The connection failed; its request too, unless it may be tried again.
-    fn fail(&mut self, key: usize, kind: ErrorKind, never_sent: bool, now: Duration) {
+    pub(super) fn fail(&mut self, key: usize, kind: ErrorKind, never_sent: bool, now: Duration) {
         self.close(key);
         let Some(flight) = &mut self.slots[key].flight else {
             return;
         };
         let closed = matches!(kind, ErrorKind::Closed | ErrorKind::Reset) && flight.received == 0;
-        let stale = flight.reused && closed && (flight.idempotent || never_sent);
+        // What is pipelined is not repeated: which of them the server acted on is not known.
+        let alone = self.run.plan.transport.pipeline == 1;
+        let stale = alone && flight.reused && closed && (flight.idempotent || never_sent);
         if stale && !flight.reconnected {
             flight.reconnected = true;
             self.dial(key, now);
@@ -619,30 +699,16 @@ impl<D: Driver> Shard<D> {
         };
         self.flying -= 1;
         self.deadlines.remove(key);
-        let outcome = outcome.map(|()| {
-            let headers = flight.headers.unwrap_or(now);
-            Answer {
-                status: slot.reader.status(),
-                bytes: flight.received,
-                timings: Timings {
-                    first_byte: headers.saturating_sub(flight.sent),
-                    transfer: now.saturating_sub(headers),
-                },
-            }
-        });
-        let Ticket { due, queued, .. } = flight.ticket;
-        self.samples.push(Sample {
-            route: flight.route,
-            due,
-            picked: flight.picked,
-            sent: flight.sent,
-            ended: now,
-            queued,
-            opened: flight.opened,
-            reconnected: flight.reconnected,
-            outcome,
-        });
-        if flight.dialled {
+        let dialled = flight.dialled;
+        let status = slot.reader.status();
+        let lost = outcome.err().unwrap_or(ErrorKind::Closed);
+        self.samples
+            .push(flight.ended(outcome.map(|()| status), now));
+        // What was in line behind it went with the connection.
+        self.flying -= slot.line.len();
+        let behind = slot.line.drain(..);
+        self.samples.extend(behind.map(|f| f.ended(Err(lost), now)));
+        if dialled {
             slot.failed_dials = 0;
         } else {
             slot.failed_dials = (slot.failed_dials + 1).min(7);
@@ -670,24 +736,93 @@ impl<D: Driver> Shard<D> {
     }
 }
 
+impl Flight {
+    pub(super) fn new(ticket: Ticket, now: Duration, reused: bool) -> Flight {
+        Flight {
+            ticket,
+            picked: now,
+            sent: now,
+            headers: None,
+            opened: None,
+            route: 0,
+            head: false,
+            idempotent: false,
+            closes: false,
+            reused,
+            reconnected: false,
+            dialled: true,
+            received: 0,
+        }
+    }
+
+    /// What is recorded of it: the status of its response, or why there is none.
+    pub(super) fn ended(self, outcome: Result<u16, ErrorKind>, now: Duration) -> Sample {
+        let headers = self.headers.unwrap_or(now);
+        let outcome = outcome.map(|status| Answer {
+            status,
+            bytes: self.received,
+            timings: Timings {
+                first_byte: headers.saturating_sub(self.sent),
+                transfer: now.saturating_sub(headers),
+            },
+        });
+        Sample {
+            route: self.route,
+            due: self.ticket.due,
+            picked: self.picked,
+            sent: self.sent,
+            ended: now,
+            queued: self.ticket.queued,
+            opened: self.opened,
+            reconnected: self.reconnected,
+            outcome,
+        }
+    }
+}
+
 impl Slot {
-    fn receive(&mut self, bytes: &[u8], known: &mut Known, now: Duration) -> Verdict {
+    fn receive(&mut self, mut bytes: &[u8], known: &mut Known, now: Duration) -> Verdict {
+        loop {
+            let (verdict, used) = self.feed(bytes, known, now);
+            // Of what is pipelined, the next answer may follow at once.
+            bytes = match verdict {
+                Verdict::Complete { reusable: true } if self.next_in_line(now) => &bytes[used..],
+                Verdict::Complete { reusable } => {
+                    let reusable = reusable && used == bytes.len();
+                    return Verdict::Complete { reusable };
+                }
+                other => return other,
+            };
+            if bytes.is_empty() {
+                return Verdict::More;
+            }
+        }
+    }
+
+    /// What these bytes mean to the request in front, and how many are its own.
+    fn feed(&mut self, bytes: &[u8], known: &mut Known, now: Duration) -> (Verdict, usize) {
         let Some(flight) = &mut self.flight else {
-            return Verdict::Stray;
+            return (Verdict::Stray, 0);
         };
-        flight.received += bytes.len() as u64;
         let fed = self.reader.feed_known(bytes, known);
+        let used = match &fed {
+            Ok(Some(used)) if !self.line.is_empty() => *used,
+            _ => bytes.len(),
+        };
+        flight.received += used as u64;
         if self.reader.head_complete() && flight.headers.is_none() {
             flight.headers = Some(now);
         }
-        match fed {
+        let verdict = match fed {
             Ok(None) => Verdict::More,
-            Ok(Some(used)) => Verdict::Complete {
-                reusable: self.reader.keep_alive() && used == bytes.len() && !flight.closes,
-            },
+            Ok(Some(used)) => {
+                let reusable = self.reader.keep_alive() && !flight.closes;
+                return (Verdict::Complete { reusable }, used);
+            }
             Err(Fault::Malformed(_)) => Verdict::Failed(ErrorKind::Protocol),
             Err(Fault::TooLarge) => Verdict::Failed(ErrorKind::TooLarge),
             Err(Fault::Cut) => Verdict::Failed(ErrorKind::Closed),
-        }
+        };
+        (verdict, used)
     }
 }

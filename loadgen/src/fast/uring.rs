@@ -8,18 +8,19 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::net::Shutdown;
 
-use super::driver::{Driver, Event, Waker, dial, dialled};
+use super::driver::{Driver, Event, LAZY, Waker, dial, dialled};
 
 mod memory;
 
-use memory::Buffers;
+use memory::{Buffers, Stamped};
 
 /// `MSG_NOSIGNAL`: a broken connection is an error, not a signal.
 const NO_SIGNAL: i32 = 0x4000;
@@ -27,6 +28,8 @@ const NO_SIGNAL: i32 = 0x4000;
 const READABLE: u32 = 1;
 const WRITABLE: u32 = 4;
 const NO_BUFFERS: i32 = -105;
+/// Completions the ring has room for; as many are never there at once.
+const ROOM: usize = 4096;
 
 /// How long to wait for more responses once there is one, in microseconds.
 const PATIENCE_US: u32 = 1000;
@@ -94,8 +97,8 @@ pub(super) struct Uring {
     /// Completions fetched and not looked at.
     fetched: Vec<(u64, i32, u32)>,
     at: usize,
-    /// The buffer that the last event is in, and how much of it.
-    current: Option<(u16, usize)>,
+    /// The buffer that the last event is in, where in it, and when it arrived.
+    current: Option<(u16, Range<usize>, Option<Duration>)>,
     /// Small sends since the last submission.
     sends: usize,
     /// All operations that the kernel has not completed.
@@ -104,16 +107,18 @@ pub(super) struct Uring {
     settles: bool,
     /// Descriptors can be known by number.
     fixes: bool,
+    /// Receives say when bytes arrived.
+    stamps: bool,
 }
 
 impl Driver for Uring {
     const NAME: &'static str = "io_uring";
 
-    fn new(waker: &Waker) -> io::Result<Uring> {
+    fn new(waker: &Waker, stamps: bool) -> io::Result<Uring> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
-            .setup_cqsize(4096)
+            .setup_cqsize(ROOM as u32)
             .build(1024)?;
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
             return Err(io::ErrorKind::Unsupported.into());
@@ -133,6 +138,8 @@ impl Driver for Uring {
             current: None,
             sends: 0,
             pending: 0,
+            // Elsewhere the stamp has another form.
+            stamps: stamps && cfg!(target_pointer_width = "64"),
         };
         uring.watch_waker()?;
         Ok(uring)
@@ -145,6 +152,10 @@ impl Driver for Uring {
             self.generations.resize(key + 1, 0);
         }
         let fd = dial(to)?;
+        if self.stamps {
+            // A receive without a stamp is one whose time is not known.
+            let _ = memory::stamp(&fd);
+        }
         let generation = self.generations[key];
         let poll = opcode::PollAdd::new(Fd(fd.as_raw_fd()), WRITABLE).build();
         self.push(poll.user_data(pack(key, generation, Op::Connect)))?;
@@ -209,7 +220,11 @@ impl Driver for Uring {
         self.fetched.clear();
         self.at = 0;
         let sends = std::mem::take(&mut self.sends);
-        if enough > 1 {
+        if enough == LAZY && left.is_some() {
+            self.enter(left, ROOM, false)?;
+            return self.fetch();
+        }
+        if enough > 1 && enough != LAZY {
             self.enter(left, sends + enough, true)?;
             return self.fetch();
         }
@@ -237,10 +252,20 @@ impl Driver for Uring {
     }
 
     fn bytes(&self) -> &[u8] {
-        match self.current {
-            Some((buffer, len)) => self.buffers.bytes(buffer, len),
+        match &self.current {
+            Some((buffer, at, _)) => self
+                .buffers
+                .bytes(*buffer, at.end)
+                .get(at.clone())
+                .unwrap_or(&[]),
             None => &[],
         }
+    }
+
+    fn age(&self) -> Option<Duration> {
+        let (_, _, arrived) = self.current.as_ref()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        now.checked_sub((*arrived)?)
     }
 }
 
@@ -294,7 +319,12 @@ impl Uring {
             return Ok(());
         };
         socket.pending += 1;
-        let receive = opcode::RecvMulti::new(Fd(socket.fd.as_raw_fd()), memory::GROUP).build();
+        let fd = Fd(socket.fd.as_raw_fd());
+        let receive = if self.stamps {
+            self.buffers.stamped(fd)
+        } else {
+            opcode::RecvMulti::new(fd, memory::GROUP).build()
+        };
         let data = pack(key, socket.generation, Op::Receive);
         self.push(receive.user_data(data))
     }
@@ -378,7 +408,7 @@ impl Uring {
 
     /// Gives the last event's buffer back to the kernel.
     fn release(&mut self) {
-        if let Some((buffer, _)) = self.current.take() {
+        if let Some((buffer, ..)) = self.current.take() {
             self.buffers.give_back(buffer);
         }
     }
@@ -389,8 +419,17 @@ impl Uring {
         if last {
             self.pending -= 1;
         }
+        let mut received = 0;
         if let Some(buffer) = cqueue::buffer_select(flags) {
-            self.current = Some((buffer, result.max(0) as usize));
+            let filled = result.max(0) as usize;
+            let (start, at) = if self.stamps {
+                let Stamped { start, at } = Stamped::read(self.buffers.bytes(buffer, filled));
+                (start, at)
+            } else {
+                (0, None)
+            };
+            received = filled.saturating_sub(start);
+            self.current = Some((buffer, start..start + received, at));
         }
         if op == Op::Wake {
             self.waker.clear();
@@ -423,13 +462,13 @@ impl Uring {
                 socket.busy = false;
                 Some(broken(key, io::Error::from_raw_os_error(-result), unsent))
             }
-            _ if result > 0 => {
+            _ if received > 0 => {
                 if last && let Err(error) = self.push_receive(key) {
                     return Some(broken(key, error, false));
                 }
                 Some(Event::Data(key))
             }
-            _ if result == 0 => Some(Event::End(key)),
+            _ if result >= 0 => Some(Event::End(key)),
             _ if result == NO_BUFFERS => match self.push_receive(key) {
                 Ok(()) => None,
                 Err(error) => Some(broken(key, error, false)),

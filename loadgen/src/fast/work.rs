@@ -9,7 +9,7 @@ use crate::dispatch::Ticket;
 use crate::pacer::Paced;
 use crate::plan::{Model, Plan};
 use crate::schedule::{Arrivals, Schedule, share};
-use crate::stats::{histogram, micros};
+use crate::stats::{growing, micros, note};
 
 /// The queue of an open load. Requests wait as a count only: their instants come from the schedule when they are taken.
 pub(super) struct Queue {
@@ -34,7 +34,7 @@ impl Queue {
             paced: Paced {
                 released: 0,
                 measured: 0,
-                late: histogram(),
+                late: growing(),
                 stopped: false,
             },
             warm_up: plan.warm_up,
@@ -44,8 +44,8 @@ impl Queue {
         }
     }
 
-    /// Releases the next request if it is due.
-    pub(super) fn release(&mut self, now: Duration) -> bool {
+    /// Releases the next request if it is due; `blocked` when no connection was free for it, so that nothing woke for it.
+    pub(super) fn release(&mut self, now: Duration, blocked: bool) -> bool {
         if self.cut.is_some() {
             return false;
         }
@@ -55,7 +55,8 @@ impl Queue {
         self.paced.released += 1;
         if due >= self.warm_up {
             self.paced.measured += 1;
-            self.paced.late.saturating_record(micros(now - due));
+            let late = if blocked { 0 } else { micros(now - due) };
+            note(&mut self.paced.late, late);
         }
         true
     }
@@ -87,9 +88,11 @@ impl Queue {
         self.cut.is_some_and(|cut| now >= cut)
     }
 
-    /// When there is something to do without anything having happened.
-    pub(super) fn wakes(&mut self) -> Option<Duration> {
+    /// When there is something to do without anything having happened. While all connections are `blocked`, what falls due
+    /// waits for a response anyway, and is released with it.
+    pub(super) fn wakes(&mut self, blocked: bool) -> Option<Duration> {
         match self.cut {
+            None if blocked => Some(self.end),
             None => Some(self.due.peek().copied().unwrap_or(self.end)),
             Some(cut) => (self.waiting() > 0).then_some(cut),
         }
@@ -151,25 +154,33 @@ mod tests {
         };
         let ms = Duration::from_millis;
         let mut queue = Queue::new(&Schedule::of(&plan).unwrap(), &plan);
-        assert_eq!(queue.wakes(), Some(ms(0)));
-        assert!(queue.release(ms(0)) && !queue.release(ms(99)));
-        assert!(queue.release(ms(250)) && queue.release(ms(250)) && !queue.release(ms(250)));
+        assert_eq!(queue.wakes(false), Some(ms(0)));
+        assert!(queue.release(ms(0), false) && !queue.release(ms(99), false));
+        assert!(
+            queue.release(ms(250), false)
+                && queue.release(ms(250), false)
+                && !queue.release(ms(250), false)
+        );
         assert_eq!((queue.waiting(), queue.paced.late.max() / 1000), (3, 150));
         let first = queue.take(false).unwrap();
         assert_eq!((first.index, first.due, queue.waiting()), (0, ms(0), 2));
         assert_eq!(queue.take(true).unwrap().due, ms(100));
-        assert!(queue.release(ms(440)) && queue.release(ms(440)));
-        assert_eq!(queue.wakes(), Some(ms(450)));
+        assert!(queue.release(ms(440), false) && queue.release(ms(440), false));
+        assert_eq!(queue.wakes(false), Some(ms(450)));
         queue.maybe_end(ms(449), false);
         assert!(!queue.over());
         queue.maybe_end(ms(451), false);
         assert!(queue.over() && !queue.paced.stopped && !queue.closed(ms(1450)));
-        assert_eq!(queue.wakes(), Some(ms(1451)));
+        assert_eq!(queue.wakes(false), Some(ms(1451)));
         assert!(queue.closed(ms(1451)));
+        let mut blocked = Queue::new(&Schedule::of(&plan).unwrap(), &plan);
+        assert_eq!(blocked.wakes(true), Some(ms(450)));
+        while blocked.release(ms(449), true) {}
+        assert_eq!((blocked.waiting(), blocked.paced.late.max()), (5, 0));
         let mut stopped = Queue::new(&Schedule::of(&plan).unwrap(), &plan);
         stopped.maybe_end(ms(10), true);
-        assert!(stopped.paced.stopped && !stopped.release(ms(400)));
-        assert_eq!(stopped.wakes(), None);
+        assert!(stopped.paced.stopped && !stopped.release(ms(400), false));
+        assert_eq!(stopped.wakes(false), None);
     }
 
     #[test]

@@ -25,7 +25,9 @@ impl Axis {
     pub(super) fn of(report: &Report, symptom: &Symptom) -> Axis {
         let measured = report.per_second.iter().filter(|s| !s.warm_up);
         // The last moment of a run is no second of its own: it joins the one before.
-        let seconds = measured.filter(|s| s.length_s > REST_S).count().max(1);
+        let long = measured.filter(|s| s.length_s > REST_S);
+        // Of a long run, neighbouring seconds are joined to steps, none longer than a point.
+        let seconds = (long.map(|s| s.length_s).sum::<f64>().round() as usize).max(1);
         let step = seconds.div_ceil(POINTS);
         let points = seconds.div_ceil(step);
         let length_s = (points * step) as f64;
