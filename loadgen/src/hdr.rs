@@ -6,8 +6,15 @@ use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 
-/// The histogram without loss.
+use crate::stats::{LONGEST_US, histogram};
+
+/// The histogram without loss, as one from 1 us to 10 minutes whatever it has grown to.
 pub(crate) fn encode(h: &Histogram<u64>) -> String {
+    let mut whole = histogram();
+    let h = match h.high() < LONGEST_US {
+        true if whole.add(h).is_ok() => &whole,
+        _ => h,
+    };
     let mut bytes = Vec::new();
     V2DeflateSerializer::new().serialize(h, &mut bytes).expect(
         "writing to memory does not fail, and our histograms are far below the format's limits",

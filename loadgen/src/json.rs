@@ -326,8 +326,6 @@ fn node_code(kind: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn what_is_written_piece_by_piece_is_the_whole() {
         let mut report = crate::report::sample();

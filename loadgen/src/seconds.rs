@@ -5,11 +5,9 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 
 use crate::hdr;
 use crate::report::{Quantiles, RouteSecond, Second};
-use crate::stats::growing;
 
 /// So many are kept: ten minutes second by second, an hour in steps of 8 s, a day in steps of 256 s.
 pub(crate) const MOST: usize = 600;
@@ -20,11 +18,11 @@ pub(crate) struct Kept {
     each: Vec<Sketch>,
 }
 
-/// A step's histograms without loss, and of how many seconds it is.
+/// Of how many seconds a step is, and its histograms.
 struct Sketch {
     seconds: u32,
-    latency: Vec<u8>,
-    first_byte: Vec<u8>,
+    latency: Sparse,
+    first_byte: Sparse,
 }
 
 impl Kept {
@@ -39,8 +37,8 @@ impl Kept {
         list.push(second);
         self.each.push(Sketch {
             seconds: 1,
-            latency: bytes(latency),
-            first_byte: bytes(first_byte),
+            latency: Sparse::of(latency),
+            first_byte: Sparse::of(first_byte),
         });
         if list.len() > MOST
             && let Some(at) = self.next_pair(list)
@@ -65,9 +63,8 @@ impl Kept {
 impl Sketch {
     fn join(&mut self, into: &mut Second, from: Second, theirs: &Sketch) {
         self.seconds += theirs.seconds;
-        let latency = sum(&self.latency, &theirs.latency);
-        let first_byte = sum(&self.first_byte, &theirs.first_byte);
-        (self.latency, self.first_byte) = (bytes(&latency), bytes(&first_byte));
+        self.latency = self.latency.join(&theirs.latency);
+        self.first_byte = self.first_byte.join(&theirs.first_byte);
         let length = into.length_s + from.length_s;
         into.offered = (into.offered * into.length_s + from.offered * from.length_s) / length;
         into.length_s = length;
@@ -76,13 +73,13 @@ impl Sketch {
         into.errors += from.errors;
         add(&mut into.status, from.status);
         add(&mut into.error_kinds, from.error_kinds);
-        into.latency = Quantiles::of(&latency);
-        into.first_byte = Quantiles::of(&first_byte);
+        into.latency = self.latency.quantiles(into.latency, from.latency);
+        into.first_byte = self.first_byte.quantiles(into.first_byte, from.first_byte);
         for (a, b) in into.routes.iter_mut().zip(&from.routes) {
             *a = most(*a, *b);
         }
-        if into.hdr.is_some() {
-            into.hdr = Some(hdr::encode(&latency));
+        if let (Some(a), Some(b)) = (into.hdr.take(), from.hdr) {
+            into.hdr = joined(&a, &b);
         }
     }
 }
@@ -103,62 +100,153 @@ fn add<K: Ord>(into: &mut BTreeMap<K, u64>, from: BTreeMap<K, u64>) {
     }
 }
 
-/// The histogram as bytes, a few hundred where a second has a few hundred values; nothing when it is empty.
-fn bytes(h: &Histogram<u64>) -> Vec<u8> {
-    let mut out = Vec::new();
-    if !h.is_empty() {
-        let written = V2Serializer::new().serialize(h, &mut out);
-        written.expect("writing to memory does not fail");
-        out.shrink_to_fit();
-    }
-    out
+/// Two whole histograms as text, together; ours are always of one range.
+fn joined(a: &str, b: &str) -> Option<String> {
+    let (mut whole, other) = (hdr::decode(a).ok()?, hdr::decode(b).ok()?);
+    whole.add(&other).ok()?;
+    Some(hdr::encode(&whole))
 }
 
-fn sum(a: &[u8], b: &[u8]) -> Histogram<u64> {
-    let mut whole = growing();
-    for mut part in [a, b] {
-        if !part.is_empty() {
-            let read = Deserializer::new().deserialize::<u64, _>(&mut part);
-            let read = read.expect("what we wrote is read");
-            whole.add(&read).expect("ours grow as they must");
+/// A histogram's counts, without those that are zero: by value, the difference to the value before and the count, each
+/// in as many bytes as it needs (LEB128). A second of a few hundred values takes a few hundred bytes.
+#[derive(Default)]
+struct Sparse(Vec<u8>);
+
+impl Sparse {
+    fn of(h: &Histogram<u64>) -> Sparse {
+        let counts = h.iter_recorded();
+        Sparse::from_counts(counts.map(|v| (v.value_iterated_to(), v.count_since_last_iteration())))
+    }
+
+    fn from_counts(counts: impl Iterator<Item = (u64, u64)>) -> Sparse {
+        let (mut bytes, mut last) = (Vec::new(), 0);
+        for (value, count) in counts {
+            put(value - last, &mut bytes);
+            put(count, &mut bytes);
+            last = value;
+        }
+        bytes.shrink_to_fit();
+        Sparse(bytes)
+    }
+
+    /// Values, each the highest of those that the histogram does not tell from it, and counts.
+    fn counts(&self) -> impl Iterator<Item = (u64, u64)> {
+        let (mut bytes, mut value) = (self.0.as_slice(), 0);
+        std::iter::from_fn(move || {
+            value += get(&mut bytes)?;
+            Some((value, get(&mut bytes)?))
+        })
+    }
+
+    fn join(&self, other: &Sparse) -> Sparse {
+        let (mut a, mut b) = (self.counts().peekable(), other.counts().peekable());
+        Sparse::from_counts(std::iter::from_fn(|| match (a.peek(), b.peek()) {
+            (Some((x, n)), Some((y, m))) if x == y => {
+                let both = (*x, n + m);
+                a.next();
+                b.next();
+                Some(both)
+            }
+            (Some((x, _)), Some((y, _))) if y < x => b.next(),
+            (Some(_), _) => a.next(),
+            (None, _) => b.next(),
+        }))
+    }
+
+    /// The summary of two steps' histogram, from theirs.
+    fn quantiles(&self, a: Quantiles, b: Quantiles) -> Quantiles {
+        if a.count == 0 || b.count == 0 {
+            return if a.count == 0 { b } else { a };
+        }
+        let count = a.count + b.count;
+        // As HdrHistogram has it: the value at which so large a share of the counts is reached.
+        let at = |q: f64| {
+            let wanted = ((q * count as f64).ceil() as u64).max(1);
+            let mut seen = 0;
+            let reached = self.counts().find(|(_, n)| {
+                seen += n;
+                seen >= wanted
+            });
+            reached.map_or(a.max.max(b.max), |(value, _)| value)
+        };
+        Quantiles {
+            count,
+            min: a.min.min(b.min),
+            max: a.max.max(b.max),
+            mean: (a.mean * a.count as f64 + b.mean * b.count as f64) / count as f64,
+            p50: at(0.5),
+            p75: at(0.75),
+            p90: at(0.9),
+            p95: at(0.95),
+            p99: at(0.99),
+            p999: at(0.999),
         }
     }
-    whole
+}
+
+fn put(mut number: u64, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn get(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::growing;
 
-    fn second(i: u64, warm_up: bool) -> (Second, Histogram<u64>) {
-        let mut h = growing();
-        (0..20).for_each(|k| h.record(1000 + 37 * (i % 97) + k).unwrap());
-        let second = Second {
+    fn second(i: u64, h: &Histogram<u64>) -> Second {
+        Second {
             at_s: i as f64,
             length_s: 1.0,
-            warm_up,
             offered: 20.0,
             sent: 20,
             responses: 19,
             errors: 1,
             status: BTreeMap::from([(200, 19)]),
             error_kinds: BTreeMap::from([("timeout".to_owned(), 1)]),
-            latency: Quantiles::of(&h),
-            first_byte: Quantiles::of(&h),
-            routes: vec![RouteSecond::of(&h); 2],
-            hdr: None,
-        };
-        (second, h)
+            latency: Quantiles::of(h),
+            first_byte: Quantiles::of(h),
+            routes: vec![RouteSecond::of(h); 2],
+            ..Second::default()
+        }
+    }
+
+    fn values(i: u64) -> Histogram<u64> {
+        let mut h = growing();
+        (0..20).for_each(|k| h.record(1000 + 37 * (i % 97) + 53 * k * k).unwrap());
+        h
     }
 
     #[test]
     fn a_day_is_kept_in_bounded_memory_and_nothing_of_it_is_lost() {
         let (mut kept, mut list) = (Kept::default(), Vec::new());
-        let mut whole = growing();
+        // A few seconds' figures, over and over.
+        let each: Vec<_> = (0..7).map(values).collect();
+        let seconds: Vec<_> = each.iter().map(|h| second(0, h)).collect();
         for i in 0..86_400 {
-            let (second, h) = second(i, i < 30);
-            whole.add(&h).unwrap();
-            kept.push(&mut list, second, &h, &h);
+            let kind = i % 7;
+            let second = Second {
+                at_s: i as f64,
+                warm_up: i < 30,
+                ..seconds[kind].clone()
+            };
+            kept.push(&mut list, second, &each[kind], &each[kind]);
             assert!(list.len() <= MOST && kept.each.len() == list.len());
         }
         assert_eq!(list.iter().map(|s| s.sent).sum::<u64>(), 20 * 86_400);
@@ -168,11 +256,9 @@ mod tests {
         );
         let routes: u64 = list.iter().map(|s| s.routes[1].count).sum();
         assert_eq!(routes, 20 * 86_400);
-        let mut again = growing();
-        for sketch in &kept.each {
-            again.add(&sum(&sketch.latency, &[])).unwrap();
-        }
-        assert_eq!(again, whole, "the histograms are whole");
+        let counted = |s: &Sparse| s.counts().map(|(_, n)| n).sum::<u64>();
+        let latencies: u64 = kept.each.iter().map(|s| counted(&s.latency)).sum();
+        assert_eq!(latencies, 20 * 86_400, "the histograms are whole");
         // One after the other without a gap, the warm-up apart.
         for pair in list.windows(2) {
             assert_eq!(pair[0].at_s + pair[0].length_s, pair[1].at_s);
@@ -182,29 +268,40 @@ mod tests {
         assert_eq!(warm_up.map(|s| s.length_s).sum::<f64>(), 30.0);
         let longest = list.iter().map(|s| s.length_s).fold(0.0, f64::max);
         assert_eq!(longest, 256.0);
-        let bytes: usize = kept
-            .each
-            .iter()
-            .map(|s| s.latency.capacity() + s.first_byte.capacity())
-            .sum();
-        assert!(bytes < MOST * 10_000, "{bytes} bytes");
+        let bytes = |s: &Sketch| s.latency.0.capacity() + s.first_byte.0.capacity();
+        let bytes: usize = kept.each.iter().map(bytes).sum();
+        assert!(bytes < MOST * 2_000, "{bytes} bytes");
     }
 
     #[test]
     fn a_step_has_the_percentiles_of_its_seconds_together() {
         let (mut kept, mut list) = (Kept::default(), Vec::new());
         for i in 0..=MOST as u64 {
-            let (mut s, h) = second(i, false);
+            let h = values(i);
+            let mut s = second(i, &h);
             s.hdr = Some(hdr::encode(&h));
             kept.push(&mut list, s, &h, &h);
         }
-        let mut both = second(0, false).1;
-        both.add(&second(1, false).1).unwrap();
+        let mut both = values(0);
+        both.add(&values(1)).unwrap();
         assert_eq!(list.len(), MOST);
         assert_eq!((list[0].length_s, list[1].length_s), (2.0, 1.0));
-        assert_eq!(list[0].latency, Quantiles::of(&both));
+        let (got, expected) = (list[0].latency, Quantiles::of(&both));
+        assert!((got.mean - expected.mean).abs() < 1e-6);
+        let mean = 0.0;
+        assert_eq!(Quantiles { mean, ..got }, Quantiles { mean, ..expected });
         assert_eq!(hdr::decode(list[0].hdr.as_ref().unwrap()).unwrap(), both);
-        assert_eq!(list[0].routes[0].p99, second(1, false).0.routes[0].p99);
+        assert_eq!(list[0].routes[0].p99, RouteSecond::of(&values(1)).p99);
         assert_eq!(list[0].offered, 20.0);
+    }
+
+    #[test]
+    fn an_empty_second_joins_without_a_trace() {
+        let (full, none) = (values(3), growing());
+        let joined = Sparse::of(&none).join(&Sparse::of(&full));
+        assert_eq!(joined.0, Sparse::of(&full).0);
+        let (a, b) = (Quantiles::of(&none), Quantiles::of(&full));
+        assert_eq!(joined.quantiles(a, b), b);
+        assert_eq!(joined.quantiles(b, a), b);
     }
 }

@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 #[path = "wire/hostile.rs"]
 mod hostile;
+#[cfg(target_os = "linux")]
+#[path = "wire/pipeline.rs"]
+mod pipeline;
 #[path = "wire/ways.rs"]
 mod ways;
 

@@ -21,10 +21,15 @@ struct Ran {
 fn ran(line: &str) -> Ran {
     let (mut out, mut err) = (String::new(), String::new());
     let stop = CancellationToken::new();
-    let code = run(&args(line), false, &stop, &mut |place, text| match place {
-        Say::Out => out += text,
-        Say::Err => err += text,
-    });
+    let code = run(
+        &args(line),
+        &|_| false,
+        &stop,
+        &mut |place, text| match place {
+            Say::Out => out += text,
+            Say::Err => err += text,
+        },
+    );
     Ran { out, err, code }
 }
 
@@ -276,7 +281,7 @@ fn silence_ends_the_run_after_s_and_a_stop_reports() {
     let mut out = String::new();
     let code = run(
         &args(&format!("-n 5 http://{address}/")),
-        false,
+        &|_| false,
         &stop,
         &mut |_, text| out += text,
     );
