@@ -1,7 +1,7 @@
 //! Drives a URL in a closed loop with the engine named, and writes the JSON report: what `bench/load` runs beside other
 //! load generators.
 //!
-//! Arguments: io_uring, epoll or hyper; URL; connections; seconds; where the report goes.
+//! Arguments: io_uring, epoll or hyper; URL; connections; seconds; where the report goes; requests in a pipeline (1).
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use loadgen::{Engine, Model, Plan, Progress};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [engine, url, connections, seconds, output] = args.as_slice() else {
-        return Err("usage: closed io_uring|epoll|hyper URL CONNECTIONS SECONDS REPORT".into());
+    let [engine, url, connections, seconds, output, pipeline @ ..] = args.as_slice() else {
+        return Err("usage: closed io_uring|epoll|hyper URL CONNECTIONS SECONDS REPORT [N]".into());
     };
-    let plan = Plan {
+    let mut plan = Plan {
         engine: match engine.as_str() {
             "io_uring" => Engine::IoUring,
             "epoll" => Engine::Epoll,
@@ -26,11 +26,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         insecure: true,
         ..Plan::new(url)?
     };
+    if let Some(pipeline) = pipeline.first() {
+        plan.transport.pipeline = pipeline.parse()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let (progress, _seen) = tokio::sync::watch::channel(Progress::default());
     let report = runtime.block_on(loadgen::run(plan, progress, Default::default()))?;
-    std::fs::write(output, report.to_json().to_string())?;
+    report.write_json(std::io::BufWriter::new(std::fs::File::create(output)?))?;
     Ok(())
 }

@@ -34,12 +34,20 @@ impl Kept {
         latency: &Histogram<u64>,
         first_byte: &Histogram<u64>,
     ) {
+        self.add(
+            list,
+            second,
+            Sketch {
+                seconds: 1,
+                latency: Sparse::of(latency),
+                first_byte: Sparse::of(first_byte),
+            },
+        );
+    }
+
+    fn add(&mut self, list: &mut Vec<Second>, second: Second, sketch: Sketch) {
         list.push(second);
-        self.each.push(Sketch {
-            seconds: 1,
-            latency: Sparse::of(latency),
-            first_byte: Sparse::of(first_byte),
-        });
+        self.each.push(sketch);
         if list.len() > MOST
             && let Some(at) = self.next_pair(list)
         {
@@ -227,9 +235,9 @@ mod tests {
         }
     }
 
-    fn values(i: u64) -> Histogram<u64> {
+    fn values(i: u64, count: u64) -> Histogram<u64> {
         let mut h = growing();
-        (0..20).for_each(|k| h.record(1000 + 37 * (i % 97) + 53 * k * k).unwrap());
+        (0..count).for_each(|k| h.record(1000 + 37 * (i % 97) + 53 * k * k).unwrap());
         h
     }
 
@@ -237,8 +245,9 @@ mod tests {
     fn a_day_is_kept_in_bounded_memory_and_nothing_of_it_is_lost() {
         let (mut kept, mut list) = (Kept::default(), Vec::new());
         // A few seconds' figures, over and over.
-        let each: Vec<_> = (0..7).map(values).collect();
+        let each: Vec<_> = (0..7).map(|i| values(i, 4)).collect();
         let seconds: Vec<_> = each.iter().map(|h| second(0, h)).collect();
+        let sparse: Vec<_> = each.iter().map(Sparse::of).collect();
         for i in 0..86_400 {
             let kind = i % 7;
             let second = Second {
@@ -246,7 +255,13 @@ mod tests {
                 warm_up: i < 30,
                 ..seconds[kind].clone()
             };
-            kept.push(&mut list, second, &each[kind], &each[kind]);
+            let copy = || Sparse(sparse[kind].0.clone());
+            let sketch = Sketch {
+                seconds: 1,
+                latency: copy(),
+                first_byte: copy(),
+            };
+            kept.add(&mut list, second, sketch);
             assert!(list.len() <= MOST && kept.each.len() == list.len());
         }
         assert_eq!(list.iter().map(|s| s.sent).sum::<u64>(), 20 * 86_400);
@@ -255,10 +270,10 @@ mod tests {
             19 * 86_400
         );
         let routes: u64 = list.iter().map(|s| s.routes[1].count).sum();
-        assert_eq!(routes, 20 * 86_400);
+        assert_eq!(routes, 4 * 86_400);
         let counted = |s: &Sparse| s.counts().map(|(_, n)| n).sum::<u64>();
         let latencies: u64 = kept.each.iter().map(|s| counted(&s.latency)).sum();
-        assert_eq!(latencies, 20 * 86_400, "the histograms are whole");
+        assert_eq!(latencies, 4 * 86_400, "the histograms are whole");
         // One after the other without a gap, the warm-up apart.
         for pair in list.windows(2) {
             assert_eq!(pair[0].at_s + pair[0].length_s, pair[1].at_s);
@@ -277,27 +292,28 @@ mod tests {
     fn a_step_has_the_percentiles_of_its_seconds_together() {
         let (mut kept, mut list) = (Kept::default(), Vec::new());
         for i in 0..=MOST as u64 {
-            let h = values(i);
+            let h = values(i, 20);
             let mut s = second(i, &h);
             s.hdr = Some(hdr::encode(&h));
             kept.push(&mut list, s, &h, &h);
         }
-        let mut both = values(0);
-        both.add(&values(1)).unwrap();
+        let mut both = values(0, 20);
+        both.add(values(1, 20)).unwrap();
         assert_eq!(list.len(), MOST);
         assert_eq!((list[0].length_s, list[1].length_s), (2.0, 1.0));
         let (got, expected) = (list[0].latency, Quantiles::of(&both));
         assert!((got.mean - expected.mean).abs() < 1e-6);
         let mean = 0.0;
         assert_eq!(Quantiles { mean, ..got }, Quantiles { mean, ..expected });
-        assert_eq!(hdr::decode(list[0].hdr.as_ref().unwrap()).unwrap(), both);
-        assert_eq!(list[0].routes[0].p99, RouteSecond::of(&values(1)).p99);
+        let read = hdr::decode(list[0].hdr.as_ref().unwrap()).unwrap();
+        assert_eq!(Sparse::of(&read).0, Sparse::of(&both).0);
+        assert_eq!(list[0].routes[0].p99, RouteSecond::of(&values(1, 20)).p99);
         assert_eq!(list[0].offered, 20.0);
     }
 
     #[test]
     fn an_empty_second_joins_without_a_trace() {
-        let (full, none) = (values(3), growing());
+        let (full, none) = (values(3, 20), growing());
         let joined = Sparse::of(&none).join(&Sparse::of(&full));
         assert_eq!(joined.0, Sparse::of(&full).0);
         let (a, b) = (Quantiles::of(&none), Quantiles::of(&full));

@@ -10,7 +10,7 @@ use loadgen::gate::Rule;
 use model::query::QueryData;
 
 use super::load::{span, target};
-use super::load_request::{RequestFlags, authorize};
+use super::load_request::{RequestFlags, authorize, refused};
 use super::load_schedule::per_second;
 use super::load_series::{RemoteWrite, Writers};
 use super::reach::json;
@@ -131,7 +131,7 @@ impl Args {
 /// Runs the subcommand.
 pub fn run(args: Args, shared: Shared) -> CommandResult {
     let options = args.options()?;
-    options.check().map_err(|e| usage(e.to_string()))?;
+    options.check().map_err(refused)?;
     let mut writers = Writers::new(args.agent.as_deref(), &args.remote)?;
     let agent = args.agent.as_deref().map(client::Client::new);
     let answer = block_on(async {

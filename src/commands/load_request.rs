@@ -37,7 +37,7 @@ pub struct RequestFlags {
     #[arg(long)]
     i_own_this_target: bool,
 
-    /// Seed of trace ids, arrivals and templates [default: from the clock, so that no two runs share trace ids]
+    /// Seed of trace ids, arrivals and templates [default: from the clock]
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
 

@@ -227,6 +227,32 @@ fn other_peoples_hosts_need_a_statement() {
     let named = Some("a.test, host.invalid");
     assert!(began(&["--rate", "101", far], named));
     assert!(!began(&["--rate", "101", far], Some("other.invalid")));
+    // The other front ends read the same setting.
+    let script = tempfile::NamedTempFile::with_suffix(".yml").unwrap();
+    let text = format!(
+        "config: {{ target: '{far}', phases: [{{ duration: 1, arrivalRate: 101 }}] }}\nscenarios: [{{ flow: [{{ get: {{ url: / }} }}] }}]\n"
+    );
+    std::fs::write(script.path(), text).unwrap();
+    let path = script.path().to_str().unwrap();
+    let capacity = "capacity --slo p99<1s --max-rate 200 --max-duration 5s --step 1s";
+    let mut search: Vec<&str> = capacity.split(' ').collect();
+    search.push(far);
+    let others: [&[&str]; 4] = [
+        &["ab", "-n", "1", far],
+        &["quick", "-c", "1", "-n", "1", far],
+        &["run", path],
+        &search,
+    ];
+    for args in others {
+        for (hosts, refused) in [("other.invalid", true), ("a.test,host.invalid", false)] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));
+            command.arg("load").args(args).env_remove("NINES_URL");
+            let output = command.env("NINES_I_OWN_THIS_TARGET", hosts).output();
+            let text = stderr(&output.unwrap());
+            let told = text.contains("NINES_I_OWN_THIS_TARGET=host.invalid");
+            assert_eq!(told, refused, "{args:?} {hosts}: {text}");
+        }
+    }
     // What counts is where packets go.
     let near = echo(Duration::ZERO);
     let addr = near.trim_start_matches("http://");

@@ -62,8 +62,9 @@ async fn a_pipeline_is_kept_full_and_each_answer_is_its_requests() {
         let server = raw(move |mut stream: TcpStream| {
             let seen = Arc::clone(&seen);
             async move {
-                let mut bytes = Vec::new();
+                let mut bytes = Vec::with_capacity(1 << 16);
                 loop {
+                    bytes.reserve(1 << 15);
                     let n = stream.read_buf(&mut bytes).await.unwrap_or(0);
                     let all = heads(&mut bytes);
                     seen.fetch_max(all.len(), Ordering::Relaxed);
