@@ -260,10 +260,6 @@ impl Transport {
                 "resolve and a lookup for each connection",
             ),
             (
-                self.http2 && self.redirect_hosts,
-                "HTTP/2 and redirects to other hosts",
-            ),
-            (
                 self.unix_socket.is_some() && self.redirect_hosts,
                 "a Unix socket and redirects to other hosts",
             ),

@@ -40,6 +40,8 @@ pub(crate) struct Lane {
     conn: Option<Connection>,
     /// The connection to the last other origin that a redirect led to.
     elsewhere: Option<(String, Connection)>,
+    /// The same over HTTP/2.
+    away: Option<(String, Link)>,
     jar: Option<Jar>,
     link: usize,
 }
@@ -103,6 +105,7 @@ impl Wire {
         Lane {
             conn: None,
             elsewhere: None,
+            away: None,
             jar: self.transport.cookies.then(Jar::default),
             link: (number / self.transport.streams) % self.links.len().max(1),
         }
@@ -218,10 +221,10 @@ impl Wire {
         if next.origin() == self.base.origin() {
             return true;
         }
-        // Another origin needs a connection of its own, which neither a shared HTTP/2 connection nor a socket file is.
+        // Another origin needs a connection of its own, which a socket file is not.
         // With connect-to, only the plan's own origin is known to lead where the user said.
         let t = &self.transport;
-        if t.http2 || t.unix_socket.is_some() || t.connect_to.is_some() {
+        if t.unix_socket.is_some() || t.connect_to.is_some() {
             return false;
         }
         if next.host_str() == self.base.host_str() {
@@ -244,10 +247,12 @@ impl Wire {
         loop {
             let request = make();
             let repeatable = !matches!(*request.method(), Method::POST | Method::PATCH);
-            let (reused, outcome) = if self.transport.http2 {
-                self.shared(lane, request, left, trip).await
-            } else {
-                self.alone(lane, elsewhere, request, left, trip).await
+            let (reused, outcome) = match elsewhere {
+                Some(url) if self.transport.http2 => {
+                    self.away(lane, url, request, left, trip).await
+                }
+                None if self.transport.http2 => self.shared(lane, request, left, trip).await,
+                _ => self.alone(lane, elsewhere, request, left, trip).await,
             };
             let error = match outcome {
                 Ok(exchange) => return Ok(exchange),
@@ -294,7 +299,10 @@ impl Wire {
             None => {
                 let opened = match elsewhere {
                     None => self.connector.open(left()).await,
-                    Some(url) => self.open_elsewhere(url, left()).await,
+                    Some(url) => match self.connector_elsewhere(url) {
+                        Ok(connector) => connector.open(left()).await,
+                        Err(error) => Err(error),
+                    },
                 };
                 match opened {
                     Ok(conn) => {
@@ -336,7 +344,7 @@ impl Wire {
         most.is_some_and(|most| exchange >= most)
     }
 
-    async fn open_elsewhere(&self, url: &Url, left: Duration) -> Result<Connection, ConnError> {
+    fn connector_elsewhere(&self, url: &Url) -> Result<Connector, ConnError> {
         let bad = |e: LoadError| ConnError::new(ErrorKind::Protocol, e);
         let target = Target::parse(url.as_str()).map_err(bad)?;
         let mut transport = self.transport.clone();
@@ -344,8 +352,45 @@ impl Wire {
             // The addresses are the plan's own host's.
             transport.resolve.clear();
         }
-        let connector = Connector::with(target, self.insecure, &transport).map_err(bad)?;
-        connector.open(left).await
+        Connector::with(target, self.insecure, &transport).map_err(bad)
+    }
+
+    /// To another origin over an HTTP/2 connection of the worker's own, which is kept for the next redirect there.
+    async fn away(
+        &self,
+        lane: &mut Lane,
+        url: &Url,
+        request: Request<Outgoing>,
+        left: impl Fn() -> Duration,
+        trip: &mut Trip,
+    ) -> (bool, Result<Exchange, ConnError>) {
+        let origin = url.origin().ascii_serialization();
+        let kept = lane
+            .away
+            .take_if(|(o, link)| *o == origin && link.is_open());
+        let reused = kept.is_some();
+        let link = match kept {
+            Some((_, link)) => link,
+            None => {
+                let opened = match self.connector_elsewhere(url) {
+                    Ok(connector) => Link::open(&connector, left(), MAX_BODY).await,
+                    Err(error) => Err(error),
+                };
+                match opened {
+                    Ok(link) => {
+                        trip.opened = Some(link.opened());
+                        link
+                    }
+                    Err(error) => return (reused, Err(error)),
+                }
+            }
+        };
+        let through = link.send(request, left(), self.transport.compressed).await;
+        if trip.sent.is_none() {
+            trip.sent = through.sent;
+        }
+        lane.away = Some((origin, link));
+        (reused, through.outcome)
     }
 
     /// Over a stream of an HTTP/2 connection.

@@ -85,7 +85,7 @@ pub struct TransportFlags {
     redirects: u32,
 
     /// Follow them to other hosts, too
-    #[arg(long, requires = "redirects", conflicts_with_all = ["http2", "unix_socket"])]
+    #[arg(long, requires = "redirects", conflicts_with = "unix_socket")]
     redirect_hosts: bool,
 
     /// Ask for gzip and br, decode, and count both sizes

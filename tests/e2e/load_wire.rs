@@ -200,6 +200,58 @@ fn options_that_exclude_each_other_are_refused_by_name() {
     );
 }
 
+/// Runs what follows under a filter by which the kernel refuses `io_uring_setup` (number 425 everywhere) with EPERM, as a
+/// container's seccomp profile does: `seccomp(2)`.
+const REFUSING: &str = r#"
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+step = lambda code, k, jt=0, jf=0: struct.pack("HBBI", code, jt, jf, k)
+program = step(0x20, 0) + step(0x15, 425, 0, 1) + step(0x06, 0x00050001) + step(0x06, 0x7FFF0000)
+class Program(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+filter = Program(len(program) // 8, program)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(filter), 0, 0) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+"#;
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "needs python3"]
+fn a_refusing_kernel_gets_epoll() {
+    let server = echo(Duration::ZERO);
+    let run = |engine: &str| {
+        Command::new("python3")
+            .args([
+                "-c",
+                REFUSING,
+                env!("CARGO_BIN_EXE_nines"),
+                "load",
+                "closed",
+            ])
+            .args([
+                "-c", "2", "-n", "50", "-o", "-", "--engine", engine, &server,
+            ])
+            .env_remove("NINES_URL")
+            .output()
+            .unwrap()
+    };
+    let auto = run("auto");
+    let report: serde_json::Value = serde_json::from_slice(&auto.stdout).unwrap();
+    let nines = &report["nines"];
+    assert_eq!(nines["engine"], "epoll");
+    assert_eq!(
+        (&nines["responses"], &nines["valid"]),
+        (&50.into(), &true.into())
+    );
+    let named = run("io_uring");
+    assert_eq!(named.status.code(), Some(2));
+    let text = stderr(&named);
+    assert!(
+        text.contains("io_uring") && text.contains("not permitted"),
+        "{text}"
+    );
+}
+
 #[test]
 fn other_peoples_hosts_need_a_statement() {
     let run = |args: &[&str], setting: Option<&str>| {

@@ -591,11 +591,25 @@ async fn redirects_are_followed_as_far_as_told() {
             (Some(&4), 0)
         );
     }
-    let (report, _) = with("/away", 5, &|p| p.transport.redirect_hosts = true).await;
-    assert_eq!(
-        (report.status.get(&200), strays.load(Ordering::SeqCst)),
-        (Some(&4), 4)
-    );
+    for (http2, seen) in [(false, 4), (true, 8)] {
+        let (report, _) = with("/away", 5, &|p| {
+            p.transport.redirect_hosts = true;
+            p.transport.http2 = http2;
+        })
+        .await;
+        assert_eq!(
+            (report.status.get(&200), strays.load(Ordering::SeqCst)),
+            (Some(&4), seen),
+            "{:?}",
+            report.errors
+        );
+        // The other origin's connections are kept, too.
+        assert!(
+            report.connections_opened <= 8,
+            "{}",
+            report.connections_opened
+        );
+    }
 }
 
 #[tokio::test]
