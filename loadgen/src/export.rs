@@ -267,12 +267,7 @@ pub fn hdr_log(report: &Report) -> Result<String, String> {
     let mut bytes = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
     let started = UNIX_EPOCH + Duration::from_millis(report.started_ms.max(0).unsigned_abs());
-    let warm_up: f64 = report
-        .per_second
-        .iter()
-        .filter(|s| s.warm_up)
-        .map(|s| s.length_s)
-        .sum();
+    let warm_up = report.warm_up_s();
     let failed = |e: &dyn std::fmt::Debug| format!("cannot write the log: {e:?}");
     let mut log = IntervalLogWriterBuilder::new()
         .add_comment(&format!(

@@ -77,12 +77,7 @@ impl Report {
 
     /// The measured seconds in Artillery's terms.
     fn intermediate(&self) -> impl Iterator<Item = Value> {
-        let warm_up = self
-            .per_second
-            .iter()
-            .filter(|s| s.warm_up)
-            .map(|s| s.length_s)
-            .sum::<f64>();
+        let warm_up = self.warm_up_s();
         let measured = self.per_second.iter().filter(|s| !s.warm_up);
         measured.map(move |s| second(s, self.started_ms + ((s.at_s - warm_up) * 1e3) as i64))
     }

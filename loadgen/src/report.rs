@@ -336,6 +336,12 @@ impl Report {
         (longest.fold(1.0, f64::max) + 0.1) as u64
     }
 
+    /// Length of the warm-up in seconds: what lies between [`Second::at_s`] and the measured part's own axis.
+    pub fn warm_up_s(&self) -> f64 {
+        let warm_up = self.per_second.iter().filter(|s| s.warm_up);
+        warm_up.map(|s| s.length_s).sum()
+    }
+
     /// Failures of all kinds.
     pub fn error_count(&self) -> u64 {
         self.errors.values().sum()

@@ -224,12 +224,7 @@ fn server_errors(report: &Report) -> Option<Cause> {
 
 /// "from second 3 to second 9 (7 seconds)".
 fn seconds_of(report: &Report, has: impl Fn(&crate::report::Second) -> bool) -> Option<String> {
-    let warm_up: f64 = report
-        .per_second
-        .iter()
-        .filter(|s| s.warm_up)
-        .map(|s| s.length_s)
-        .sum();
+    let warm_up = report.warm_up_s();
     let with: Vec<f64> = report
         .per_second
         .iter()

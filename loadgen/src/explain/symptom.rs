@@ -27,12 +27,7 @@ const LAG_S: u32 = 4;
 impl Symptom {
     /// Finds them.
     pub fn of(report: &Report) -> Symptom {
-        let warm_up: f64 = report
-            .per_second
-            .iter()
-            .filter(|s| s.warm_up)
-            .map(|s| s.length_s)
-            .sum();
+        let warm_up = report.warm_up_s();
         let seconds: Vec<&Second> = report.per_second.iter().filter(|s| !s.warm_up).collect();
         let level = |get: fn(&Second) -> f64| low(seconds.iter().map(|s| get(s)));
         let answered = |get: fn(&Second) -> f64| {

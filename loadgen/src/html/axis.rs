@@ -32,13 +32,12 @@ impl Axis {
         let points = seconds.div_ceil(step);
         let length_s = (points * step) as f64;
         let stretch = symptom.stretch.filter(|_| symptom.stands_out());
-        let warm_up = report.per_second.iter().filter(|s| s.warm_up);
         Axis {
             points,
             step_s: step as f64,
             length_s,
             stretch: stretch.map(|(a, b)| (a / length_s, (b / length_s).min(1.0))),
-            warm_up_s: warm_up.map(|s| s.length_s).sum(),
+            warm_up_s: report.warm_up_s(),
         }
     }
 

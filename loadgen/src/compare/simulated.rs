@@ -1,0 +1,186 @@
+//! Simulated runs of servers whose delays are known, request by request, summed up a second at a time as a run is.
+
+
+use super::{Group, Measure};
+use crate::schedule::mix;
+use crate::truth::normal_quantile;
+
+/// Seconds of a run.
+pub const SECONDS: usize = 60;
+
+/// What a request takes when nothing disturbs it.
+#[derive(Debug, Clone, Copy)]
+pub enum Delays {
+    /// Median 5 ms, sigma 0.5.
+    Lognormal,
+    /// Two exponential stages of 2.5 ms.
+    Gamma,
+    /// 1 ms with this chance (a cache), else 12 ms; both lognormal.
+    HitOr(f64),
+    /// One worker, Poisson arrivals, exponential service, as busy as this.
+    Queue(f64),
+}
+
+/// A server.
+#[derive(Debug, Clone, Copy)]
+pub struct Server {
+    pub delays: Delays,
+    /// Requests per second.
+    pub rate: usize,
+    /// How much of a second's deviation of the level the next one takes over.
+    pub keeps: f64,
+    /// Standard deviation of what each second adds to it.
+    pub adds: f64,
+    /// Standard deviation of what each second adds for good.
+    pub walks: f64,
+    /// Change of the level over the minute, the same in every run.
+    pub drift: f64,
+    /// Standard deviation of a change of the level over the minute, another in every run.
+    pub own_drift: f64,
+    /// Chance that a second is three times as slow.
+    pub slow_seconds: f64,
+    /// Mean seconds between pauses of 100 to 300 ms; 0 for none.
+    pub pauses: f64,
+}
+
+pub const PLAIN: Server = Server {
+    delays: Delays::Lognormal,
+    rate: 1000,
+    keeps: 0.0,
+    adds: 0.0,
+    walks: 0.0,
+    drift: 0.0,
+    own_drift: 0.0,
+    slow_seconds: 0.0,
+    pauses: 0.0,
+};
+
+/// Random numbers of one run.
+struct Random {
+    seed: u64,
+    drawn: u64,
+}
+
+impl Random {
+    fn uniform(&mut self) -> f64 {
+        self.drawn += 1;
+        ((mix(self.seed, self.drawn, 77) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+    }
+
+    fn normal(&mut self) -> f64 {
+        normal_quantile(self.uniform())
+    }
+
+    fn exponential(&mut self) -> f64 {
+        -self.uniform().ln()
+    }
+}
+
+/// The measures of a run, in the order of [`NAMES`].
+type Run = Vec<Vec<f64>>;
+
+const NAMES: [&str; 6] = ["mean", "p50", "p75", "p90", "p95", "p99"];
+
+impl Server {
+    /// A minute of a server that is slower by `shift`.
+    pub fn run(&self, seed: u64, shift: f64) -> Run {
+        let mut r = Random { seed, drawn: 0 };
+        let mut wander = self.adds / (1.0 - self.keeps * self.keeps).sqrt() * r.normal();
+        let own = self.own_drift * r.normal();
+        let (mut walk, mut arrived, mut free) = (0.0, 0.0, 0.0_f64);
+        let mut pause = (0.0, 0.0);
+        let mut next_pause = if self.pauses > 0.0 {
+            self.pauses * r.exponential()
+        } else {
+            f64::INFINITY
+        };
+        let mut out: Run = vec![Vec::with_capacity(SECONDS); NAMES.len()];
+        for second in 0..SECONDS {
+            let part = second as f64 / SECONDS as f64;
+            wander = self.keeps * wander + self.adds * r.normal();
+            walk += self.walks * r.normal();
+            let slow = if r.uniform() < self.slow_seconds {
+                3.0
+            } else {
+                1.0
+            };
+            let moved = wander + walk + self.drift * (part - 0.5) + own * part;
+            let level = (1.0 + shift) * slow * moved.exp();
+            let mut taken: Vec<f64> = Vec::with_capacity(self.rate);
+            for i in 0..self.rate {
+                let mut at = second as f64 + i as f64 / self.rate as f64;
+                let mut us = level * self.delay(&mut r);
+                if let Delays::Queue(_) = self.delays {
+                    arrived += r.exponential() / self.rate as f64;
+                    at = arrived;
+                    free = free.max(at) + us / 1e6;
+                    us = (free - at) * 1e6;
+                }
+                while at > pause.1 && at > next_pause {
+                    pause = (
+                        next_pause,
+                        next_pause + (0.1 + 0.2 * r.uniform()) * (1.0 + shift),
+                    );
+                    next_pause = pause.1 + self.pauses * r.exponential();
+                }
+                if (pause.0..pause.1).contains(&at) {
+                    us += (pause.1 - at) * 1e6;
+                }
+                taken.push(us);
+            }
+            let mean = taken.iter().sum::<f64>() / taken.len() as f64;
+            taken.sort_unstable_by(f64::total_cmp);
+            let at = |q: f64| taken[(q * taken.len() as f64).ceil() as usize - 1];
+            let values = [mean, at(0.5), at(0.75), at(0.9), at(0.95), at(0.99)];
+            for (series, value) in out.iter_mut().zip(values) {
+                series.push(super::log(value));
+            }
+        }
+        out
+    }
+
+    fn delay(&self, r: &mut Random) -> f64 {
+        match self.delays {
+            Delays::Lognormal => 5000.0 * (0.5 * r.normal()).exp(),
+            Delays::Gamma => 2500.0 * (r.exponential() + r.exponential()),
+            Delays::HitOr(hit) if r.uniform() < hit => 1000.0 * (0.2 * r.normal()).exp(),
+            Delays::HitOr(_) => 12_000.0 * (0.4 * r.normal()).exp(),
+            Delays::Queue(busy) => busy * 1e6 / self.rate as f64 * r.exponential(),
+        }
+    }
+}
+
+/// A minute whose seconds have percentiles like those of lognormal delays at 1,000/s (sigma 0.5), without its requests:
+/// cheap, for many routes.
+pub fn sketch(seed: u64, shift: f64) -> Run {
+    let mut r = Random { seed, drawn: 0 };
+    let noise = [0.0168, 0.0198, 0.0216, 0.0270, 0.0334, 0.0590];
+    let level = [5666.0, 5000.0, 7006.0, 9490.0, 11_380.0, 16_000.0_f64];
+    let mut second = || {
+        let shared = r.normal();
+        let each = |i: usize, own: f64| {
+            level[i].ln() + (1.0_f64 + shift).ln() + noise[i] * (0.7 * shared + 0.714 * own)
+        };
+        [0, 1, 2, 3, 4, 5].map(|i| each(i, r.normal()))
+    };
+    let seconds: Vec<[f64; 6]> = (0..SECONDS).map(|_| second()).collect();
+    (0..NAMES.len())
+        .map(|i| seconds.iter().map(|s| s[i]).collect())
+        .collect()
+}
+
+/// Two runs as they are compared; a route has p50, p95 and p99 only.
+pub fn group(route: Option<String>, before: Run, after: Run) -> Group {
+    let measures = NAMES.into_iter().zip(before.into_iter().zip(after));
+    let kept = measures.filter(|(name, _)| route.is_none() || super::TOLD.contains(name));
+    Group {
+        measures: kept
+            .map(|(name, (before, after))| Measure {
+                name,
+                before,
+                after,
+            })
+            .collect(),
+        route,
+    }
+}
