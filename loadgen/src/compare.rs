@@ -14,9 +14,9 @@ use shift::{Robust, Shift, differences, location, shift, weights};
 /// The chance of a false alarm accepted in a whole comparison.
 pub const ALPHA: f64 = 0.05;
 /// The share of it that the level of the whole run has; the rest is for its percentiles and the routes.
-const OF_LEVEL: f64 = 0.7;
-/// Changes smaller than this are not reported as such: 1 %.
-pub const LEAST: f64 = 0.01;
+const OF_LEVEL: f64 = 0.85;
+/// Changes smaller than this are not reported as such: 1.2 %. A level that wanders from run to run moves by so much.
+pub const LEAST: f64 = 0.012;
 /// Fewest seconds of each run.
 const SECONDS: usize = 10;
 /// The name of what all percentiles say together.
@@ -114,8 +114,9 @@ pub fn compare(before: &Report, after: &Report) -> Result<Vec<Change>, String> {
             ));
         }
     }
-    let of_run: [(&'static str, fn(&Quantiles) -> f64); 6] = [
+    let of_run: [(&'static str, fn(&Quantiles) -> f64); 7] = [
         ("mean", |q| q.mean),
+        ("p25", |q| q.p25 as f64),
         ("p50", |q| q.p50 as f64),
         ("p75", |q| q.p75 as f64),
         ("p90", |q| q.p90 as f64),
@@ -133,9 +134,15 @@ pub fn compare(before: &Report, after: &Report) -> Result<Vec<Change>, String> {
             after: seconds(after),
         }
     });
+    let known = |m: &Measure| {
+        [&m.before, &m.after]
+            .iter()
+            .all(|v| v.iter().any(|log| *log > 0.0))
+    };
     let mut groups = vec![Group {
         route: None,
-        measures: whole.into(),
+        // A run stored by an earlier version has no p25.
+        measures: whole.into_iter().filter(known).collect(),
     }];
     let both = before.routes.keys();
     for name in both.filter(|n| after.routes.contains_key(*n)) {
@@ -232,14 +239,17 @@ fn changes(group: &Group) -> Vec<Change> {
         before: together(&slices(|m| &m.before)),
         after: together(&slices(|m| &m.after)),
     };
-    let mut out = vec![change(
-        group,
-        &level,
-        shift(&together(&joined), Robust::Redescending),
-    )];
+    let found = shift(&together(&joined), Robust::Redescending);
+    let apart = found.apart;
+    let mut out = vec![change(group, &level, found.against(apart))];
     for (measure, differ) in group.measures.iter().zip(&differ) {
         if TOLD.contains(&measure.name) {
-            out.push(change(group, measure, shift(differ, Robust::Bounded)));
+            let found = shift(differ, Robust::Bounded);
+            out.push(change(
+                group,
+                measure,
+                found.against(found.apart.max(apart)),
+            ));
         }
     }
     out
@@ -248,7 +258,7 @@ fn changes(group: &Group) -> Vec<Change> {
 fn change(group: &Group, measure: &Measure, found: Shift) -> Change {
     let typical = |v: &[f64]| location(v, Robust::Bounded).0;
     let middle = (typical(&measure.before) + typical(&measure.after)) / 2.0;
-    let Shift { by, wide, p } = found;
+    let Shift { by, wide, p, .. } = found;
     Change {
         route: group.route.clone(),
         metric: measure.name,

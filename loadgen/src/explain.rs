@@ -230,7 +230,14 @@ pub fn explain(report: &Report, seen: Option<&Observed>) -> Explanation {
         causes = merge(causes, found);
         causes = merge(causes, failing);
         causes = merge(causes, outside.into_iter().collect());
-        resources::weigh(&mut causes, seen, &symptom, &tail);
+        if symptom.stands_out() {
+            resources::weigh(&mut causes, seen, &symptom, &tail);
+        } else {
+            // Nothing to compare with: a resource may be full, and requests may differ, in a run that is as it should be.
+            resources::waiting(&mut causes, seen, &symptom, &tail);
+            notes.extend(resources::full(seen));
+            notes.extend(tail.note());
+        }
         if seen.sample.is_empty() {
             notes.push("the agent has no traces of this run".to_owned());
         }

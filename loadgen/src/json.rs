@@ -302,8 +302,8 @@ fn brief(q: Quantiles) -> Value {
         return json!({ "count": 0 });
     }
     json!({
-        "count": q.count, "min": q.min, "mean": q.mean, "max": q.max, "0.5": q.p50, "0.75": q.p75, "0.9": q.p90,
-        "0.95": q.p95, "0.99": q.p99, "0.999": q.p999,
+        "count": q.count, "min": q.min, "mean": q.mean, "max": q.max, "0.25": q.p25, "0.5": q.p50, "0.75": q.p75,
+        "0.9": q.p90, "0.95": q.p95, "0.99": q.p99, "0.999": q.p999,
     })
 }
 

@@ -3,6 +3,7 @@
 
 pub mod ab;
 pub mod artillery;
+mod beta;
 pub mod capacity;
 pub mod compare;
 pub mod conn;

@@ -339,12 +339,21 @@ impl Plan {
     }
 }
 
+/// The high 64 bits of the trace ids of a run: who knows the run's name knows its traces. The low ones are random, as
+/// samplers that decide by trace id want them (W3C Trace Context level 2, "random trace id").
+pub(crate) fn trace_key(run_id: &str) -> u64 {
+    let octets = run_id.bytes().enumerate();
+    octets.fold(1, |key, (i, octet)| mix(key, i as u64, u64::from(octet)))
+}
+
 /// The plan's requests, checked and ready to be rendered.
 pub(crate) struct Requests {
     pub(crate) prepared: Vec<Prepared>,
     /// Upper ends of each spec's share of the total weight.
     ends: Vec<u64>,
     seed: u64,
+    /// The high half of its trace ids.
+    key: u64,
     /// The requests as they are, in turn.
     in_turn: bool,
     /// Which request each index is; empty when picked otherwise.
@@ -370,6 +379,7 @@ impl Requests {
             prepared: Vec::new(),
             ends: Vec::new(),
             seed: plan.seed,
+            key: trace_key(&plan.run_id),
             in_turn: plan.in_turn,
             recorded: match plan.model {
                 Model::Replay { .. } => Arc::clone(&plan.recorded),
@@ -469,10 +479,10 @@ impl Requests {
         mix(self.seed, index, 2) % self.prepared[picked].range + 1
     }
 
-    /// Trace id, as two halves, and span id of this index's request.
+    /// Trace id, as two halves, and span id of this index's request. The high half is the run's ([`trace_key`]).
     pub(crate) fn trace(&self, index: u64) -> [u64; 3] {
-        let [high, low, span] = [3, 4, 5].map(|stream| mix(self.seed, index, stream));
-        [high, low, span | 1]
+        let [low, span] = [4, 5].map(|stream| mix(self.seed, index, stream));
+        [self.key, low, span | 1]
     }
 
     /// The route of a request, and whether it is the same each time but for its `traceparent`.
@@ -600,7 +610,7 @@ mod tests {
         assert!((2850..3150).contains(&routes[0]), "{routes:?}");
         let one_parent = format!(
             "00-{:016x}{:016x}-{:016x}-01",
-            mix(1, 9, 3),
+            trace_key(&p.run_id),
             mix(1, 9, 4),
             mix(1, 9, 5) | 1
         );

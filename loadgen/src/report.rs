@@ -234,6 +234,8 @@ pub struct Quantiles {
     pub max: u64,
     /// Mean.
     pub mean: f64,
+    /// 25th percentile; 0 in a run stored before it was recorded.
+    pub p25: u64,
     /// Median.
     pub p50: u64,
     /// 75th percentile.
@@ -260,6 +262,7 @@ impl Quantiles {
             min: h.min(),
             max: h.max(),
             mean: h.mean(),
+            p25: at(0.25),
             p50: at(0.5),
             p75: at(0.75),
             p90: at(0.9),

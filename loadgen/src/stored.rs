@@ -103,6 +103,7 @@ impl<'a> At<'a> {
             min: q.u64("min")?,
             max: q.u64("max")?,
             mean: q.f64("mean")?,
+            p25: q.map.get("0.25").and_then(Value::as_u64).unwrap_or(0),
             p50: q.u64("0.5")?,
             p75: q.u64("0.75")?,
             p90: q.u64("0.9")?,

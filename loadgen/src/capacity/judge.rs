@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use crate::beta::incomplete_beta;
 use crate::gate::{Check, Part, Rule};
 use crate::hdr;
 use crate::report::Second;
@@ -226,7 +227,9 @@ fn by_rules(
     }
     let share = |kept: u64| kept as f64 / RESAMPLES as f64;
     let broken = |i: usize| Verdict::Over(Why::Rule(rules[i].text().to_owned()));
-    if let Some(i) = kept.iter().position(|k| share(*k) <= 1.0 - SURE) {
+    let unlikely = |i: usize| chance(&rules[i], all).is_none_or(|p| p <= 1.0 - SURE);
+    let mut sides = kept.iter().enumerate();
+    if let Some((i, _)) = sides.find(|(i, k)| share(**k) <= 1.0 - SURE && unlikely(*i)) {
         return broken(i);
     }
     if kept.iter().all(|k| share(*k) >= SURE) {
@@ -234,6 +237,24 @@ fn by_rules(
     }
     let so_far = checks.iter().position(|c| !c.passed);
     Verdict::Unclear(Box::new(so_far.map_or(Verdict::Under, broken)))
+}
+
+/// The chance that so many requests are beyond the bound of a rule on a quantile when just as many as it allows are in
+/// the long run: one slow request of forty says little of p99.
+fn chance(rule: &Rule, all: &[&Slice]) -> Option<f64> {
+    let (q, bound) = (rule.latency_quantile()?, rule.bound_us()?);
+    let (mut count, mut beyond) = (0.0, 0.0);
+    for (value, n) in all.iter().flat_map(|s| &s.latency) {
+        count += *n as f64;
+        beyond += if *value as f64 > bound {
+            *n as f64
+        } else {
+            0.0
+        };
+    }
+    let worth = independent(all).min(count);
+    let hits = beyond / f64::max(count, 1.0) * worth;
+    Some(binomial_at_least(hits, worth, 1.0 - q))
 }
 
 /// What the generator itself did wrong, if anything.
@@ -347,6 +368,15 @@ fn blocks<'a>(all: &[&'a Slice], resample: u64) -> impl Iterator<Item = &'a Slic
     })
 }
 
+/// The chance of at least so many hits of n at a probability each; also between whole numbers (the incomplete beta
+/// function, DLMF 8.17.5).
+fn binomial_at_least(hits: f64, n: f64, p: f64) -> f64 {
+    if hits <= 0.0 {
+        return 1.0;
+    }
+    incomplete_beta(hits, (n - hits).max(0.0) + 1.0, p)
+}
+
 /// A standard normal number.
 pub(super) fn noise(stream: u64, resample: u64) -> f64 {
     let uniform = (mix(stream, resample, 5) >> 11) as f64 + 0.5;
@@ -419,7 +449,16 @@ impl<'a> Resampler<'a> {
         errors: &[Option<f64>],
         resample: u64,
     ) -> Vec<Option<f64>> {
-        let mut values = self.values(blocks(all, resample));
+        // Where each value comes from what was seen, nothing need be drawn.
+        let all_seen = seen
+            .iter()
+            .zip(errors)
+            .all(|(s, e)| s.is_some() && e.is_some());
+        let mut values = if all_seen {
+            vec![None; self.rules.len()]
+        } else {
+            self.values(blocks(all, resample))
+        };
         for ((value, seen), error) in values.iter_mut().zip(seen).zip(errors) {
             if let (Some(seen), Some(error)) = (seen, error) {
                 let moved = noise(seen.to_bits(), resample) * error;

@@ -31,6 +31,8 @@ pub(super) struct Shift {
     pub(super) wide: f64,
     /// Chance of such a shift between runs that do not differ.
     pub(super) p: f64,
+    /// By how much the runs drift apart while they last; 0 when they do not.
+    pub(super) apart: f64,
 }
 
 /// Compares two series of logarithms second by second: what both have, such as a cold start, cancels.
@@ -38,12 +40,12 @@ pub(super) struct Shift {
 /// The error is that of a mean whose neighbours resemble each other: the power of the differences at their lowest
 /// frequencies (Lazarus, Lewis, Stock, Watson, "HAR Inference", Journal of Business & Economic Statistics 36, 2018),
 /// with as many degrees of freedom: 0.4 n^(2/3) of them for the level, twice as many where many questions ask for a
-/// stricter test. A difference smaller than what the runs drift apart by while they last is none.
+/// stricter test. See [`Shift::against`] for runs that drift.
 pub(super) fn shift(differences: &[f64], robust: Robust) -> Shift {
     let n = differences.len() as f64;
     let (by, influence) = location(differences, robust);
     let share = match robust {
-        Robust::Redescending => 0.4,
+        Robust::Redescending => 0.5,
         Robust::Bounded => 0.8,
     };
     let frequencies = (share * n.powf(2.0 / 3.0)).round().max(2.0).min(n - 1.0);
@@ -52,17 +54,25 @@ pub(super) fn shift(differences: &[f64], robust: Robust) -> Shift {
         .sum();
     let error = ((power / frequencies).max(2.0 * ROUNDED * ROUNDED) / n).sqrt();
     let wide = critical(frequencies) * error;
-    match drift(&influence) {
-        Some(apart) if by.abs() < apart => Shift {
-            by,
-            wide: wide.max(apart),
+    Shift {
+        by,
+        wide,
+        p: two_sided(by / error, frequencies),
+        apart: drift(&influence).unwrap_or(0.0),
+    }
+}
+
+impl Shift {
+    /// The same where the runs drift apart by so much: a shift that is smaller is none.
+    pub(super) fn against(self, apart: f64) -> Shift {
+        if self.by.abs() >= apart {
+            return self;
+        }
+        Shift {
+            wide: self.wide.max(apart),
             p: 1.0,
-        },
-        _ => Shift {
-            by,
-            wide,
-            p: two_sided(by / error, frequencies),
-        },
+            ..self
+        }
     }
 }
 
@@ -229,6 +239,7 @@ mod tests {
         let noise = |i: usize| f64::from((i * 31 % 17) as u8) / 2000.0 - 0.004;
         let grows: Vec<f64> = (0..60).map(|i| i as f64 * 0.001 + noise(i)).collect();
         let found = shift(&grows, Robust::Bounded);
+        let found = found.against(found.apart);
         assert!(found.p == 1.0 && found.wide > found.by, "{found:?}");
         let steady: Vec<f64> = (0..60).map(|i| 0.03 + noise(i)).collect();
         let found = shift(&steady, Robust::Bounded);

@@ -1,6 +1,5 @@
 //! Simulated runs of servers whose delays are known, request by request, summed up a second at a time as a run is.
 
-
 use super::{Group, Measure};
 use crate::schedule::mix;
 use crate::truth::normal_quantile;
@@ -79,7 +78,7 @@ impl Random {
 /// The measures of a run, in the order of [`NAMES`].
 type Run = Vec<Vec<f64>>;
 
-const NAMES: [&str; 6] = ["mean", "p50", "p75", "p90", "p95", "p99"];
+const NAMES: [&str; 7] = ["mean", "p25", "p50", "p75", "p90", "p95", "p99"];
 
 impl Server {
     /// A minute of a server that is slower by `shift`.
@@ -131,8 +130,8 @@ impl Server {
             let mean = taken.iter().sum::<f64>() / taken.len() as f64;
             taken.sort_unstable_by(f64::total_cmp);
             let at = |q: f64| taken[(q * taken.len() as f64).ceil() as usize - 1];
-            let values = [mean, at(0.5), at(0.75), at(0.9), at(0.95), at(0.99)];
-            for (series, value) in out.iter_mut().zip(values) {
+            let values = [0.25, 0.5, 0.75, 0.9, 0.95, 0.99].map(at);
+            for (series, value) in out.iter_mut().zip([mean].into_iter().chain(values)) {
                 series.push(super::log(value));
             }
         }
@@ -154,16 +153,24 @@ impl Server {
 /// cheap, for many routes.
 pub fn sketch(seed: u64, shift: f64) -> Run {
     let mut r = Random { seed, drawn: 0 };
-    let noise = [0.0168, 0.0198, 0.0216, 0.0270, 0.0334, 0.0590];
-    let level = [5666.0, 5000.0, 7006.0, 9490.0, 11_380.0, 16_000.0_f64];
+    let noise = [0.0168, 0.0216, 0.0198, 0.0216, 0.0270, 0.0334, 0.0590];
+    let level = [
+        5666.0,
+        3569.0,
+        5000.0,
+        7006.0,
+        9490.0,
+        11_380.0,
+        16_000.0_f64,
+    ];
     let mut second = || {
         let shared = r.normal();
         let each = |i: usize, own: f64| {
             level[i].ln() + (1.0_f64 + shift).ln() + noise[i] * (0.7 * shared + 0.714 * own)
         };
-        [0, 1, 2, 3, 4, 5].map(|i| each(i, r.normal()))
+        [0, 1, 2, 3, 4, 5, 6].map(|i| each(i, r.normal()))
     };
-    let seconds: Vec<[f64; 6]> = (0..SECONDS).map(|_| second()).collect();
+    let seconds: Vec<[f64; 7]> = (0..SECONDS).map(|_| second()).collect();
     (0..NAMES.len())
         .map(|i| seconds.iter().map(|s| s[i]).collect())
         .collect()

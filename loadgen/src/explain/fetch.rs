@@ -9,6 +9,7 @@ use model::QueryData;
 use model::span::{Span, TraceId, TraceSummary};
 
 use super::{Line, Observed, Symptom, What, tail};
+use crate::plan::trace_key;
 use crate::report::Report;
 
 /// Most steps of a series.
@@ -210,9 +211,10 @@ async fn traces(
         };
         failed.extend(client.traces(&errors).await?);
     }
-    ours(&mut seen.sample);
-    ours(&mut seen.slowest);
-    ours(&mut failed);
+    let lists = [&mut seen.sample, &mut seen.slowest, &mut failed];
+    if !only_of_run(lists, trace_key(&report.run_id)) {
+        seen.problems.push("no trace of this run is named after it: traces are taken by their time, others' traffic may be among them".to_owned());
+    }
     let good = |start_ns: u64| {
         let at_s = (start_ns as f64 / 1e6 - start_ms as f64) / 1e3;
         symptom.stands_out() && !symptom.is_bad_at(at_s) && !symptom.is_bad_at(at_s + 1.0)
@@ -241,6 +243,22 @@ async fn traces(
     Ok(())
 }
 
+/// Keeps the traces that the run itself began. False when there are none such (another generator sent it, or something
+/// on the way replaced the ids); then only what is no answer to a request is left out.
+fn only_of_run(lists: [&mut Vec<TraceSummary>; 3], key: u64) -> bool {
+    let own = |t: &TraceSummary| t.trace_id.0[..8] == key.to_be_bytes();
+    let named = lists.iter().any(|list| list.iter().any(own));
+    let empty = lists.iter().all(|list| list.is_empty());
+    for list in lists {
+        if named {
+            list.retain(own);
+        } else {
+            ours(list);
+        }
+    }
+    named || empty
+}
+
 /// Leaves out what is not an answer to a request: health checks, scrapes, and, where requests have a status, traces whose
 /// root has none, such as those of background jobs.
 fn ours(list: &mut Vec<TraceSummary>) {
@@ -255,6 +273,34 @@ fn ours(list: &mut Vec<TraceSummary>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_runs_own_traces_are_told_from_others_by_their_ids() {
+        let trace = |key: u64, low: u8| {
+            let mut id = [low; 16];
+            id[..8].copy_from_slice(&key.to_be_bytes());
+            TraceSummary {
+                trace_id: TraceId(id),
+                route: "/a".into(),
+                status_code: 200,
+                ..TraceSummary::default()
+            }
+        };
+        let (ours, others) = (trace_key("run-1"), trace_key("run-2"));
+        assert_ne!(ours, others);
+        let mut lists = [
+            vec![trace(ours, 1), trace(others, 2)],
+            vec![trace(others, 3)],
+            vec![],
+        ];
+        let [a, b, c] = &mut lists;
+        assert!(only_of_run([a, b, c], ours));
+        assert_eq!(lists, [vec![trace(ours, 1)], vec![], vec![]]);
+        let mut lists = [vec![trace(others, 1)], vec![], vec![]];
+        let [a, b, c] = &mut lists;
+        assert!(!only_of_run([a, b, c], ours), "taken by time");
+        assert_eq!(lists[0].len(), 1);
+    }
 
     #[test]
     fn background_jobs_and_health_checks_are_no_requests() {

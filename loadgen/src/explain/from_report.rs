@@ -238,11 +238,10 @@ fn seconds_of(report: &Report, has: impl Fn(&crate::report::Second) -> bool) -> 
     ))
 }
 
-/// The phase of which the tail is made, when nothing says more.
+/// The phase of which the tail is made, when nothing says more, in a run with bad seconds.
 fn phase(report: &Report, symptom: &Symptom) -> Option<Cause> {
     let latency = quantile(&report.latency, 0.99);
-    let usual = quantile(&report.latency, 0.5);
-    if latency < (2.0 * usual).max(usual + 5_000.0) && !symptom.stands_out() {
+    if !symptom.stands_out() {
         return None;
     }
     let phases = report.phases.named();

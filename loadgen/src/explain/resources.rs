@@ -74,6 +74,30 @@ pub(super) fn weigh(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom,
     others(causes, seen, symptom);
 }
 
+/// In a run without bad seconds: pools for whose connections requests wait all the time.
+pub(super) fn waiting(
+    causes: &mut Vec<Cause>,
+    seen: &Observed,
+    symptom: &Symptom,
+    tail: &Tail<'_>,
+) {
+    pools(causes, seen, symptom, tail);
+}
+
+/// Hosts without processor time left, in a run without bad seconds.
+pub(super) fn full(seen: &Observed) -> Vec<String> {
+    let hosts = lines(seen, What::Utilization).filter(|l| l.label("kind") == "cpu");
+    let busy = hosts.filter_map(|line| {
+        let busy = super::mean(line.values.iter().copied()).filter(|b| *b >= FULL)?;
+        Some(format!(
+            "the processors of {} are {} busy throughout",
+            line.label("instance"),
+            percent(busy)
+        ))
+    });
+    busy.collect()
+}
+
 fn lines(seen: &Observed, what: What) -> impl Iterator<Item = &Line> {
     seen.lines.iter().filter(move |l| l.what == what)
 }
@@ -100,9 +124,7 @@ fn cpu(seen: &Observed, symptom: &Symptom, spread: bool) -> Option<Cause> {
         .map(|line| (line, sides(line, seen, symptom)))
         .filter(|(_, (bad, good))| symptom.stands_out() && *bad > 1.5 * good && bad - good > 0.2)
         .max_by(|a, b| (a.1.0 - a.1.1).total_cmp(&(b.1.0 - b.1.1)));
-    let full = host.filter(|(_, (bad, good))| {
-        *bad >= FULL && (spread || !symptom.stands_out() || bad - good > 0.15)
-    });
+    let full = host.filter(|(_, (bad, good))| *bad >= FULL && (spread || bad - good > 0.15));
     let mut found = match (&grown, &full) {
         (Some((line, (bad, good))), _) => {
             let name = match line.label("executable_name") {
@@ -131,7 +153,7 @@ fn cpu(seen: &Observed, symptom: &Symptom, spread: bool) -> Option<Cause> {
                     percent(*good),
                     from(since)
                 ),
-                if symptom.stands_out() { 0.9 } else { 0.5 },
+                0.9,
             )
         }
         (None, None) => return None,

@@ -1,6 +1,7 @@
 //! Owns when a run was bad: which seconds stand out by latency, by failures or by silence, and by how much. Pure.
 
-use crate::report::{Report, Second};
+use crate::report::{Quantiles, Report, Second};
+use crate::schedule::mix;
 
 /// The seconds that stand out.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,13 +43,29 @@ impl Symptom {
         let usual = level(failed);
         let silent =
             |s: &Second| s.responses == 0 && s.errors == 0 && s.offered > 0.5 && s.length_s > 0.5;
+        let limits = [
+            (2.0 * p95).max(p95 + 5_000.0),
+            (2.0 * p50).max(p50 + 10_000.0),
+            (3.0 * p99).max(p99 + 20_000.0),
+        ];
+        // Slow requests that fall on the seconds as chance would have it make no second bad.
+        let clustered = limits.map(|limit| {
+            let slower: Vec<(u64, u64)> = seconds
+                .iter()
+                .map(|s| (slower_than(&s.latency, limit), s.latency.count))
+                .collect();
+            clusters(&slower)
+        });
+        let failures: Vec<(u64, u64)> = seconds
+            .iter()
+            .map(|s| ((failed(s) * ended(s) as f64).round() as u64, ended(s)))
+            .collect();
+        let failing = clusters(&failures);
         let is_bad = |s: &Second| {
             let l = &s.latency;
-            let slow = l.count > 0
-                && (l.p95 as f64 > (2.0 * p95).max(p95 + 5_000.0)
-                    || l.p50 as f64 > (2.0 * p50).max(p50 + 10_000.0)
-                    || l.p99 as f64 > (3.0 * p99).max(p99 + 20_000.0));
-            slow || failed(s) > usual + 0.04 || silent(s)
+            let reached = [l.p95, l.p50, l.p99].map(|us| us as f64);
+            let slow = (0..3).any(|i| clustered[i] && reached[i] > limits[i]);
+            l.count > 0 && slow || failing && failed(s) > usual + 0.04 || silent(s)
         };
         let bad: Vec<bool> = seconds.iter().map(|s| is_bad(s)).collect();
         let at_s: Vec<f64> = seconds.iter().map(|s| s.at_s - warm_up).collect();
@@ -114,6 +131,80 @@ impl Symptom {
     }
 }
 
+/// Chance of such a clustering, when there is none, up to which it is believed.
+const CHANCE: f64 = 0.01;
+/// Shuffles that tell it.
+const SHUFFLES: u64 = 499;
+/// Most events that are shuffled; of more, so large a part stands for all.
+const EVENTS: u64 = 1_000;
+
+/// At least how many of a second's requests took longer than a limit, as far as its percentiles say.
+fn slower_than(l: &Quantiles, limit: f64) -> u64 {
+    let ranks = [
+        (0.25, l.p25),
+        (0.5, l.p50),
+        (0.75, l.p75),
+        (0.9, l.p90),
+        (0.95, l.p95),
+        (0.99, l.p99),
+        (0.999, l.p999),
+        (1.0, l.max),
+    ];
+    // The value at a quantile is that of rank ceil(q n): all from that rank on are no smaller.
+    let beyond = ranks.iter().find(|(_, us)| *us as f64 > limit);
+    beyond.map_or(0, |(q, _)| {
+        l.count + 1 - ((q * l.count as f64).ceil() as u64).max(1)
+    })
+}
+
+/// Whether events (how many of how many in each second) lie closer together than chance has it: how uneven they are,
+/// against as many dealt out again over the same seconds (a permutation test, with a fixed seed).
+fn clusters(seconds: &[(u64, u64)]) -> bool {
+    let events: u64 = seconds.iter().map(|s| s.0).sum();
+    let all: u64 = seconds.iter().map(|s| s.1).sum();
+    if events < 2 || all == 0 {
+        return false;
+    }
+    let part = (EVENTS as f64 / events as f64).min(1.0);
+    let kept: Vec<u64> = seconds.iter().map(|s| (s.0 as f64 * part) as u64).collect();
+    let ends: Vec<u64> = seconds
+        .iter()
+        .scan(0, |sum, s| {
+            *sum += s.1;
+            Some(*sum)
+        })
+        .collect();
+    // By how much each second has more than is due to it, together with the next one: what is bad lasts.
+    let dealt: u64 = kept.iter().sum();
+    let spread = |counts: &[u64]| -> f64 {
+        let each = counts.iter().zip(seconds).filter(|(_, s)| s.1 > 0);
+        let more: Vec<f64> = each
+            .map(|(k, s)| {
+                let due = dealt as f64 * s.1 as f64 / all as f64;
+                (*k as f64 - due) / due.sqrt()
+            })
+            .collect();
+        more.windows(2).map(|w| (w[0] + w[1]).powi(2)).sum::<f64>()
+            + more.iter().map(|m| m * m).sum::<f64>()
+    };
+    let seen = spread(&kept) - 1e-9;
+    let mut as_far = 1;
+    let mut counts = vec![0; seconds.len()];
+    for shuffle in 0..SHUFFLES {
+        counts.fill(0);
+        for event in 0..dealt {
+            let at = mix(11, shuffle, event) % all;
+            counts[ends.partition_point(|end| *end <= at)] += 1;
+        }
+        as_far += u64::from(spread(&counts) >= seen);
+    }
+    as_far as f64 / (SHUFFLES + 1) as f64 <= CHANCE
+}
+
+fn ended(s: &Second) -> u64 {
+    s.responses + s.errors
+}
+
 /// The share of a second's outcomes that failed: no answer, 429 or 5xx.
 pub(super) fn failed(s: &Second) -> f64 {
     let refused = s
@@ -121,7 +212,7 @@ pub(super) fn failed(s: &Second) -> f64 {
         .iter()
         .filter(|(code, _)| **code == 429 || **code >= 500);
     let count = s.errors + refused.map(|(_, n)| n).sum::<u64>();
-    count as f64 / (s.responses + s.errors).max(1) as f64
+    count as f64 / ended(s).max(1) as f64
 }
 
 /// The lower quartile: what the run does when nothing is wrong, as long as a quarter of it is well.
@@ -158,5 +249,50 @@ mod tests {
         assert_eq!(of("x....xx.x."), Some((5, 8)));
         assert_eq!(of("xx..x"), Some((0, 1)));
         assert_eq!(of("xx......x"), Some((0, 1)));
+    }
+
+    #[test]
+    fn percentiles_say_how_many_are_slower() {
+        let l = Quantiles {
+            count: 100,
+            p25: 1,
+            p50: 2,
+            p75: 3,
+            p90: 10,
+            p95: 20,
+            p99: 30,
+            p999: 40,
+            max: 40,
+            ..Quantiles::default()
+        };
+        assert_eq!(
+            [0.0, 2.5, 15.0, 35.0, 40.0].map(|us| slower_than(&l, us)),
+            [76, 26, 6, 1, 0]
+        );
+        assert_eq!(slower_than(&Quantiles::default(), 1.0), 0);
+    }
+
+    #[test]
+    fn events_that_chance_deals_out_are_no_cluster_and_those_of_a_few_seconds_are() {
+        // As many alarms as the test allows itself, and not many more.
+        let alarms = (0..60_u64).filter(|seed| {
+            let mut seconds = vec![(0, 60); 12];
+            for event in 0..24 {
+                seconds[(mix(*seed, event, 3) % 12) as usize].0 += 1;
+            }
+            clusters(&seconds)
+        });
+        assert!(alarms.count() <= 3);
+        let mut seconds = vec![(1, 60); 12];
+        seconds[4..8].fill((7, 60));
+        assert!(clusters(&seconds));
+        assert!(
+            !clusters(&[(1, 60), (0, 60), (0, 60)]),
+            "one slow request is no cluster"
+        );
+        assert!(
+            clusters(&[(9_000, 10_000), (100, 10_000), (100, 10_000)]),
+            "many are thinned"
+        );
     }
 }

@@ -15,8 +15,6 @@ const SLOW_SHARE: f64 = 0.02;
 /// Slow traces must be longer than typical ones by this factor and by [`LEAST_NS`].
 const LEAST_RATIO: f64 = 1.5;
 const LEAST_NS: f64 = 5e6;
-/// And by this one when no second of the run stands out: requests differ by themselves.
-const LEAST_RATIO_STEADY: f64 = 3.0;
 
 /// Which traces stand for what.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -381,10 +379,27 @@ impl<'a> Tail<'a> {
         ((slow - typical) / slow.max(1.0)).clamp(0.0, 1.0)
     }
 
-    /// A cause for each part that accounts for a quarter or more of the further time.
+    /// What slow requests do longer than typical ones in a run of which no second stands out. Requests differ by
+    /// themselves: it is no cause.
+    pub(super) fn note(&self) -> Option<String> {
+        let most = self
+            .growth
+            .first()
+            .filter(|g| g.more() > 0.0 && self.is_long())?;
+        Some(format!(
+            "slow requests take {}, typical ones {}; most of it in {} {} ({} against {}). That may be how they always are",
+            ms(self.lengths.1),
+            ms(self.lengths.0),
+            most.service,
+            most.name,
+            ms(most.slow_ns),
+            ms(most.typical_ns)
+        ))
+    }
+
+    /// A cause for each part that accounts for a quarter or more of the further time, in a run with bad seconds.
     pub(super) fn causes(&self, symptom: &Symptom) -> Vec<Cause> {
-        let steady = !symptom.stands_out() && self.lengths.1 < LEAST_RATIO_STEADY * self.lengths.0;
-        if !self.is_long() || steady {
+        if !self.is_long() || !symptom.stands_out() {
             return Vec::new();
         }
         let mut parts: Vec<Part> = self
@@ -395,15 +410,14 @@ impl<'a> Tail<'a> {
             .collect();
         parts.sort();
         parts.dedup();
-        let sure = if symptom.stands_out() { 1.0 } else { 0.7 };
         let each = parts.into_iter().filter_map(|part| {
             let share = self.share(|p| *p == part);
-            (share >= 0.25).then(|| self.cause(part, share, sure))
+            (share >= 0.25).then(|| self.cause(part, share))
         });
         each.collect()
     }
 
-    fn cause(&self, part: Part, share: f64, sure: f64) -> Cause {
+    fn cause(&self, part: Part, share: f64) -> Cause {
         let rows: Vec<&Growth> = self
             .growth
             .iter()
@@ -462,7 +476,7 @@ impl<'a> Tail<'a> {
             subject: part.name.clone(),
             headline,
             evidence,
-            weight: share * self.excess() * sure * if oftener { 0.7 } else { 1.0 },
+            weight: share * self.excess() * if oftener { 0.7 } else { 1.0 },
             trace: self.example(&part),
         };
         if let Some(text) = self.pause(&part) {

@@ -130,11 +130,9 @@ impl Explanation {
     /// What is said when there is no cause.
     pub fn nothing(&self) -> String {
         match self.when() {
-            Some(when) => format!("no evidence of a cause, though some seconds stand out: {when}"),
-            None => {
-                "no evidence: no second stands out, and slow requests are not far from typical ones"
-                    .to_owned()
-            }
+            Some(when) => format!("no cause stands out, though some seconds do: {when}"),
+            None => "no cause stands out: no second is slower, or fails more, than chance has it"
+                .to_owned(),
         }
     }
 
