@@ -3,7 +3,8 @@
 
 use super::frame::{code_name, frame, unpadded, word};
 use super::{
-    Block, Codec, Ended, Failed, Head, MAX_FRAME, MAX_IDLE_FRAMES, MAX_PARTS, Sink, broken,
+    CONNECTION_WINDOW, Codec, Ended, Failed, Head, MAX_FRAME, MAX_IDLE_FRAMES, MAX_PARTS,
+    STREAM_WINDOW, Sink, broken,
 };
 use crate::conn::ErrorKind;
 use crate::h2::hpack::{MAX_LIST, Unreadable};
