@@ -182,6 +182,7 @@ impl Sparse {
             min: a.min.min(b.min),
             max: a.max.max(b.max),
             mean: (a.mean * a.count as f64 + b.mean * b.count as f64) / count as f64,
+            p25: at(0.25),
             p50: at(0.5),
             p75: at(0.75),
             p90: at(0.9),
