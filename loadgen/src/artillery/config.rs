@@ -12,7 +12,9 @@ use super::js::{Processor, Unusable};
 use super::mistake::{Mistake, Place, Source};
 use super::payload::{self, Payload};
 use super::read::{ReadOptions, directory};
-use super::script::{AfterResponse, EndpointOptions, ExpectOptions, HttpOptions, Phase, PhaseKind, Script, Step};
+use super::script::{
+    AfterResponse, EndpointOptions, ExpectOptions, HttpOptions, Phase, PhaseKind, Script, Step,
+};
 use super::tree::{Kind, Node};
 use super::{ensure, expr, fake, grpc_flow, ws_flow};
 use crate::conn::Target;

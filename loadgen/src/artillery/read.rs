@@ -128,7 +128,9 @@ pub(crate) fn read_tree(mut root: Node, options: &ReadOptions) -> Result<Script,
     let fields = Fields::of(&root, "the script")?;
     let notes = RefCell::new(Vec::new());
     if version {
-        notes.borrow_mut().push("\"version\" changes nothing, as in Artillery".to_owned());
+        notes
+            .borrow_mut()
+            .push("\"version\" changes nothing, as in Artillery".to_owned());
     }
     let processor = script.processor.clone();
     let grpc = script.grpc.clone();

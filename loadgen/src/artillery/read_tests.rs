@@ -287,7 +287,10 @@ fn what_artillery_lets_pass_in_silence_is_warned_of() {
         let [note] = script.notes() else {
             panic!("{text}\n{:?}", script.notes());
         };
-        assert!(note.starts_with(place) && note.contains(said), "{text}\n{note}");
+        assert!(
+            note.starts_with(place) && note.contains(said),
+            "{text}\n{note}"
+        );
     }
 }
 
@@ -389,7 +392,10 @@ scenarios:
 ";
     let mut o = options();
     o.environment = Some("none".into());
-    let script = read_with("config: {target: 'http://h'}\nscenarios: [{flow: [{log: x}]}]", &o);
+    let script = read_with(
+        "config: {target: 'http://h'}\nscenarios: [{flow: [{log: x}]}]",
+        &o,
+    );
     assert_eq!(
         script.unwrap().notes(),
         ["there is no environment \"none\": config.environments is missing"]

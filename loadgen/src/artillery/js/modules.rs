@@ -264,7 +264,8 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
     if size.is_ok_and(|n| n > MAX_FILE) {
         return Err(format!("{} is larger than 32 MiB", path.display()));
     }
-    let bytes = std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+    let bytes =
+        std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
     // As Node: what is no UTF-8 is replaced.
     let text = String::from_utf8_lossy(&bytes);
     // A line that names an interpreter is no JavaScript; keep the count of lines.
