@@ -279,17 +279,10 @@ async fn a_stall_shows_in_latency_and_not_in_service_time(engine: Engine) {
     .await;
     assert_eq!(report.responses, 100);
     let over = |h: &hdrhistogram::Histogram<u64>| h.len() - h.count_between(0, 100_000);
-    // One by design; a busy machine may add a few.
-    assert!(
-        (1..5).contains(&over(&report.service_time)),
-        "{}",
-        over(&report.service_time)
-    );
-    assert!(
-        (15..40).contains(&over(&report.latency)),
-        "{}",
-        over(&report.latency)
-    );
+    let (service, latency) = (over(&report.service_time), over(&report.latency));
+    // One and some 20 by design; a busy machine may add a few to both.
+    assert!(service >= 1 && latency >= 15, "{service} {latency}");
+    assert!(service < latency / 2, "{service} {latency}");
     assert!(over(&report.phases.connection) >= 15);
 }
 
