@@ -319,7 +319,7 @@ impl Report {
                 self.own.busy * 100.0
             ));
         }
-        if self.per_second.len() > crate::seconds::MOST / 2 && self.step_s() > 1 {
+        if self.step_s() > 1 {
             notes.push(format!(
                 "a long run: what is told second by second is told in steps of up to {} s",
                 self.step_s()
@@ -335,6 +335,10 @@ impl Report {
 
     /// The longest step of [`Report::per_second`] in whole seconds, at least 1.
     pub fn step_s(&self) -> u64 {
+        // A short run has none; a second that was long was so because the machine slept.
+        if self.per_second.len() <= crate::seconds::MOST / 2 {
+            return 1;
+        }
         let longest = self.per_second.iter().map(|s| s.length_s);
         (longest.fold(1.0, f64::max) + 0.1) as u64
     }

@@ -26,9 +26,10 @@ impl Axis {
         let measured = report.per_second.iter().filter(|s| !s.warm_up);
         // The last moment of a run is no second of its own: it joins the one before.
         let long = measured.filter(|s| s.length_s > REST_S);
-        // Of a long run, neighbouring seconds are joined to steps, none longer than a point.
         let seconds = (long.map(|s| s.length_s).sum::<f64>().round() as usize).max(1);
-        let step = seconds.div_ceil(POINTS);
+        // Of a long run, neighbouring seconds are joined to steps of 2, 4 ... s: a point holds whole ones.
+        let longest = report.step_s() as usize;
+        let step = seconds.div_ceil(POINTS).next_multiple_of(longest);
         let points = seconds.div_ceil(step);
         let length_s = (points * step) as f64;
         let stretch = symptom.stretch.filter(|_| symptom.stands_out());
