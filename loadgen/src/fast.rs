@@ -88,13 +88,14 @@ pub(crate) fn choose(
     let detour = transport.detour().map(str::to_owned).or(paused);
     let refusal = detour.or_else(|| request::refusal(requests));
     if transport.pipeline > 1 {
-        let why = match engine {
-            Engine::Hyper => Some("over hyper".to_owned()),
-            _ => refusal.clone(),
-        };
-        if let Some(why) = why {
+        if *engine == Engine::Hyper {
+            return Err(LoadError::Plan(
+                "hyper does not pipeline requests: leave the choice of the engine open".to_owned(),
+            ));
+        }
+        if let Some(why) = &refusal {
             return Err(LoadError::Plan(format!(
-                "requests are not pipelined {why}: leave one of them out"
+                "the engines that pipeline requests, io_uring and epoll, do not send {why}: leave one of both out"
             )));
         }
     }

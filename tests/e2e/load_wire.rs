@@ -162,8 +162,12 @@ fn options_that_exclude_each_other_are_refused_by_name() {
     );
     refused(&["--redirect-hosts", http], &["--redirects"]);
     refused(
-        &["--redirects", "1", "--redirect-hosts", "--http2", http],
-        &["--redirect-hosts", "--http2"],
+        &["--pipeline", "4", "--http2", http],
+        &["--pipeline", "--http2"],
+    );
+    refused(
+        &["--pipeline", "4", "--cookies", http],
+        &["pipeline", "cookies"],
     );
     refused(
         &["--no-keepalive", "--requests-per-connection", "3", http],

@@ -198,7 +198,7 @@ async fn where_it_makes_no_sense_it_is_refused_by_name() {
     let http2 = refused(|p| p.transport.http2 = true).await;
     assert!(http2.contains("HTTP/2 has streams"), "{http2}");
     let cookies = refused(|p| p.transport.cookies = true).await;
-    assert!(cookies.contains("not pipelined cookies"), "{cookies}");
+    assert!(cookies.contains("do not send cookies"), "{cookies}");
     let hyper = refused(|p| p.engine = Engine::Hyper).await;
-    assert!(hyper.contains("not pipelined over hyper"), "{hyper}");
+    assert!(hyper.contains("hyper does not pipeline"), "{hyper}");
 }
