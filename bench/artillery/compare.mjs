@@ -141,7 +141,7 @@ async function judge(entry, flags, slot) {
   let refuses = '';
   const both = async (overrides) => {
     const key = JSON.stringify(['3', entry.name, fs.readFileSync(entry.file, 'utf8'), { args: given.args, env: given.env }, overrides ?? null]);
-    const stop = need.endless ? PAUSE : Number(options.seconds);
+    const stop = need.endless ? PAUSE : (given.seconds ?? Number(options.seconds));
     let there = await real(key, () => play('artillery', script, args, env, overrides, slot, stop));
     if (/^Scenario validation error/.test(there.said)) {
       refuses = `the real command line refuses it (${there.said.split(' | ')[0]}), its runner does the same as ours`;
