@@ -26,7 +26,7 @@ import { recorder } from './recorder.mjs';
 import { find, lay, merged, needs, size } from './scripts.mjs';
 import * as verdict from './verdict.mjs';
 
-const options = { rounds: '3', jobs: '2', seconds: '60' };
+const options = { rounds: '3', jobs: '2', seconds: '120' };
 const inputs = [];
 for (let i = 2; i < process.argv.length; i++) {
   const word = process.argv[i];
