@@ -11,16 +11,17 @@ const WANDERS: Server = Server {
     ..PLAIN
 };
 
-/// Name, server, and whether 2 % can be told on it within a minute.
-const SERVERS: [(&str, Server, bool); 14] = [
-    ("lognormal", PLAIN, true),
+/// Name, server, and in how many of the minutes 2 % must be found, where equal runs keep to 5 %; 0 where a minute does not
+/// tell (docs/gate.md says why).
+const SERVERS: [(&str, Server, f64); 14] = [
+    ("lognormal", PLAIN, 0.95),
     (
         "gamma",
         Server {
             delays: Delays::Gamma,
             ..PLAIN
         },
-        true,
+        0.95,
     ),
     (
         "cache, 80 % hits",
@@ -28,7 +29,7 @@ const SERVERS: [(&str, Server, bool); 14] = [
             delays: Delays::HitOr(0.8),
             ..PLAIN
         },
-        true,
+        0.95,
     ),
     (
         "cache, 50 % hits",
@@ -36,7 +37,7 @@ const SERVERS: [(&str, Server, bool); 14] = [
             delays: Delays::HitOr(0.5),
             ..PLAIN
         },
-        true,
+        0.95,
     ),
     (
         "one worker, 70 % busy",
@@ -44,7 +45,7 @@ const SERVERS: [(&str, Server, bool); 14] = [
             delays: Delays::Queue(0.7),
             ..PLAIN
         },
-        false,
+        0.0,
     ),
     (
         "pauses of 0.1 to 0.3 s",
@@ -52,7 +53,7 @@ const SERVERS: [(&str, Server, bool); 14] = [
             pauses: 5.0,
             ..PLAIN
         },
-        true,
+        0.9,
     ),
     (
         "3 % of seconds 3 x slow",
@@ -60,7 +61,7 @@ const SERVERS: [(&str, Server, bool); 14] = [
             slow_seconds: 0.03,
             ..WANDERS
         },
-        true,
+        0.95,
     ),
     (
         "drifts by 2 %",
@@ -68,16 +69,16 @@ const SERVERS: [(&str, Server, bool); 14] = [
             drift: 0.02,
             ..WANDERS
         },
-        true,
+        0.95,
     ),
-    ("wanders", WANDERS, true),
+    ("wanders", WANDERS, 0.95),
     (
         "wanders slowly",
         Server {
             keeps: 0.8,
             ..WANDERS
         },
-        false,
+        0.0,
     ),
     (
         "each run drifts by 1 %",
@@ -85,7 +86,7 @@ const SERVERS: [(&str, Server, bool); 14] = [
             own_drift: 0.01,
             ..PLAIN
         },
-        false,
+        0.0,
     ),
     (
         "each run drifts by 2 %",
@@ -93,7 +94,7 @@ const SERVERS: [(&str, Server, bool); 14] = [
             own_drift: 0.02,
             ..PLAIN
         },
-        false,
+        0.0,
     ),
     (
         "walks 0.1 % a second",
@@ -101,7 +102,7 @@ const SERVERS: [(&str, Server, bool); 14] = [
             walks: 0.001,
             ..PLAIN
         },
-        false,
+        0.0,
     ),
     (
         "walks 0.2 % a second",
@@ -109,7 +110,7 @@ const SERVERS: [(&str, Server, bool); 14] = [
             walks: 0.002,
             ..PLAIN
         },
-        false,
+        0.0,
     ),
 ];
 
@@ -181,7 +182,8 @@ fn intervals_of_shares_match_the_tables() {
     );
 }
 
-/// `NINES_SIMULATIONS` pairs of each server (500), from seed `NINES_SEED` on (1,000,000).
+/// `NINES_SIMULATIONS` pairs of each server (500), from seed `NINES_SEED` on (1,000,000); only of servers whose name
+/// has `NINES_SERVER` in it.
 #[test]
 #[ignore = "takes minutes: bench/compare simulate"]
 fn the_table_of_simulated_servers() {
@@ -195,7 +197,8 @@ fn the_table_of_simulated_servers() {
         "| server | false alarms, 95 % interval | 2 % slower is found, 95 % interval |\n|---|---|---|"
     );
     let mut bad = Vec::new();
-    for (name, server, possible) in SERVERS {
+    let only = std::env::var("NINES_SERVER").unwrap_or_default();
+    for (name, server, least) in SERVERS.into_iter().filter(|s| s.0.contains(&only)) {
         let (alarms, hits) = count(&server, seed..seed + pairs, 0.02);
         let show = |n: u64| {
             let (low, high) = interval(n, pairs);
@@ -208,7 +211,7 @@ fn the_table_of_simulated_servers() {
             )
         };
         println!("| {name} | {} | {} |", show(alarms), show(hits));
-        if possible && (interval(alarms, pairs).0 > 0.05 || interval(hits, pairs).1 < 0.95) {
+        if least > 0.0 && (interval(alarms, pairs).0 > 0.05 || interval(hits, pairs).1 < least) {
             bad.push(name);
         }
     }
