@@ -18,7 +18,7 @@ fn plan(engine: Engine, target: &str, pipeline: usize, requests: u64) -> Plan {
         requests: Some(requests),
     };
     plan.connections = 2;
-    plan.timeout = 500 * MS;
+    plan.timeout = Duration::from_secs(20);
     plan.transport.pipeline = pipeline;
     plan
 }
@@ -166,6 +166,7 @@ async fn what_is_in_line_on_a_lost_connection_is_counted_by_kind() {
         .await;
         let mut short = plan(engine, &silent, 4, 1000);
         short.duration = 400 * MS;
+        short.timeout = 500 * MS;
         let (report, _) = run(short).await;
         // Two connections: four each, one answered and replaced, four left.
         assert_eq!(
