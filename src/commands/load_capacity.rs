@@ -187,32 +187,36 @@ fn outcome(answer: &Answer, at_least: Option<f64>) -> Outcome {
     }
 }
 
-/// What was full at the capacity: the agent's answers for the last step that was met.
+/// What was full near the capacity, beside what it was under light load.
 async fn readings(agent: &client::Client, answer: &Answer) -> Vec<loadgen::capacity::Resource> {
-    let met = answer
-        .rows
-        .iter()
-        .rfind(|r| Some(r.rate) == answer.capacity);
-    let Some(row) = met.or(answer.rows.last()) else {
+    let Some((near, light)) = answer.windows() else {
         return Vec::new();
     };
-    let end = row.started_ms + (row.length_s * 1e3) as i64;
-    // At least two scrapes of the usual 5 s.
-    let window = format!("{}s", row.length_s.ceil().max(11.0));
-    let mut all = Vec::new();
-    for (what, text) in QUERIES {
-        match agent.query(&text.replace("$window", &window), end).await {
-            Ok(QueryData::Vector(elements)) => {
-                all.extend(elements.iter().filter_map(|e| reading(what, e)));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                note(&format!("the agent does not say what saturates: {error}"));
-                break;
-            }
+    match (asked(agent, near).await, asked(agent, light).await) {
+        (Ok(near), Ok(light)) => saturated(&near, &light),
+        (Err(error), _) | (_, Err(error)) => {
+            note(&format!("the agent does not say what saturates: {error}"));
+            Vec::new()
         }
     }
-    saturated(&all)
+}
+
+/// The answers over a window: its length in seconds, and its end.
+async fn asked(
+    agent: &client::Client,
+    (length_s, end_ms): (f64, i64),
+) -> Result<Vec<Reading>, client::ClientError> {
+    let window = format!("{}s", length_s.ceil());
+    let mut all = Vec::new();
+    for (what, text) in QUERIES {
+        let answer = agent
+            .query(&text.replace("$window", &window), end_ms)
+            .await?;
+        if let QueryData::Vector(elements) = answer {
+            all.extend(elements.iter().filter_map(|e| reading(what, e)));
+        }
+    }
+    Ok(all)
 }
 
 fn reading(what: &'static str, element: &model::query::VectorElement) -> Option<Reading> {

@@ -160,7 +160,31 @@ fn rate(r: f64) -> String {
     }
 }
 
+/// Seconds that hold two scrapes of the usual 5 s.
+const SCRAPES_S: f64 = 11.0;
+
 impl Answer {
+    /// When to look at resources: a window near the capacity, and one that ends with light load (half of it at most);
+    /// length in seconds and end in milliseconds since 1970. None before any step.
+    pub fn windows(&self) -> Option<((f64, i64), (f64, i64))> {
+        let rate = self.capacity.or(self.rows.last().map(|r| r.rate))?;
+        let ends = |r: &StepRow| r.started_ms + (r.length_s * 1e3) as i64;
+        // The steps at the end of the search that are all near it.
+        let is_near = |r: &&StepRow| (0.75..=1.25).contains(&(r.rate / rate));
+        let near: Vec<&StepRow> = self
+            .rows
+            .iter()
+            .rev()
+            .skip_while(|r| !is_near(r))
+            .take_while(is_near)
+            .collect();
+        let (last, first) = (near.first()?, near.last()?);
+        let length_s = ((ends(last) - first.started_ms) as f64 / 1e3).max(SCRAPES_S);
+        let light = self.rows.iter().take_while(|r| r.rate <= rate / 2.0).last();
+        let light = light.map_or(self.started_ms, ends);
+        Some(((length_s, ends(last)), (SCRAPES_S, light)))
+    }
+
     /// The answer in one or two lines.
     pub fn headline(&self) -> String {
         let lo = self.capacity.map(rate);
@@ -275,16 +299,7 @@ impl Answer {
         if all.is_empty() {
             return vec!["resources: the agent knows none in use".to_owned()];
         }
-        all.iter()
-            .map(|r| {
-                let word = if r.saturated {
-                    "saturated"
-                } else {
-                    "         "
-                };
-                format!("{word}  {:>5.1} %  {}", r.value * 100.0, r.name)
-            })
-            .collect()
+        all.iter().map(Resource::line).collect()
     }
 
     /// The whole answer.
@@ -317,7 +332,7 @@ impl Answer {
         let resources = self.resources.as_ref().map(|all| {
             let each = all
                 .iter()
-                .map(|r| json!({"name": r.name, "value": r.value, "saturated": r.saturated}));
+                .map(|r| json!({"name": r.name, "value": r.value, "light": r.light, "saturated": r.saturated}));
             each.collect::<Vec<_>>()
         });
         json!({ "nines_capacity": {

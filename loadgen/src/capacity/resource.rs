@@ -7,15 +7,15 @@ use std::fmt::Write;
 pub const QUERIES: [(&str, &str); 6] = [
     (
         "CPU",
-        "max_over_time(system_cpu_utilization_ratio[$window])",
+        "avg_over_time(system_cpu_utilization_ratio[$window])",
     ),
     (
         "in use",
-        "max_over_time(nines_use_utilization_ratio[$window])",
+        "avg_over_time(nines_use_utilization_ratio[$window])",
     ),
     (
         "memory",
-        "max_over_time(system_memory_utilization_ratio[$window])",
+        "avg_over_time(system_memory_utilization_ratio[$window])",
     ),
     (
         "disk busy",
@@ -27,13 +27,16 @@ pub const QUERIES: [(&str, &str); 6] = [
     ),
     (
         "stalled",
-        "max_over_time(system_linux_psi_pressure_ratio{window=\"10\",stall_type=\"some\"}[$window])",
+        "avg_over_time(system_linux_psi_pressure_ratio{window=\"10\",stall_type=\"some\"}[$window])",
     ),
 ];
 /// From here on a resource is named as what saturates.
 const SATURATED: f64 = 0.8;
 /// Throttling and stalls hurt much earlier.
 const PRESSURE: f64 = 0.2;
+
+/// By how much a resource must be fuller near the capacity than under light load to be what the load fills.
+const ROSE: f64 = 0.1;
 
 /// One answer: the question's name, the series' labels without the metric's name, the value.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,12 +56,35 @@ pub struct Resource {
     pub name: String,
     /// 0 to 1.
     pub value: f64,
-    /// Whether this is what saturates.
+    /// The same under light load, at the beginning of the search; none when it is not known.
+    pub light: Option<f64>,
+    /// Whether this is what saturates: full, and not already so under light load.
     pub saturated: bool,
 }
 
-/// The resources by how near to their limit they are, the fullest first; at most eight.
-pub fn saturated(readings: &[Reading]) -> Vec<Resource> {
+impl Resource {
+    /// Full, but just as full under light load: something else does that.
+    pub fn busy_anyway(&self) -> bool {
+        self.light.is_some_and(|light| self.value - light < ROSE)
+    }
+
+    /// `saturated   95.0 %  db_pool replica (in use) on a:1 (4.0 % under light load)`.
+    pub fn line(&self) -> String {
+        let word = if self.saturated { "saturated" } else { "" };
+        let light = self.light.map_or(String::new(), |light| {
+            format!(" ({:.1} % under light load)", light * 100.0)
+        });
+        format!(
+            "{word:9} {:>6.1} %  {}{light}",
+            self.value * 100.0,
+            self.name
+        )
+    }
+}
+
+/// The resources by how near to their limit they are, near the capacity and beside it under light load: those that the
+/// load fills first, the fullest first; at most eight.
+pub fn saturated(readings: &[Reading], light: &[Reading]) -> Vec<Resource> {
     let limit = |what: &str| match what {
         "CPU throttled" | "stalled" => PRESSURE,
         _ => SATURATED,
@@ -68,15 +94,23 @@ pub fn saturated(readings: &[Reading]) -> Vec<Resource> {
         .filter(|r| r.value.is_finite() && r.value >= 0.05)
         .map(|r| {
             let near = r.value / limit(r.what);
-            let resource = Resource {
+            let same = |l: &&Reading| (l.what, &l.labels) == (r.what, &r.labels);
+            let light = light.iter().find(same).map(|l| l.value);
+            let mut resource = Resource {
                 name: name(r),
                 value: r.value,
+                light: light.filter(|v| v.is_finite()),
                 saturated: near >= 1.0,
             };
+            resource.saturated &= !resource.busy_anyway();
             (near, resource)
         })
         .collect();
-    all.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.name.cmp(&b.1.name)));
+    all.sort_by(|a, b| {
+        (a.1.busy_anyway().cmp(&b.1.busy_anyway()))
+            .then(b.0.total_cmp(&a.0))
+            .then_with(|| a.1.name.cmp(&b.1.name))
+    });
     all.truncate(8);
     all.into_iter().map(|(_, resource)| resource).collect()
 }
@@ -122,13 +156,14 @@ mod tests {
             ("resource", "orders"),
             ("instance", "a:1"),
         ];
-        let all = saturated(&[
+        let near = [
             reading("CPU", &[("instance", "host")], 0.41),
             reading("in use", &pool, 0.97),
             reading("CPU throttled", &[("cgroup", "/app")], 0.3),
             reading("memory", &[], f64::NAN),
             reading("disk busy", &[("device", "sda")], 0.01),
-        ]);
+        ];
+        let all = saturated(&near, &[]);
         let names: Vec<&str> = all.iter().map(|r| r.name.as_str()).collect();
         assert_eq!(
             names,
@@ -141,6 +176,23 @@ mod tests {
         assert_eq!(
             all.iter().map(|r| r.saturated).collect::<Vec<_>>(),
             [true, true, false]
+        );
+    }
+
+    #[test]
+    fn what_is_full_without_the_load_is_not_what_limits() {
+        let cpu = |value| reading("CPU", &[("instance", "host")], value);
+        let pool = |value| reading("in use", &[("kind", "db_pool"), ("resource", "a")], value);
+        let all = saturated(&[cpu(1.0), pool(0.93)], &[cpu(0.97), pool(0.05)]);
+        let names: Vec<(&str, bool)> = all.iter().map(|r| (r.name.as_str(), r.saturated)).collect();
+        assert_eq!(
+            names,
+            [("db_pool a (in use)", true), ("CPU on host", false)]
+        );
+        assert!(
+            all[0]
+                .line()
+                .contains("93.0 %  db_pool a (in use) (5.0 % under light load)")
         );
     }
 

@@ -180,7 +180,7 @@ fn random_servers_are_found_and_the_interval_covers_the_truth() {
         |name: &str, default: u64| std::env::var(name).map_or(default, |n| n.parse().unwrap());
     let (runs, seed) = (number("RUNS", 20), number("SEED", 1_000_000));
     let queue = |service| server(1, 2.5, service, true);
-    let (mut covered, mut all) = (0, 0);
+    let mut short = Vec::new();
     for (which, rule) in [
         (queue(Service::Constant), "p99<50ms"),
         (queue(Service::Exponential), "p99<50ms"),
@@ -194,6 +194,14 @@ fn random_servers_are_found_and_the_interval_covers_the_truth() {
             },
             "p99<200ms",
         ),
+        // Pauses that many steps do not meet: coverage falls short, and docs/capacity.md says so.
+        (
+            Server {
+                pauses_s: 5.0,
+                ..queue(Service::Exponential)
+            },
+            "p99<100ms",
+        ),
         (
             Server {
                 refuses: true,
@@ -205,15 +213,15 @@ fn random_servers_are_found_and_the_interval_covers_the_truth() {
     ] {
         for budget_s in [60, 120] {
             let found = repeat(which, rule, seed..seed + runs, budget_s);
-            covered += found.covered;
-            all += found.of;
+            let least = if which.pauses_s == 5.0 { 0.7 } else { 0.93 };
+            let of = found.of as f64;
+            // Three standard errors: as many servers are looked at.
+            if (found.covered as f64) < least * of - 3.0 * (least * (1.0 - least) * of).sqrt() {
+                short.push(format!("{} of {of}: {rule} of {which:?}", found.covered));
+            }
         }
     }
-    println!("covered {covered} of {all}");
-    assert!(
-        covered as f64 >= 0.93 * all as f64 - 2.0 * (0.065 * all as f64).sqrt(),
-        "{covered} of {all}"
-    );
+    assert!(short.is_empty(), "{short:#?}");
 }
 
 /// A search whose steps tell the plain truth, in which the server serves at most `most` a second.
