@@ -114,7 +114,8 @@ pub fn compare(before: &Report, after: &Report) -> Result<Vec<Change>, String> {
             ));
         }
     }
-    let of_run: [(&'static str, fn(&Quantiles) -> f64); 7] = [
+    type Of = fn(&Quantiles) -> f64;
+    let of_run: [(&'static str, Of); 7] = [
         ("mean", |q| q.mean),
         ("p25", |q| q.p25 as f64),
         ("p50", |q| q.p50 as f64),
@@ -153,9 +154,10 @@ pub fn compare(before: &Report, after: &Report) -> Result<Vec<Change>, String> {
 
 /// None when either run has too few seconds in which the route was answered.
 fn route(before: &Report, after: &Report, name: &str) -> Option<Group> {
-    let of_route: [(&'static str, fn(&RouteSecond) -> u64); 3] =
+    type Of = fn(&RouteSecond) -> u64;
+    let of_route: [(&'static str, Of); 3] =
         [("p50", |q| q.p50), ("p95", |q| q.p95), ("p99", |q| q.p99)];
-    let seconds = |r: &Report, get: fn(&RouteSecond) -> u64| -> Vec<f64> {
+    let seconds = |r: &Report, get: Of| -> Vec<f64> {
         let Some(i) = r.routes.keys().position(|n| n == name) else {
             return Vec::new();
         };

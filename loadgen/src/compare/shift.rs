@@ -23,6 +23,9 @@ pub(super) enum Robust {
     Bounded,
 }
 
+/// The weight of a value, and the slope of its influence, at a distance in units of where its weight ends.
+type Weigh = fn(f64) -> (f64, f64);
+
 /// How far one run lies above the other, in logarithms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Shift {
@@ -141,8 +144,7 @@ pub(super) fn location(values: &[f64], robust: Robust) -> (f64, Vec<f64>) {
     let mut at = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0;
     let scale = half(&sorted).max(ROUNDED);
     let count = n as f64;
-    // Weight of a value, and the slope of its influence.
-    let (end, weigh): (f64, fn(f64) -> (f64, f64)) = match robust {
+    let (end, weigh): (f64, Weigh) = match robust {
         Robust::Redescending => (REJECTED * scale, |x| {
             let inside = (1.0 - x * x).max(0.0);
             (inside * inside, inside * (1.0 - 5.0 * x * x))
