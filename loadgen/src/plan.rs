@@ -346,6 +346,12 @@ pub(crate) fn trace_key(run_id: &str) -> u64 {
     octets.fold(1, |key, (i, octet)| mix(key, i as u64, u64::from(octet)))
 }
 
+/// A `traceparent` of a request of this run (its [`trace_key`]) whose other parts are drawn at random.
+pub(crate) fn random_parent(run_id: &str) -> String {
+    let [low, span] = [0, 1].map(|least| rand::random::<u64>() | least);
+    format!("00-{:016x}{low:016x}-{span:016x}-01", trace_key(run_id))
+}
+
 /// The plan's requests, checked and ready to be rendered.
 pub(crate) struct Requests {
     pub(crate) prepared: Vec<Prepared>,

@@ -19,6 +19,7 @@ use super::script::{AfterResponse, Capture, Expectation, Match, RequestStep};
 use super::template::{self, as_text};
 use super::vu::{Failure, Vu, lock};
 use crate::conn::{ErrorKind, Exchange, Target};
+use crate::plan::random_parent;
 use crate::stats::{Answer, Sample, micros};
 
 /// What a request's endpoint is called by: URL and name, templates not filled in.
@@ -153,11 +154,7 @@ impl Vu {
         {
             add.push((header::COOKIE, value));
         }
-        let parent = format!(
-            "00-{:032x}-{:016x}-01",
-            rand::random::<u128>() | 1,
-            rand::random::<u64>() | 1
-        );
+        let parent = random_parent(&shared.run_id);
         for (name, value) in [
             (
                 header::HeaderName::from_static("traceparent"),

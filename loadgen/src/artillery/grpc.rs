@@ -20,6 +20,7 @@ use super::script::GrpcStep;
 use super::template::{self, as_text};
 use super::vu::{Failure, Vu, lock};
 use crate::conn::{ErrorKind, Target, Timings};
+use crate::plan::random_parent;
 use crate::stats::{Answer, Sample, micros};
 use crate::transport::Transport;
 
@@ -247,11 +248,7 @@ impl Vu {
                 pair.ok_or_else(|| format!("ERR_INVALID_CHAR in metadata {name}"))?;
             headers.insert(name, value);
         }
-        let parent = format!(
-            "00-{:032x}-{:016x}-01",
-            rand::random::<u128>() | 1,
-            rand::random::<u64>() | 1
-        );
+        let parent = random_parent(&self.shared.run_id);
         for (name, value) in [
             ("traceparent", parent.as_str()),
             ("x-nines-run-id", &self.shared.run_id),

@@ -203,7 +203,10 @@ scenarios:
     assert_eq!(asked(1).headers["authorization"], "Bearer t1");
     assert_eq!(asked(1).headers["x-tag"], "tag-1");
     assert_eq!(asked(1).headers["x-nines-run-id"], "r1");
-    assert_eq!(asked(1).headers["traceparent"].len(), 55);
+    let [one, other] = [1, 3].map(|i| asked(i).headers["traceparent"].to_str().unwrap());
+    assert_eq!(one.len(), 55);
+    let key = format!("00-{:016x}", crate::plan::trace_key("r1"));
+    assert!(one.starts_with(&key) && other.starts_with(&key) && one != other);
     assert_eq!(asked(3).body, "a=1&b=%C3%A4+%26");
     assert_eq!(asked(3).headers["authorization"], "Basic dTpw");
     assert_eq!(asked(8).body, "bx");
