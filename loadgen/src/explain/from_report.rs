@@ -232,8 +232,13 @@ fn seconds_of(report: &Report, has: impl Fn(&crate::report::Second) -> bool) -> 
         .map(|s| s.at_s - warm_up)
         .collect();
     let (first, last) = (with.first()?, with.last()?);
+    // The seconds of a long run are joined.
+    let parts = match report.step_s() {
+        1 => "seconds".to_owned(),
+        step => format!("parts of up to {step} s"),
+    };
     Some(format!(
-        "first in second {first:.0}, last in second {last:.0}, in {} seconds",
+        "first in second {first:.0}, last in second {last:.0}, in {} {parts}",
         with.len()
     ))
 }
