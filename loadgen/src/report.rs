@@ -256,12 +256,24 @@ impl Quantiles {
         if h.is_empty() {
             return Quantiles::default();
         }
-        let at = |q| h.value_at_quantile(q);
+        Quantiles::new(h.len(), h.min(), h.max(), h.mean(), |q| {
+            h.value_at_quantile(q)
+        })
+    }
+
+    /// A summary whose value at each quantile is what `at` says.
+    pub(crate) fn new(
+        count: u64,
+        min: u64,
+        max: u64,
+        mean: f64,
+        at: impl Fn(f64) -> u64,
+    ) -> Quantiles {
         Quantiles {
-            count: h.len(),
-            min: h.min(),
-            max: h.max(),
-            mean: h.mean(),
+            count,
+            min,
+            max,
+            mean,
             p25: at(0.25),
             p50: at(0.5),
             p75: at(0.75),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use model::protobuf::{Reader, put_varint};
 
 use crate::hdr;
 use crate::report::{Quantiles, RouteSecond, Second};
@@ -129,8 +130,8 @@ impl Sparse {
     fn from_counts(counts: impl Iterator<Item = (u64, u64)>) -> Sparse {
         let (mut bytes, mut last) = (Vec::new(), 0);
         for (value, count) in counts {
-            put(value - last, &mut bytes);
-            put(count, &mut bytes);
+            put_varint(&mut bytes, value - last);
+            put_varint(&mut bytes, count);
             last = value;
         }
         bytes.shrink_to_fit();
@@ -139,10 +140,10 @@ impl Sparse {
 
     /// Values, each the highest of those that the histogram does not tell from it, and counts.
     fn counts(&self) -> impl Iterator<Item = (u64, u64)> {
-        let (mut bytes, mut value) = (self.0.as_slice(), 0);
+        let (mut bytes, mut value) = (Reader::new(&self.0), 0);
         std::iter::from_fn(move || {
-            value += get(&mut bytes)?;
-            Some((value, get(&mut bytes)?))
+            value += bytes.varint().ok()?;
+            Some((value, bytes.varint().ok()?))
         })
     }
 
@@ -177,41 +178,9 @@ impl Sparse {
             });
             reached.map_or(a.max.max(b.max), |(value, _)| value)
         };
-        Quantiles {
-            count,
-            min: a.min.min(b.min),
-            max: a.max.max(b.max),
-            mean: (a.mean * a.count as f64 + b.mean * b.count as f64) / count as f64,
-            p25: at(0.25),
-            p50: at(0.5),
-            p75: at(0.75),
-            p90: at(0.9),
-            p95: at(0.95),
-            p99: at(0.99),
-            p999: at(0.999),
-        }
+        let mean = (a.mean * a.count as f64 + b.mean * b.count as f64) / count as f64;
+        Quantiles::new(count, a.min.min(b.min), a.max.max(b.max), mean, at)
     }
-}
-
-fn put(mut number: u64, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn get(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        number |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

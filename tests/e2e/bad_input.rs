@@ -7,6 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use model::protobuf::put_varint;
+
 use super::otel::otlp_addresses;
 use super::running::Agent;
 
@@ -78,22 +80,10 @@ fn rejected(api: &str, signal: &str, reason: &str) -> u64 {
         .sum()
 }
 
-/// A protobuf field that holds bytes; shorter than 128.
+/// A protobuf field that holds bytes.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
-    let len = u8::try_from(bytes.len()).expect("it is short");
-    assert!(len < 128);
-    [&[number << 3 | 2, len], bytes].concat()
-}
-
-/// The same of any length.
-fn long_field(number: u8, bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
-    let mut len = bytes.len();
-    while len >= 128 {
-        out.push(len as u8 | 128);
-        len >>= 7;
-    }
-    out.push(len as u8);
+    put_varint(&mut out, bytes.len() as u64);
     out.extend_from_slice(bytes);
     out
 }
@@ -101,8 +91,8 @@ fn long_field(number: u8, bytes: &[u8]) -> Vec<u8> {
 /// An attribute whose value is an array in an array, so many deep.
 fn deep_attribute(depth: usize) -> Vec<u8> {
     let deepest = field(1, b"bottom");
-    let value = (0..depth).fold(deepest, |inner, _| long_field(5, &long_field(1, &inner)));
-    [field(1, b"key"), long_field(2, &value)].concat()
+    let value = (0..depth).fold(deepest, |inner, _| field(5, &field(1, &inner)));
+    [field(1, b"key"), field(2, &value)].concat()
 }
 
 /// Sends a body in chunks until the agent answers, a gigabyte at most: the status, and how many bytes were written.
@@ -275,17 +265,17 @@ fn what_has_no_end_or_no_bottom_is_refused_in_little_memory() {
 
     let attribute = deep_attribute(2_000);
     // Span, point of a gauge, log record: their attributes.
-    let span = long_field(2, &[one_span_fields(), long_field(9, &attribute)].concat());
-    let point = [vec![25, 1, 0, 0, 0, 0, 0, 0, 0], long_field(7, &attribute)].concat();
-    let gauge = [field(1, b"depth"), long_field(5, &long_field(1, &point))].concat();
-    let metric = long_field(2, &gauge);
-    let record = long_field(2, &long_field(6, &attribute));
+    let span = field(2, &[one_span_fields(), field(9, &attribute)].concat());
+    let point = [vec![25, 1, 0, 0, 0, 0, 0, 0, 0], field(7, &attribute)].concat();
+    let gauge = [field(1, b"depth"), field(5, &field(1, &point))].concat();
+    let metric = field(2, &gauge);
+    let record = field(2, &field(6, &attribute));
     for (path, leaf) in [
         ("/v1/traces", span),
         ("/v1/metrics", metric),
         ("/v1/logs", record),
     ] {
-        let body = long_field(1, &long_field(2, &leaf));
+        let body = field(1, &field(2, &leaf));
         let (status, text) = request("POST", &otlp, path, PROTOBUF, &body);
         assert_eq!(status, 400, "{path}: {text}");
         assert!(text.contains("nested"), "{path}: {text}");
@@ -338,15 +328,11 @@ fn what_has_no_end_or_no_bottom_is_refused_in_little_memory() {
 
 /// Snappy's form of at most 64 KiB as they are.
 fn snap_literal(bytes: &[u8]) -> Vec<u8> {
+    let less_one = u16::try_from(bytes.len() - 1).expect("short");
     let mut out = Vec::new();
-    let mut len = bytes.len();
-    while len >= 128 {
-        out.push(len as u8 | 128);
-        len >>= 7;
-    }
-    out.push(len as u8);
+    put_varint(&mut out, bytes.len() as u64);
     out.push(61 << 2);
-    out.extend_from_slice(&u16::try_from(bytes.len() - 1).expect("short").to_le_bytes());
+    out.extend_from_slice(&less_one.to_le_bytes());
     out.extend_from_slice(bytes);
     out
 }
