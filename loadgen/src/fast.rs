@@ -28,6 +28,7 @@ mod early;
 mod epoll;
 mod lazy;
 mod pipeline;
+pub(crate) mod reactor;
 mod request;
 mod resolve;
 mod shard;

@@ -1,5 +1,5 @@
 //! Owns reading HTTP/1 responses: bytes go in, wherever they were cut, and the end of each response comes out. The body
-//! is counted and thrown away. Knows no socket, no clock and no plan.
+//! is counted and, unless the reader is to keep it, thrown away. Knows no socket, no clock and no plan.
 //!
 //! RFC 9112, with the leniences of the common parsers: a line may end in LF alone, empty lines may precede a response,
 //! a reason phrase may be missing.
@@ -89,6 +89,8 @@ const NO_HEAD: Head = Head {
 pub struct Known {
     bytes: Vec<u8>,
     head: Head,
+    /// Counts the heads it has held.
+    id: u64,
 }
 
 /// Longer heads are not remembered, in bytes.
@@ -99,8 +101,28 @@ impl Default for Known {
         Known {
             bytes: Vec::new(),
             head: NO_HEAD,
+            id: 0,
         }
     }
+}
+
+impl Known {
+    /// The head as it came, interim responses before it included.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// What a reader keeps of a response besides its figures.
+#[derive(Debug, Clone, Default)]
+struct Kept {
+    /// The head, unless it is a known one.
+    head: Vec<u8>,
+    /// The head is the one that [`Known`] held under this number.
+    known: Option<u64>,
+    body: Vec<u8>,
+    /// The body is kept, too.
+    whole: bool,
 }
 
 /// Reads one response at a time.
@@ -117,6 +139,7 @@ pub struct Reader {
     keep_alive: bool,
     body: u64,
     limit: u64,
+    kept: Option<Box<Kept>>,
 }
 
 impl Reader {
@@ -132,6 +155,45 @@ impl Reader {
             keep_alive: false,
             body: 0,
             limit,
+            kept: None,
+        }
+    }
+
+    /// A reader that also keeps heads, and bodies when [`Reader::expect`] says so.
+    pub(crate) fn keeping(limit: u64) -> Reader {
+        Reader {
+            kept: Some(Box::default()),
+            ..Reader::new(limit)
+        }
+    }
+
+    /// Of the next response at most `limit` bytes of body are read, and kept when `keep` says so.
+    pub(crate) fn expect(&mut self, limit: u64, keep: bool) {
+        self.limit = limit;
+        if let Some(kept) = &mut self.kept {
+            kept.whole = keep;
+        }
+    }
+
+    /// Under which number [`Known`] held the head of this response, if it did.
+    pub(crate) fn head_known(&self) -> Option<u64> {
+        self.kept.as_ref()?.known
+    }
+
+    /// The head of this response, if it was kept and is not a known one.
+    pub(crate) fn head_bytes(&self) -> &[u8] {
+        self.kept.as_ref().map_or(&[], |k| &k.head)
+    }
+
+    /// The body that was kept.
+    pub(crate) fn take_body(&mut self) -> Vec<u8> {
+        let kept = self.kept.as_mut();
+        kept.map_or_else(Vec::new, |k| std::mem::take(&mut k.body))
+    }
+
+    fn keep_body(&mut self, bytes: &[u8]) {
+        if let Some(kept) = self.kept.as_mut().filter(|k| k.whole) {
+            kept.body.extend_from_slice(bytes);
         }
     }
 
@@ -139,6 +201,10 @@ impl Reader {
     pub fn begin(&mut self, head: bool) {
         self.head_request = head;
         self.body = 0;
+        if let Some(kept) = &mut self.kept {
+            kept.body.clear();
+            kept.known = None;
+        }
         self.begin_head();
     }
 
@@ -149,6 +215,9 @@ impl Reader {
         self.head = NO_HEAD;
         self.head_complete = false;
         self.keep_alive = false;
+        if let Some(kept) = &mut self.kept {
+            kept.head.clear();
+        }
     }
 
     /// The status code; meaningful once [`Reader::head_complete`].
@@ -193,6 +262,9 @@ impl Reader {
         {
             self.head = known.head;
             self.head_ends()?;
+            if let Some(kept) = &mut self.kept {
+                kept.known = Some(known.id);
+            }
             return self.read(bytes, rest);
         }
         let mut rest = bytes;
@@ -202,6 +274,10 @@ impl Reader {
             known.bytes.clear();
             known.bytes.extend_from_slice(&bytes[..length]);
             known.head = self.head;
+            known.id += 1;
+            if let Some(kept) = &mut self.kept {
+                kept.known = Some(known.id);
+            }
         }
         self.read(bytes, rest)
     }
@@ -216,6 +292,7 @@ impl Reader {
                 State::Length(left) => {
                     let n = left.min(rest.len() as u64);
                     self.body += n;
+                    self.keep_body(&rest[..n as usize]);
                     rest = &rest[n as usize..];
                     self.state = if n == left {
                         State::Done
@@ -225,8 +302,9 @@ impl Reader {
                 }
                 State::UntilClose => {
                     self.body += rest.len() as u64;
-                    rest = &[];
                     self.within_limit(0)?;
+                    self.keep_body(rest);
+                    rest = &[];
                 }
                 State::Chunk(at) => self.chunk(at, &mut rest)?,
             }
@@ -300,6 +378,10 @@ impl Reader {
     /// One line without its LF.
     fn one_line(&mut self, line: &[u8]) -> Result<(), Fault> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if let (Some(kept), State::Status | State::Fields) = (&mut self.kept, self.state) {
+            kept.head.extend_from_slice(line);
+            kept.head.push(b'\n');
+        }
         match self.state {
             State::Status if line.is_empty() => Ok(()),
             State::Status => self.status_line(line),
@@ -393,6 +475,7 @@ impl Reader {
             let n = left.min(rest.len() as u64);
             self.body += n;
             self.within_limit(0)?;
+            self.keep_body(&rest[..n as usize]);
             *rest = &rest[n as usize..];
             let next = if n == left {
                 Chunk::DataCr

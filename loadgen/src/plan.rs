@@ -352,6 +352,24 @@ pub(crate) fn random_parent(run_id: &str) -> String {
     format!("00-{:016x}{low:016x}-{span:016x}-01", trace_key(run_id))
 }
 
+/// The same, written to `out`; the run's key is known.
+pub(crate) fn write_parent(out: &mut Vec<u8>, key: u64) {
+    let [low, span] = [0, 1].map(|least| rand::random::<u64>() | least);
+    out.extend_from_slice(b"00-");
+    hex(out, key);
+    hex(out, low);
+    out.push(b'-');
+    hex(out, span);
+    out.extend_from_slice(b"-01");
+}
+
+/// Sixteen hexadecimal digits.
+fn hex(out: &mut Vec<u8>, number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |i: u32| DIGITS[(number >> (60 - 4 * i) & 15) as usize];
+    out.extend((0..16).map(digit));
+}
+
 /// The plan's requests, checked and ready to be rendered.
 pub(crate) struct Requests {
     pub(crate) prepared: Vec<Prepared>,

@@ -1,10 +1,11 @@
 //! Owns one request of a virtual user from the script's words to what its response left behind: counted, timed,
 //! redirects followed, cookies kept, values captured, expectations checked. Must not know the order of steps.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde_json::Value;
 use url::Url;
 
@@ -12,14 +13,15 @@ use super::capture::Extractor;
 use super::expect::{self, Seen};
 use super::expr::{self, Expr};
 use super::hooks;
-use super::net::{NoExchange, Trip, node_name};
+use super::net::{NoExchange, Outgoing, Trip, node_name};
 use super::request::{Ready, decoded, full_url};
 use super::run::Event;
-use super::script::{AfterResponse, Capture, Expectation, Match, RequestStep};
+use super::script::{AfterResponse, Capture, Expectation, Fixed, Match, RequestStep};
 use super::template::{self, as_text};
 use super::vu::{Failure, Vu, lock};
-use crate::conn::{ErrorKind, Exchange, Target};
-use crate::plan::random_parent;
+use crate::conn::{ErrorKind, Target};
+use crate::fast::reactor::Answered;
+use crate::plan::write_parent;
 use crate::stats::{Answer, Sample, micros};
 
 /// What a request's endpoint is called by: URL and name, templates not filled in.
@@ -36,34 +38,48 @@ impl Vu {
         step: &RequestStep,
         clock: &mut Duration,
     ) -> Result<(), Failure> {
-        let began = self.now();
+        // The time of hooks is the script's own, like time thought.
+        let began = self.shared.script.processor.as_ref().map(|_| self.now());
         if !self.wanted(step).await {
             return Ok(());
         }
         let script = &self.shared.script;
         let hooked = self.before_request(step).await?;
         let number = hooked.as_ref().map(|h| h.number);
-        if script.processor.is_some() {
-            // The time of hooks is the script's own, like time thought.
+        if let Some(began) = began {
             *clock += self.now().saturating_sub(began);
         }
-        let raw = || (full_url(&step.url, &script.target), step.name.clone());
-        let (step, at) = match &hooked {
-            Some(hooked) => (&hooked.step, hooked.endpoint.clone()),
-            None => (step, raw()),
+        let fixed = self.fixed(step);
+        let mut ready = match (&hooked, fixed) {
+            (Some(hooked), _) => Arc::new(Ready::make(&hooked.step, script, self)?),
+            (None, Some(fixed)) => Arc::clone(&fixed.ready),
+            (None, None) => Arc::new(Ready::make(step, script, self)?),
         };
-        let mut ready = Ready::make(step, script, self)?;
+        let step = hooked.as_ref().map_or(step, |h| &h.step);
+        let endpoint = |sent: &Url| {
+            if let (None, Some(fixed)) = (&hooked, fixed)
+                && fixed.ready.url == *sent
+            {
+                return fixed.endpoint.clone();
+            }
+            let at = match &hooked {
+                Some(hooked) => hooked.endpoint.clone(),
+                None => (full_url(&step.url, &script.target), step.name.clone()),
+            };
+            self.endpoint(&at, step, sent).map(Arc::from)
+        };
         self.own_cookies(step, &ready.url);
         let mut hops = 0;
         loop {
             self.allowed(&ready.url)?;
-            let exchange = match self.hop(&ready, step, clock).await {
+            let keep = number.is_some() || self.reads_body(step);
+            let exchange = match self.hop(&ready, step, keep, clock).await {
                 Ok(exchange) => exchange,
                 Err(code) => {
                     if let Some(number) = number {
                         self.after_failure(number, &code).await;
                     }
-                    if let Some(name) = self.endpoint(&at, step, &ready.url) {
+                    if let Some(name) = endpoint(&ready.url) {
                         let space = &script.endpoints.namespace;
                         self.count(&format!("{space}.{name}.errors.{code}"));
                     }
@@ -71,19 +87,42 @@ impl Vu {
                 }
             };
             if step.follow
-                && let Some(next) = ready.redirected(exchange.status, &exchange.headers)
+                && let Some(next) = ready.redirected(exchange.status(), &exchange.headers)
             {
                 hops += 1;
                 if hops > MAX_REDIRECTS {
                     return Err("ERR_TOO_MANY_REDIRECTS".to_owned());
                 }
-                ready = next;
+                ready = Arc::new(next);
                 continue;
             }
             return self
-                .finish(step, &ready, &at, number, &exchange, clock)
+                .finish(step, &ready, &endpoint, number, &exchange, clock)
                 .await;
         }
+    }
+
+    /// What a step sends, made once for all, when it is always the same.
+    fn fixed<'a>(&self, step: &'a RequestStep) -> Option<&'a Fixed> {
+        let script = &self.shared.script;
+        let fixed = step.fixed.get_or_init(|| {
+            if !Ready::is_fixed(step, script) {
+                return None;
+            }
+            let ready = Arc::new(Ready::make(step, script, self).ok()?);
+            let at = (full_url(&step.url, &script.target), step.name.clone());
+            let endpoint = self.endpoint(&at, step, &ready.url).map(Arc::from);
+            Some(Fixed { ready, endpoint })
+        });
+        fixed.as_ref()
+    }
+
+    /// Whether anything looks at the body of its response.
+    fn reads_body(&self, step: &RequestStep) -> bool {
+        let expects = |p: &AfterResponse| *p == AfterResponse::Expect;
+        !step.capture.is_empty()
+            || !step.matches.is_empty()
+            || self.shared.script.after_response.iter().any(expects)
     }
 
     pub(crate) fn count(&self, name: &str) {
@@ -128,10 +167,12 @@ impl Vu {
         if !self.shared.confined {
             return Ok(());
         }
+        let host = url.host_str();
+        if host.is_some() && host == self.shared.target_host.as_deref() {
+            return Ok(());
+        }
         let target = Target::parse(url.as_str()).map_err(|e| e.to_string())?;
-        let own = Target::parse(&super::config::as_http(&self.shared.script.target))
-            .is_ok_and(|t| t.host == target.host);
-        if own || target.is_loopback() {
+        if target.is_loopback() {
             return Ok(());
         }
         Err(format!("{} needs --i-own-this-target", target.host))
@@ -142,49 +183,42 @@ impl Vu {
         &self,
         ready: &Ready,
         step: &RequestStep,
+        keep_body: bool,
         clock: &mut Duration,
-    ) -> Result<Exchange, Failure> {
+    ) -> Result<Answered, Failure> {
         let shared = &self.shared;
-        let path = ready.path()?;
-        let mut add = Vec::new();
         let cookies = self.keeps_cookies.load(Ordering::Relaxed) || !step.cookie.is_empty();
-        if cookies
-            && let Some(cookie) = lock(&self.jar).header(&ready.url, SystemTime::now())
-            && let Ok(value) = HeaderValue::from_str(&cookie)
-        {
-            add.push((header::COOKIE, value));
-        }
-        let parent = random_parent(&shared.run_id);
-        for (name, value) in [
-            (
-                header::HeaderName::from_static("traceparent"),
-                parent.as_str(),
-            ),
-            (
-                header::HeaderName::from_static("x-nines-run-id"),
-                shared.run_id.as_str(),
-            ),
-        ] {
-            if let Ok(value) = HeaderValue::from_str(value) {
-                add.push((name, value));
-            }
-        }
+        let cookie = cookies
+            .then(|| lock(&self.jar).header(&ready.url, SystemTime::now()))
+            .flatten();
         let due = *clock;
         if self.counted {
-            let now = shared.now_ms();
-            let mut metrics = lock(&shared.metrics);
-            metrics.count("http.requests", 1, now);
-            metrics.event("http.request_rate", now);
-            drop(metrics);
+            lock(&shared.metrics).request(shared.now_ms());
             lock(&shared.stats).started(due);
         }
         let mut trip = Trip::default();
-        let make = || ready.request(&path, &add);
         let timeout = step.timeout.unwrap_or(shared.script.http.timeout);
-        let sent = self.pool.send(&ready.url, &make, timeout, &mut trip).await;
-        *clock = self.now();
+        let mut bytes = std::mem::take(&mut *lock(&self.buffer));
+        ready.write(&mut bytes, cookie.as_deref(), |out| self.add_fields(out));
+        let outgoing = Outgoing {
+            url: &ready.url,
+            origin: &ready.origin,
+            bytes: &bytes,
+            method: &ready.method,
+            keep_body,
+        };
+        let sent = self.pool.send(&outgoing, timeout, &mut trip).await;
+        *lock(&self.buffer) = bytes;
+        let since = |at: Instant| at.saturating_duration_since(shared.start);
+        let now = self.now();
+        let ended = match &sent {
+            Ok(answered) => since(answered.ended),
+            Err(_) => now,
+        };
+        // What follows is due now, not when the response arrived: a user acts on what it has read.
+        *clock = now;
         if self.counted {
-            self.record(due, *clock, &trip, &sent);
+            self.record(due, ended, &trip, &sent);
         }
         let exchange = match sent {
             Ok(exchange) => exchange,
@@ -201,50 +235,55 @@ impl Vu {
         Ok(exchange)
     }
 
+    /// What we add to each request: its trace and the run it belongs to.
+    fn add_fields(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"traceparent: ");
+        write_parent(out, self.shared.trace_key);
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&self.shared.run_field);
+    }
+
     fn record(
         &self,
         due: Duration,
         ended: Duration,
         trip: &Trip,
-        sent: &Result<Exchange, NoExchange>,
+        sent: &Result<Answered, NoExchange>,
     ) {
         let shared = &self.shared;
-        let offset = |at: Option<Instant>| at.map_or(ended, |at| at.duration_since(shared.start));
+        let since = |at: Instant| at.saturating_duration_since(shared.start);
+        let offset = |at: Option<Instant>| at.map_or(ended, since);
         let outcome = match sent {
-            Ok(exchange) => Ok(Answer {
-                status: exchange.status.as_u16(),
-                bytes: exchange.wire_bytes,
-                timings: exchange.timings,
+            Ok(answered) => Ok(Answer {
+                status: answered.status,
+                bytes: answered.wire_bytes,
+                timings: answered.timings,
             }),
             Err(NoExchange::Conn(error)) => Err(error.kind),
             Err(NoExchange::Url(_)) => Err(ErrorKind::Protocol),
+        };
+        let at = match sent {
+            Ok(answered) => Some(answered.sent),
+            Err(_) => trip.sent,
         };
         lock(&shared.stats).record(&Sample {
             route: 0,
             due,
             picked: offset(trip.picked),
-            sent: offset(trip.sent),
+            sent: offset(at),
             ended,
             queued: trip.queued,
             opened: trip.opened,
             reconnected: trip.reconnected,
             outcome,
         });
-        let Ok(exchange) = sent else { return };
+        let Ok(answered) = sent else { return };
         let now = shared.now_ms();
-        let status = exchange.status.as_u16();
-        let first_byte = micros(exchange.timings.first_byte);
+        let first_byte = micros(answered.timings.first_byte);
         let mut metrics = lock(&shared.metrics);
-        metrics.count(&format!("http.codes.{status}"), 1, now);
-        metrics.count("http.responses", 1, now);
-        metrics.count("http.downloaded_bytes", exchange.body_len, now);
-        metrics.time("http.response_time", first_byte, now);
-        if (200..600).contains(&status) {
-            let class = format!("http.response_time.{}xx", status / 100);
-            metrics.time(&class, first_byte, now);
-        }
+        metrics.response(answered.status, answered.body_len, first_byte, now);
         if shared.script.http.extended_metrics {
-            let total = first_byte + micros(exchange.timings.transfer);
+            let total = first_byte + micros(answered.timings.transfer);
             metrics.time("http.total", total, now);
             if let Some(opened) = trip.opened {
                 metrics.time("http.dns", micros(opened.dns), now);
@@ -259,20 +298,21 @@ impl Vu {
         &self,
         step: &RequestStep,
         ready: &Ready,
-        at: &Endpoint,
+        endpoint: &(dyn Fn(&Url) -> Option<Arc<str>> + Sync),
         number: Option<u64>,
-        exchange: &Exchange,
+        exchange: &Answered,
         clock: &mut Duration,
     ) -> Result<(), Failure> {
         let url = &ready.url;
         let body = decoded(&exchange.headers, &exchange.body);
-        let captured = self.capture(&step.capture, &step.matches, &exchange.headers, &body);
+        let captured = step.capture.is_empty() && step.matches.is_empty()
+            || self.capture(&step.capture, &step.matches, &exchange.headers, &body);
         let hooked = |names: &[String]| number.filter(|_| !names.is_empty());
-        let began = self.now();
+        let began = number.map(|_| self.now());
         let params = || hooks::sent(url.as_str(), &ready.headers, step, self);
         let response = || {
             let ms = exchange.timings.first_byte.as_secs_f64() * 1e3;
-            hooks::response(exchange.status, &exchange.headers, &body, ms)
+            hooks::response(exchange.status(), &exchange.headers, &body, ms)
         };
         if let Some(number) = hooked(&self.hooks.after) {
             let last = step.hooks.after.is_empty();
@@ -282,10 +322,14 @@ impl Vu {
         if self.counted {
             for plugin in &self.shared.script.after_response {
                 match plugin {
-                    AfterResponse::Endpoint => self.count_endpoint(at, step, url, exchange),
+                    AfterResponse::Endpoint => {
+                        if let Some(name) = endpoint(url) {
+                            self.count_endpoint(&name, exchange);
+                        }
+                    }
                     AfterResponse::Apdex => self.count_apdex(exchange),
                     AfterResponse::Expect => {
-                        self.expect(step, url, exchange.status, &exchange.headers, &body)?;
+                        self.expect(step, url, exchange.status(), &exchange.headers, &body)?;
                     }
                 }
             }
@@ -294,7 +338,7 @@ impl Vu {
             self.after_response(number, &step.hooks.after, true, params(), response())
                 .await?;
         }
-        if number.is_some() {
+        if let Some(began) = began {
             *clock += self.now().saturating_sub(began);
         }
         match captured {
@@ -384,25 +428,20 @@ impl Vu {
         })
     }
 
-    fn count_endpoint(&self, at: &Endpoint, step: &RequestStep, url: &Url, exchange: &Exchange) {
-        let Some(name) = self.endpoint(at, step, url) else {
-            return;
-        };
+    fn count_endpoint(&self, name: &str, exchange: &Answered) {
         let space = &self.shared.script.endpoints.namespace;
         let now = self.shared.now_ms();
-        let status = exchange.status.as_u16();
         let timing = exchange.headers.get("server-timing");
+        let us = micros(exchange.timings.first_byte);
         let mut metrics = lock(&self.shared.metrics);
         if let Some(ms) = timing.and_then(|t| server_total(t.to_str().ok()?)) {
             let us = (ms * 1e3) as u64;
             metrics.time(&format!("{space}.server-timing.{name}"), us, now);
         }
-        metrics.count(&format!("{space}.{name}.codes.{status}"), 1, now);
-        let us = micros(exchange.timings.first_byte);
-        metrics.time(&format!("{space}.response_time.{name}"), us, now);
+        metrics.endpoint(space, name, exchange.status, us, now);
     }
 
-    fn count_apdex(&self, exchange: &Exchange) {
+    fn count_apdex(&self, exchange: &Answered) {
         let Some(limit) = self.shared.script.apdex else {
             return;
         };

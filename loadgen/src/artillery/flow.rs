@@ -1,7 +1,7 @@
 //! Owns the flow of a scenario: each kind of step, each key of a request, and what is refused. Must not run any.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use fancy_regex::RegexBuilder;
 use model::spelling::nearest;
@@ -373,6 +373,7 @@ fn request(verb: &str, node: &Node, around: &Around<'_>) -> Read<Step> {
         timeout: None,
         hooks: around.hooks(&fields)?,
         raw: Arc::new(node.value()),
+        fixed: OnceLock::new(),
     })))
 }
 

@@ -97,12 +97,117 @@ impl Figures {
     }
 }
 
+/// What the responses of an endpoint count.
+#[derive(Debug)]
+struct Endpoint {
+    /// What its figures' names begin with.
+    space: String,
+    status: BTreeMap<u16, u64>,
+    /// In microseconds.
+    times: Histogram<u64>,
+    first: i64,
+    last: i64,
+}
+
+/// What every request counts, of the current period and not yet among its figures: names cost more than numbers.
+#[derive(Debug)]
+struct Often {
+    requests: u64,
+    responses: u64,
+    bytes: u64,
+    status: BTreeMap<u16, u64>,
+    /// By name.
+    endpoints: BTreeMap<String, Endpoint>,
+    /// In microseconds; all, and by the first digit of the status.
+    times: [Histogram<u64>; 6],
+    /// First and last instant of a request, of a response.
+    requested: Option<(i64, i64)>,
+    responded: Option<(i64, i64)>,
+}
+
+impl Often {
+    /// These few names have their place whatever others there are.
+    fn add_to(&self, figures: &mut Figures, (first, last): (i64, i64)) {
+        if self.requests > 0 {
+            *slot(&mut figures.counters, usize::MAX, "http.requests", || 0) += self.requests;
+            let new = || (first, last, 0);
+            let rate = slot(&mut figures.rates, usize::MAX, "http.request_rate", new);
+            *rate = (rate.0.min(first), rate.1.max(last), rate.2 + self.requests);
+        }
+        for at in [self.requested, self.responded].into_iter().flatten() {
+            widen(&mut figures.counted, at.0);
+            widen(&mut figures.counted, at.1);
+        }
+        let Some((first, last)) = self.responded else {
+            return;
+        };
+        for (name, by) in [
+            ("http.responses", self.responses),
+            ("http.downloaded_bytes", self.bytes),
+        ] {
+            *slot(&mut figures.counters, usize::MAX, name, || 0) += by;
+        }
+        for (status, by) in &self.status {
+            let name = format!("http.codes.{status}");
+            *slot(&mut figures.counters, usize::MAX, &name, || 0) += by;
+        }
+        for (class, times) in self.times.iter().enumerate().filter(|(_, t)| !t.is_empty()) {
+            let name = match class {
+                0 => "http.response_time".to_owned(),
+                n => format!("http.response_time.{n}xx"),
+            };
+            let summary = slot(&mut figures.summaries, usize::MAX, &name, histogram);
+            let added = summary.add(times);
+            debug_assert!(added.is_ok(), "both grow");
+        }
+        widen(&mut figures.timed, first);
+        widen(&mut figures.timed, last);
+        for (name, endpoint) in &self.endpoints {
+            endpoint.add_to(name, figures);
+        }
+    }
+}
+
+impl Endpoint {
+    fn add_to(&self, name: &str, figures: &mut Figures) {
+        let space = &self.space;
+        for (status, by) in &self.status {
+            let name = format!("{space}.{name}.codes.{status}");
+            *slot(&mut figures.counters, MAX_COUNTERS, &name, || 0) += by;
+        }
+        let name = format!("{space}.response_time.{name}");
+        let summary = slot(&mut figures.summaries, MAX_NAMES, &name, histogram);
+        let added = summary.add(&self.times);
+        debug_assert!(added.is_ok(), "both grow");
+        for range in [&mut figures.counted, &mut figures.timed] {
+            widen(range, self.first);
+            widen(range, self.last);
+        }
+    }
+}
+
+impl Default for Often {
+    fn default() -> Often {
+        Often {
+            requests: 0,
+            responses: 0,
+            bytes: 0,
+            status: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            times: std::array::from_fn(|_| histogram()),
+            requested: None,
+            responded: None,
+        }
+    }
+}
+
 /// All figures.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    pub(crate) total: Figures,
+    total: Figures,
     /// The current period.
     current: Figures,
+    often: Often,
     /// Its start, milliseconds since 1970.
     current_ms: i64,
     /// Periods that have ended.
@@ -110,6 +215,83 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    /// Counts a request.
+    pub(crate) fn request(&mut self, at_ms: i64) {
+        self.at(at_ms);
+        self.often.requests += 1;
+        widen(&mut self.often.requested, at_ms);
+    }
+
+    /// Counts a response: its status, the length of its body, and the microseconds until its head was there.
+    pub(crate) fn response(&mut self, status: u16, bytes: u64, first_byte_us: u64, at_ms: i64) {
+        self.at(at_ms);
+        let often = &mut self.often;
+        often.responses += 1;
+        often.bytes += bytes;
+        *often.status.entry(status).or_default() += 1;
+        widen(&mut often.responded, at_ms);
+        let class = usize::from(status / 100);
+        for i in [Some(0), (2..6).contains(&class).then_some(class)]
+            .into_iter()
+            .flatten()
+        {
+            let recorded = often.times[i].record(first_byte_us.clamp(1, MAX_US));
+            debug_assert!(recorded.is_ok(), "{first_byte_us} us did not fit");
+        }
+    }
+
+    /// Counts a response of an endpoint: its status, and the microseconds until its head was there.
+    pub(crate) fn endpoint(
+        &mut self,
+        space: &str,
+        name: &str,
+        status: u16,
+        first_byte_us: u64,
+        at_ms: i64,
+    ) {
+        self.at(at_ms);
+        let all = &mut self.often.endpoints;
+        if all.len() >= MAX_NAMES && !all.contains_key(name) {
+            self.count(&format!("{space}.{name}.codes.{status}"), 1, at_ms);
+            return self.time(
+                &format!("{space}.response_time.{name}"),
+                first_byte_us,
+                at_ms,
+            );
+        }
+        let endpoint = slot(all, MAX_NAMES, name, || Endpoint {
+            space: space.to_owned(),
+            status: BTreeMap::new(),
+            times: histogram(),
+            first: at_ms,
+            last: at_ms,
+        });
+        *endpoint.status.entry(status).or_default() += 1;
+        endpoint.last = endpoint.last.max(at_ms);
+        let recorded = endpoint.times.record(first_byte_us.clamp(1, MAX_US));
+        debug_assert!(recorded.is_ok(), "{first_byte_us} us did not fit");
+    }
+
+    /// Puts what every request counts among the figures.
+    fn settle(&mut self) {
+        let Some((first, last)) = self.often.requested.or(self.often.responded) else {
+            return;
+        };
+        let mut often = std::mem::take(&mut self.often);
+        for figures in [&mut self.total, &mut self.current] {
+            often.add_to(figures, (first, last));
+        }
+        // Emptied and not made anew: it has grown to what the times need.
+        often.times.iter_mut().for_each(Histogram::reset);
+        self.often.times = often.times;
+    }
+
+    /// The figures since the start.
+    pub(crate) fn total(&mut self) -> &Figures {
+        self.settle();
+        &self.total
+    }
+
     fn at(&mut self, at_ms: i64) {
         let period = at_ms - at_ms.rem_euclid(PERIOD_MS);
         if period > self.current_ms {
@@ -120,6 +302,7 @@ impl Metrics {
 
     /// Ends the current period.
     pub(crate) fn end(&mut self) {
+        self.settle();
         let figures = std::mem::take(&mut self.current);
         if !figures.is_empty() {
             self.ended.push((self.current_ms, figures));
@@ -171,7 +354,7 @@ mod tests {
         m.end();
         let ended = m.take_ended(10_002);
         assert_eq!((ended[0].0, ended[0].1.counter("a")), (10_000, 2));
-        assert_eq!(m.total.counter("a"), 3);
+        assert_eq!(m.total().counter("a"), 3);
     }
 
     #[test]

@@ -5,23 +5,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::Request;
-use http_body_util::Full;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::conn::{ConnError, Connection, Connector, ErrorKind, Exchange, Opened, Target};
+use crate::conn::{ConnError, Connector, ErrorKind, Opened, Target};
+use crate::fast::reactor::{Answered, Link, Way};
 
 /// The longest body kept, in bytes.
 const MAX_BODY: u64 = 64 << 20;
 /// The most hosts one pool dials.
 const MAX_HOSTS: usize = 1_000;
 
-/// What dials each host; all users of a run share it, but no TLS session.
+/// How to get to each host; all users of a run share it, but no TLS session.
 pub(crate) struct Dialers {
     insecure: bool,
-    by_origin: Mutex<HashMap<String, Connector>>,
+    by_origin: Mutex<HashMap<Arc<str>, Arc<Way>>>,
 }
 
 impl Dialers {
@@ -32,20 +30,20 @@ impl Dialers {
         }
     }
 
-    fn of(&self, url: &Url, origin: &str) -> Result<Connector, NoExchange> {
+    fn of(&self, url: &Url, origin: &Arc<str>) -> Result<Arc<Way>, NoExchange> {
         let mut all = lock(&self.by_origin);
-        if let Some(connector) = all.get(origin) {
-            return Ok(connector.clone());
+        if let Some(way) = all.get(origin) {
+            return Ok(Arc::clone(way));
         }
         let bad = |e: crate::LoadError| NoExchange::Url(e.to_string());
         let target = Target::parse(url.as_str()).map_err(bad)?;
         let connector = Connector::new(target, self.insecure).map_err(bad)?;
-        let connector = connector.without_resumption();
+        let way = Arc::new(Way::of(&connector.without_resumption()));
         if all.len() >= MAX_HOSTS {
             all.clear();
         }
-        all.insert(origin.to_owned(), connector.clone());
-        Ok(connector)
+        all.insert(Arc::clone(origin), Arc::clone(&way));
+        Ok(way)
     }
 }
 
@@ -53,13 +51,20 @@ impl Dialers {
 pub(crate) struct Pool {
     per_host: usize,
     dialers: Arc<Dialers>,
-    hosts: Mutex<HashMap<String, Arc<Host>>>,
+    hosts: Mutex<Hosts>,
+}
+
+#[derive(Default)]
+struct Hosts {
+    /// The one asked for last: most users have only one.
+    last: Option<(Arc<str>, Arc<Host>)>,
+    all: HashMap<Arc<str>, Arc<Host>>,
 }
 
 struct Host {
-    connector: Connector,
+    way: Arc<Way>,
     permits: Semaphore,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Link>>,
 }
 
 /// What is known of an exchange besides its outcome.
@@ -81,6 +86,17 @@ pub(crate) enum NoExchange {
     Conn(ConnError),
 }
 
+/// A request as it goes onto the wire, and what must be known of it.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) url: &'a Url,
+    /// The URL's, as [`Url::origin`] writes it.
+    pub(crate) origin: &'a Arc<str>,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) method: &'a http::Method,
+    /// Somebody looks at the response's body.
+    pub(crate) keep_body: bool,
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -94,61 +110,69 @@ impl Pool {
         }
     }
 
-    fn host(&self, url: &Url) -> Result<Arc<Host>, NoExchange> {
-        let key = url.origin().ascii_serialization();
+    fn host(&self, url: &Url, origin: &Arc<str>) -> Result<Arc<Host>, NoExchange> {
         let mut hosts = lock(&self.hosts);
-        if let Some(host) = hosts.get(&key) {
+        if let Some((last, host)) = &hosts.last
+            && last == origin
+        {
             return Ok(Arc::clone(host));
         }
-        let host = Arc::new(Host {
-            connector: self.dialers.of(url, &key)?,
-            permits: Semaphore::new(self.per_host),
-            idle: Mutex::default(),
-        });
-        if hosts.len() >= MAX_HOSTS {
-            hosts.clear();
+        let host = match hosts.all.get(origin) {
+            Some(host) => Arc::clone(host),
+            None => Arc::new(Host {
+                way: self.dialers.of(url, origin)?,
+                permits: Semaphore::new(self.per_host),
+                idle: Mutex::default(),
+            }),
+        };
+        if hosts.all.len() >= MAX_HOSTS {
+            hosts.all.clear();
         }
-        hosts.insert(key, Arc::clone(&host));
+        hosts.all.insert(Arc::clone(origin), Arc::clone(&host));
+        hosts.last = Some((Arc::clone(origin), Arc::clone(&host)));
         Ok(host)
     }
 
-    /// Sends what `make` makes, within `timeout` from when a connection slot is free.
+    /// Sends a request, within `timeout` from when a connection slot is free. To be called on a reactor's thread.
     pub(crate) async fn send(
         &self,
-        url: &Url,
-        make: &(dyn Fn() -> Request<Full<Bytes>> + Sync),
+        request: &Outgoing<'_>,
         timeout: Duration,
         trip: &mut Trip,
-    ) -> Result<Exchange, NoExchange> {
-        let host = self.host(url)?;
+    ) -> Result<Answered, NoExchange> {
+        let host = self.host(request.url, request.origin)?;
         trip.queued = host.permits.available_permits() == 0;
         // Never closed, so acquiring cannot fail.
         let _permit = host.permits.acquire().await.ok();
         let began = Instant::now();
         trip.picked = Some(began);
-        let left = || timeout.saturating_sub(began.elapsed());
-        let mut kept = lock(&host.idle).pop().filter(Connection::is_open);
+        let deadline = began + timeout;
+        let head = *request.method == http::Method::HEAD;
+        let idempotent = !matches!(*request.method, http::Method::POST | http::Method::PATCH);
+        let mut kept = lock(&host.idle).pop().filter(Link::is_open);
         loop {
             let reused = kept.is_some();
-            let mut conn = match kept.take() {
-                Some(conn) => conn,
+            let mut link = match kept.take() {
+                Some(link) => link,
                 None => {
-                    let conn = host.connector.open(left()).await;
-                    let conn = conn.map_err(NoExchange::Conn)?;
-                    trip.opened = Some(conn.opened());
-                    conn
+                    let opened = Link::open(&host.way, deadline).await;
+                    let (link, opened) = opened.map_err(NoExchange::Conn)?;
+                    trip.opened = Some(opened);
+                    link
                 }
             };
-            trip.sent = Some(Instant::now());
-            let request = make();
-            let idempotent =
-                *request.method() != http::Method::POST && *request.method() != http::Method::PATCH;
-            match conn.send(request, left(), MAX_BODY).await {
-                Ok(exchange) => {
-                    if conn.is_open() {
-                        lock(&host.idle).push(conn);
+            trip.sent = Some(if trip.opened.is_some() {
+                Instant::now()
+            } else {
+                began
+            });
+            let read = (MAX_BODY, request.keep_body);
+            match link.exchange(request.bytes, head, read, deadline).await {
+                Ok(answered) => {
+                    if link.is_open() {
+                        lock(&host.idle).push(link);
                     }
-                    return Ok(exchange);
+                    return Ok(answered);
                 }
                 Err(error) => {
                     let closed = matches!(error.kind, ErrorKind::Closed | ErrorKind::Reset)

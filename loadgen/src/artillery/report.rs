@@ -295,7 +295,7 @@ pub(crate) fn nines(shared: &Shared, stats: &Stats, checks: &[Verdict], stopped:
 
 /// The run as every other load reports it. Its users' requests fall due as their flows come to them, so what is due and
 /// what is sent are one.
-pub(crate) fn whole(shared: &Shared, stats: &Stats, stopped: bool) -> Report {
+pub(crate) fn whole(shared: &Shared, stats: &Stats, stopped: bool, own: Own) -> Report {
     let late = |q| stats.phases.generator.value_at_quantile(q);
     let mut reasons = Vec::new();
     if late(0.99) > LATE_US {
@@ -350,7 +350,7 @@ pub(crate) fn whole(shared: &Shared, stats: &Stats, stopped: bool) -> Report {
             let generator = &stats.phases.generator;
             generator.len() - generator.count_between(0, 1000)
         },
-        own: Own::default(),
+        own,
         counts: BTreeMap::new(),
     }
 }

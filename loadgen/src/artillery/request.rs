@@ -2,11 +2,11 @@
 //! Must not open connections.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 use url::Url;
 
@@ -20,13 +20,43 @@ pub(crate) struct Ready {
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// The URL's, as [`Url::origin`] writes it.
+    pub(crate) origin: Arc<str>,
+    /// Request line and fields as they go onto the wire, without what is added to each sending and the empty line.
+    head: Vec<u8>,
 }
+
+/// The longest path with its query, in bytes.
+const MAX_PATH: usize = 65_534;
+/// Fields that are ours to send.
+const OURS: [&str; 2] = ["traceparent", "x-nines-run-id"];
 
 /// Why a request cannot be made: the text counted as its error.
 pub(crate) type Unmade = String;
 
 impl Ready {
-    /// Fills in a request. `cookie` is what the user's jar sends to a URL.
+    /// Whether a request is the same each time it is made: it holds no template and nothing drawn.
+    pub(crate) fn is_fixed(step: &RequestStep, script: &Script) -> bool {
+        let plain = |pairs: &[(String, Value)]| {
+            let plain = |(k, v): &(String, Value)| !k.contains("{{") && template::is_plain(v);
+            pairs.iter().all(plain)
+        };
+        let body = match &step.body {
+            BodySpec::None | BodySpec::Bytes(_) => true,
+            BodySpec::Json(value) | BodySpec::Text(value) => template::is_plain(value),
+            BodySpec::Form(fields) => plain(fields),
+            BodySpec::Multipart(_) => false,
+        };
+        let auth = step.auth.as_ref();
+        body && !step.url.contains("{{")
+            && !script.target.contains("{{")
+            && plain(&step.qs)
+            && plain(&script.http.headers)
+            && plain(&step.headers)
+            && auth.is_none_or(|(a, b)| template::is_plain(a) && template::is_plain(b))
+    }
+
+    /// Fills in a request.
     pub(crate) fn make(
         step: &RequestStep,
         script: &Script,
@@ -47,6 +77,8 @@ impl Ready {
             url,
             headers: HeaderMap::new(),
             body: Bytes::new(),
+            origin: Arc::from(""),
+            head: Vec::new(),
         };
         ready.set(&header::USER_AGENT, "nines")?;
         ready.set(&header::CONNECTION, "keep-alive")?;
@@ -70,6 +102,7 @@ impl Ready {
             let pass = pass.unwrap_or_default().to_owned();
             ready.authorize(&user, &pass)?;
         }
+        ready.write_head()?;
         Ok(ready)
     }
 
@@ -120,30 +153,71 @@ impl Ready {
         Ok(())
     }
 
-    /// Path and query as they go onto the wire. A URL that has become too long for HTTP's own type is an error.
-    pub(crate) fn path(&self) -> Result<http::Uri, Unmade> {
+    /// Writes what is the same each time it is sent. A path that has become too long is an error.
+    fn write_head(&mut self) -> Result<(), Unmade> {
+        self.origin = self.url.origin().ascii_serialization().into();
         let path = &self.url[url::Position::BeforePath..url::Position::AfterQuery];
-        path.parse().map_err(|e| {
+        if path.len() > MAX_PATH {
             let bytes = path.len();
             let start: String = path.chars().take(60).collect();
-            format!("Invalid URL - {start}... ({bytes} bytes): {e}")
-        })
+            return Err(format!(
+                "Invalid URL - {start}... ({bytes} bytes): URI too long"
+            ));
+        }
+        let out = &mut self.head;
+        out.clear();
+        for part in [self.method.as_str(), " ", path, " HTTP/1.1\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        let mut field = |name: &str, value: &[u8]| {
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+        };
+        if !self.headers.contains_key(header::HOST) {
+            field("host", authority(&self.url).as_bytes());
+        }
+        for (name, value) in &self.headers {
+            if !OURS.contains(&name.as_str()) && name != header::COOKIE {
+                field(name.as_str(), value.as_bytes());
+            }
+        }
+        let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+        if !self.body.is_empty() && !framed.iter().any(|n| self.headers.contains_key(n)) {
+            field("content-length", self.body.len().to_string().as_bytes());
+        }
+        Ok(())
     }
 
-    /// The HTTP request, with what the caller adds to the headers.
-    pub(crate) fn request(
+    /// Writes the request as it goes onto the wire: with `cookie` from the user's jar, or else the script's own, and what
+    /// fields `more` adds, each with its CR LF.
+    pub(crate) fn write(
         &self,
-        path: &http::Uri,
-        add: &[(HeaderName, HeaderValue)],
-    ) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(self.body.clone()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = path.clone();
-        *request.headers_mut() = self.headers.clone();
-        for (name, value) in add {
-            request.headers_mut().insert(name.clone(), value.clone());
+        out: &mut Vec<u8>,
+        cookie: Option<&str>,
+        more: impl FnOnce(&mut Vec<u8>),
+    ) {
+        out.clear();
+        out.extend_from_slice(&self.head);
+        let own = self.headers.get(header::COOKIE).map(HeaderValue::as_bytes);
+        if let Some(cookie) = cookie.map(str::as_bytes).or(own) {
+            for part in [b"cookie: ", cookie, b"\r\n"] {
+                out.extend_from_slice(part);
+            }
         }
-        request
+        more(out);
+        out.extend_from_slice(b"\r\n");
+        let coding = self.headers.get(header::TRANSFER_ENCODING);
+        if coding.is_some_and(|c| c.as_bytes().ends_with(b"chunked")) {
+            if !self.body.is_empty() {
+                out.extend_from_slice(format!("{:x}\r\n", self.body.len()).as_bytes());
+                out.extend_from_slice(&self.body);
+                out.extend_from_slice(b"\r\n");
+            }
+            out.extend_from_slice(b"0\r\n\r\n");
+        } else {
+            out.extend_from_slice(&self.body);
+        }
     }
 
     /// The request that a redirect asks for; none when the response is no redirect.
@@ -175,7 +249,17 @@ impl Ready {
                 next.headers.remove(name);
             }
         }
+        next.write_head().ok()?;
         Some(next)
+    }
+}
+
+/// What the `Host` field says: no port when it is the scheme's own.
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use model::Labels;
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,12 +20,15 @@ use super::vu::{Shared, Vu, lock, most_requests};
 use super::{config, ensure};
 use crate::LoadError;
 use crate::conn::Target;
-use crate::pacer::Alarm;
-use crate::plan::MAX_RATE_ELSEWHERE;
+use crate::fast::reactor::{self, Ended, sleep_until};
+use crate::plan::{Engine, MAX_RATE_ELSEWHERE, trace_key};
+use crate::report::Own;
 use crate::stats::{Stats, micros};
 
 /// The most users at work at once, whatever the script says.
 const MAX_USERS: u64 = 50_000;
+/// The most threads they are on.
+const MAX_THREADS: usize = 8;
 
 /// What the command line adds to a script.
 #[derive(Debug, Clone)]
@@ -95,7 +98,11 @@ pub async fn run(
     let pool = script.http.pool.map(|n| Arc::new(Pool::new(n, &dialers)));
     let stop = stop.child_token();
     let _guard = stop.clone().drop_guard();
+    let target = url::Url::parse(&script.target_url()).ok();
     let mut shared = Shared {
+        target_host: target.and_then(|t| t.host_str().map(str::to_owned)),
+        trace_key: trace_key(&options.run_id),
+        run_field: run_field(&options.run_id),
         pool,
         dialers,
         metrics: Mutex::default(),
@@ -128,36 +135,37 @@ pub async fn run(
     begin(&shared);
     let weights = Weights::of(&shared, &given)?;
     let mut recorder = Recorder::new(&shared);
-    let users = Users {
+    let crowd = Arc::new(Crowd {
         weights,
         given: given.clone(),
-        tracker: TaskTracker::new(),
-        pending: Arc::default(),
+        pending: AtomicU64::new(0),
         stop: stop.clone(),
+        seed: options.seed,
+        threads: threads(&shared),
         shared: Arc::clone(&shared),
-    };
-    let mut due = start_pacer(&shared, options.seed, &stop);
+    });
+    let mut ends = Vec::new();
+    for number in 0..crowd.threads {
+        let crowd = Arc::clone(&crowd);
+        ends.push(reactor(move || crowd.part(number))?);
+    }
     let mut tick = tokio::time::interval_at((shared.start + SECOND).into(), SECOND);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            next = due.recv() => match next {
-                Some((at, due)) => users.due(at, due),
-                None => break,
-            },
-            _ = tick.tick() => recorder.tick(),
-        }
-    }
-    users.tracker.close();
-    let ended = users.tracker.wait();
+    let ended = futures_util::future::try_join_all(ends.into_iter().map(over));
     tokio::pin!(ended);
-    loop {
+    let ended = loop {
         tokio::select! {
-            () = &mut ended => break,
+            ended = &mut ended => break ended?,
             _ = tick.tick() => recorder.tick(),
         }
-    }
+    };
+    let length = shared.start.elapsed().as_secs_f64().max(1e-9);
+    let busiest = ended.iter().map(|e| e.cpu).max().unwrap_or_default();
+    let own = Own {
+        engine: ended.first().map_or("", |e| e.engine).to_owned(),
+        threads: ended.len() as u32,
+        cpu_s: ended.iter().map(|e| e.cpu.as_secs_f64()).sum(),
+        busy: busiest.as_secs_f64() / length,
+    };
     lock(&shared.metrics).end();
     recorder.tick();
     let stopped = stop.is_cancelled();
@@ -168,7 +176,7 @@ pub async fn run(
         shared.tell(Event::Log(format!("after failed: {why}")));
         after_failed = true;
     }
-    let mut results = results(&shared, recorder, stopped);
+    let mut results = results(&shared, recorder, stopped, own);
     results.after_failed = after_failed;
     Ok(results)
 }
@@ -218,11 +226,20 @@ async fn run_hook(
     hook: &Scenario,
     given: &Map<String, Value>,
 ) -> Result<Map<String, Value>, String> {
+    let (done, result) = oneshot::channel();
     let vu = Vu::new(shared, given, false, &hook.hooks);
-    let mut clock = vu.now();
-    vu.scenario(hook, &mut clock).await?;
-    let vars = lock(&vu.vars).all().clone();
-    Ok(vars)
+    let hook = hook.clone();
+    let end = reactor(move || async move {
+        let mut clock = vu.now();
+        let ended = vu.scenario(&hook, &mut clock).await;
+        let _ = done.send(ended.map(|()| lock(&vu.vars).all().clone()));
+    });
+    let _ = over(end.map_err(|e| e.to_string())?)
+        .await
+        .map_err(|e| e.to_string())?;
+    result
+        .await
+        .unwrap_or_else(|_| Err("it ended without a result".to_owned()))
 }
 
 /// Which scenario a user gets.
@@ -256,57 +273,111 @@ impl Weights {
     }
 }
 
-/// A task that says what is due when it is due; the receiver ends with the schedule.
-fn start_pacer(
-    shared: &Arc<Shared>,
-    seed: u64,
-    stop: &CancellationToken,
-) -> mpsc::Receiver<(Duration, Due)> {
-    let (tx, rx) = mpsc::channel(1024);
-    let (shared, stop) = (Arc::clone(shared), stop.clone());
-    tokio::spawn(async move {
-        let mut alarm = Alarm::new();
-        for (at, due) in arrivals::schedule(&shared.script.phases, seed) {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = alarm.until(shared.start + at) => {}
-            }
-            if tx.send((at, due)).await.is_err() {
-                return;
-            }
-        }
-    });
-    rx
+/// The field that says which run a request belongs to; empty when the run's name cannot stand in a field.
+fn run_field(run_id: &str) -> Vec<u8> {
+    match http::HeaderValue::from_str(run_id) {
+        Ok(_) => format!("x-nines-run-id: {run_id}\r\n").into_bytes(),
+        Err(_) => Vec::new(),
+    }
 }
 
-struct Users {
+/// Threads for a script: one, unless there are cores to spare (a target on this machine needs some, too) and users do
+/// not share connections.
+fn threads(shared: &Shared) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let target = Target::parse(&config::as_http(&shared.script.target));
+    let spare = match target.is_ok_and(|t| t.is_loopback()) {
+        true => cores / 2,
+        false => cores,
+    };
+    let most = if shared.pool.is_some() {
+        1
+    } else {
+        MAX_THREADS
+    };
+    spare.clamp(1, most)
+}
+
+/// A thread of its own for these futures, and its end.
+fn reactor<F: Future<Output = ()> + 'static>(
+    make: impl FnOnce() -> F + Send + 'static,
+) -> Result<oneshot::Receiver<std::io::Result<Ended>>, LoadError> {
+    reactor::thread(&[Engine::IoUring, Engine::Epoll], make)
+        .map_err(|e| LoadError::Plan(format!("no thread for the load: {e}")))
+}
+
+/// Waits for a thread's end.
+async fn over(end: oneshot::Receiver<std::io::Result<Ended>>) -> Result<Ended, LoadError> {
+    let lost = |_| LoadError::Plan("a thread of the load ended before the run".to_owned());
+    let ended = end.await.map_err(lost)?;
+    ended.map_err(|e| LoadError::Plan(format!("the engine of the load: {e}")))
+}
+
+/// The users of a run, on one or more threads.
+struct Crowd {
     shared: Arc<Shared>,
     weights: Weights,
     given: Map<String, Value>,
-    tracker: TaskTracker,
-    pending: Arc<AtomicU64>,
+    /// Users at work.
+    pending: AtomicU64,
     stop: CancellationToken,
+    /// Decides Poisson gaps, the same on each thread.
+    seed: u64,
+    threads: usize,
 }
 
-impl Users {
-    fn due(&self, at: Duration, due: Due) {
-        let shown = |index: usize| {
-            let phase = &self.shared.script.phases[index];
-            PhaseShown {
-                name: phase.name.clone(),
-                index,
-                length: phase.length,
+impl Crowd {
+    /// The share of one thread: every so-many-th user, from its arrival to its end. What is not over when the run is
+    /// stopped ends with this.
+    async fn part(self: Arc<Crowd>, number: usize) {
+        let tracker = TaskTracker::new();
+        let stopped = self.stop.cancelled();
+        tokio::pin!(stopped);
+        let shared = &self.shared;
+        let mut user = 0;
+        for (at, due) in arrivals::schedule(&shared.script.phases, self.seed) {
+            let whose = match due {
+                Due::User(_) => {
+                    user += 1;
+                    user % self.threads
+                }
+                Due::Begins(_) | Due::Ends(_) => 0,
+            };
+            if whose != number {
+                continue;
             }
-        };
-        match due {
-            Due::Begins(i) => self.shared.tell(Event::PhaseStarted(shown(i))),
-            Due::Ends(i) => self.shared.tell(Event::PhaseCompleted(shown(i))),
-            Due::User(i) => self.user(at, i),
+            tokio::select! {
+                biased;
+                () = &mut stopped => return,
+                () = sleep_until(shared.start + at) => {}
+            }
+            match due {
+                Due::Begins(i) => shared.tell(Event::PhaseStarted(self.shown(i))),
+                Due::Ends(i) => shared.tell(Event::PhaseCompleted(self.shown(i))),
+                Due::User(i) => self.user(at, i, &tracker),
+            }
+            if user % 64 == 0 {
+                // Whoever is late must not keep the users waiting that are there.
+                tokio::task::yield_now().await;
+            }
+        }
+        tracker.close();
+        tokio::select! {
+            () = &mut stopped => {}
+            () = tracker.wait() => {}
         }
     }
 
-    fn user(&self, at: Duration, phase: usize) {
+    fn shown(&self, index: usize) -> PhaseShown {
+        let phase = &self.shared.script.phases[index];
+        PhaseShown {
+            name: phase.name.clone(),
+            index,
+            length: phase.length,
+        }
+    }
+
+    fn user(self: &Arc<Crowd>, at: Duration, phase: usize, tracker: &TaskTracker) {
         let shared = &self.shared;
         let most = shared.script.phases[phase].max_vusers.unwrap_or(MAX_USERS);
         if self.pending.load(Ordering::Relaxed) >= most.min(MAX_USERS) {
@@ -320,14 +391,12 @@ impl Users {
         shared.count(&format!("vusers.created_by_name.{name}"), 1);
         shared.count("vusers.created", 1);
         let vu = Vu::new(shared, &self.given, true, &scenario.hooks);
-        let (pending, stop) = (Arc::clone(&self.pending), self.stop.clone());
-        self.tracker.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = live(&vu, index, at) => {}
-            }
-            pending.fetch_sub(1, Ordering::Relaxed);
-        });
+        let crowd = Arc::clone(self);
+        reactor::spawn(tracker.track_future(async move {
+            live(&vu, index, at).await;
+            drop(vu);
+            crowd.pending.fetch_sub(1, Ordering::Relaxed);
+        }));
     }
 }
 
@@ -428,15 +497,15 @@ fn scenario_label(name: &str) -> &str {
     file.rsplit_once('.').map_or(file, |(stem, _)| stem)
 }
 
-fn results(shared: &Shared, recorder: Recorder, stopped: bool) -> Results {
-    let metrics = lock(&shared.metrics);
+fn results(shared: &Shared, recorder: Recorder, stopped: bool, own: Own) -> Results {
+    let mut metrics = lock(&shared.metrics);
     let stats = lock(&shared.stats);
     let checks = match stopped {
         true => Vec::new(),
-        false => ensure::judge(&shared.script.checks, &report::figures(&metrics.total)),
+        false => ensure::judge(&shared.script.checks, &report::figures(metrics.total())),
     };
     Results {
-        aggregate: Period::of(shared.wall_ms, &metrics.total, &shared.script),
+        aggregate: Period::of(shared.wall_ms, metrics.total(), &shared.script),
         intermediate: recorder.periods,
         nines: report::nines(shared, &stats, &checks, stopped),
         checks,
@@ -446,6 +515,6 @@ fn results(shared: &Shared, recorder: Recorder, stopped: bool) -> Results {
         elapsed: shared.start.elapsed(),
         stopped,
         footer: report::footer(&stats),
-        run: report::whole(shared, &stats, stopped),
+        run: report::whole(shared, &stats, stopped, own),
     }
 }

@@ -1,7 +1,7 @@
 //! Owns the typed script: what a run needs, checked. Must not know YAML, sockets or clocks.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use super::capture::Extractor;
 use super::expr::Expr;
 use super::js::Processor;
 use super::payload::Payload;
+use super::request::Ready;
 use crate::transport::Proxy;
 
 /// A script, read and checked. Make one with [`super::read`].
@@ -241,6 +242,16 @@ pub(crate) struct RequestStep {
     pub(crate) hooks: Hooks,
     /// As it stands in the script, for hooks.
     pub(crate) raw: Arc<Value>,
+    /// What it sends, once that is known to be the same each time. A copy that is changed must not use it.
+    pub(crate) fixed: OnceLock<Option<Fixed>>,
+}
+
+/// A request that is the same each time it is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Fixed {
+    pub(crate) ready: Arc<Ready>,
+    /// What its endpoint is called; none when its figures are not wanted.
+    pub(crate) endpoint: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone)]

@@ -39,6 +39,16 @@ pub(crate) fn fill(value: &Value, vars: &dyn Variables) -> Option<Value> {
     }
 }
 
+/// Whether filling it in leaves it as it is.
+pub(crate) fn is_plain(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !text.contains("{{"),
+        Value::Array(items) => items.iter().all(is_plain),
+        Value::Object(map) => map.iter().all(|(k, v)| !k.contains("{{") && is_plain(v)),
+        _ => true,
+    }
+}
+
 /// Fills in a text that must stay a text.
 pub(crate) fn string(text: &str, vars: &dyn Variables) -> String {
     as_text(fill_text(text, vars).as_ref())

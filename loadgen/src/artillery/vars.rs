@@ -35,6 +35,15 @@ impl Vars {
         self.all.insert(name, value);
     }
 
+    /// The same for a name that is most often there.
+    pub(crate) fn set(&mut self, name: &str, value: Value) {
+        match self.all.get_mut(name) {
+            Some(_) if self.changed.is_some() => self.insert(name.to_owned(), value),
+            Some(slot) => *slot = value,
+            None => self.insert(name.to_owned(), value),
+        }
+    }
+
     pub(crate) fn remove(&mut self, name: &str) {
         if self.all.shift_remove(name).is_some()
             && let Some(changed) = &mut self.changed

@@ -52,6 +52,14 @@ impl Batching {
         }
     }
 
+    /// The loop has so many connections now.
+    pub(super) fn limit(&mut self, connections: usize) {
+        self.most = (connections / 2).clamp(1, 32);
+        if self.now > 1 || self.most == 1 {
+            self.now = self.most;
+        }
+    }
+
     /// How many responses to wait for.
     pub(super) fn enough(&self) -> usize {
         self.now
@@ -60,6 +68,7 @@ impl Batching {
     /// So many more are done.
     pub(super) fn tick(&mut self, more: usize) {
         if self.most == 1 {
+            self.window = None;
             return;
         }
         self.done += more as u64;
