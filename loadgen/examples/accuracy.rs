@@ -1,12 +1,14 @@
 //! Prints how far the generator's percentiles are from the truth of servers whose delays are known, and what each
-//! request cost it. Run by `bench/accuracy`; the server is a process of its own.
+//! request cost it, beside what a bare loop costs in the same minute. Run by `bench/accuracy`; the server is a process
+//! of its own.
 //!
 //! Arguments: seconds of each run (20), then connection limits (64 and `unlimited`).
 
 use std::error::Error;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use loadgen::schedule::Schedule;
 use loadgen::truth::{Profile, quantile, serve};
@@ -38,22 +40,38 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{RATE} requests a second for {seconds} s; served = truth and the server's own lateness; passed = got is within 1 % or 0.1 ms of served\n"
     );
     let mut passed = 0;
+    let mut ratios = Vec::new();
     for limit in &limits {
         for (name, profile) in Profile::table(RATE * seconds) {
-            passed += one(name, profile, *limit, seconds)?;
+            let (good, ratio) = one(name, profile, *limit, seconds)?;
+            passed += good;
+            ratios.push(ratio);
         }
     }
     println!("\npassed {passed} of {}", limits.len() * 12);
+    ratios.sort_by(f64::total_cmp);
+    let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+    println!(
+        "cost beside a bare loop: median {:.2}x ({least:.2} to {most:.2})",
+        ratios[ratios.len() / 2]
+    );
     Ok(())
 }
 
 /// Serves until standard input ends, then prints its account of itself.
 fn server(name: &str, requests: u64) -> Result<(), Box<dyn Error>> {
-    let profile = Profile::table(requests)
-        .into_iter()
-        .find(|(n, _)| *n == name)
-        .ok_or("no such server")?
-        .1;
+    let at_once = Profile::Stall {
+        delay: Duration::ZERO,
+        every: Duration::from_secs(3600),
+        stall: Duration::ZERO,
+    };
+    let profile = match name {
+        "bare" => at_once,
+        _ => {
+            let mut all = Profile::table(requests).into_iter();
+            all.find(|(n, _)| *n == name).ok_or("no such server")?.1
+        }
+    };
     // A server that spins wakes at once; where it must share its core, it had better sleep.
     let spin = std::env::var_os("SERVER_SLEEPS").is_none();
     let server = serve(profile, spin)?;
@@ -123,7 +141,8 @@ fn one(
     profile: Profile,
     connections: usize,
     seconds: u64,
-) -> Result<usize, Box<dyn Error>> {
+) -> Result<(usize, f64), Box<dyn Error>> {
+    let bare = bare()?;
     let remote = start(name, RATE * seconds)?;
     let plan = Plan {
         model: Model::Rate {
@@ -159,7 +178,48 @@ fn one(
     let truth = profile.latencies(all.clone(), connections, turnaround, drain);
     let served = profile.served(all, connections, turnaround, drain, &each);
     let truths = (truth.as_slice(), served.as_slice());
-    Ok(row(name, connections, &report, truths, cpu, &account))
+    let cost = cpu / report.requests.max(1) as f64 * 1e4;
+    let passed = row(name, connections, &report, truths, &account);
+    let ratio = cost / bare;
+    println!(
+        "{:20} {cost:.2} CPU s per 10,000; a bare loop {bare:.2}; {ratio:.2}x",
+        ""
+    );
+    Ok((passed, ratio))
+}
+
+/// CPU seconds per 10,000 requests of the least that can send them in time: sleep until one is due, read the response to
+/// the last, send; blocking, nothing recorded.
+fn bare() -> Result<f64, Box<dyn Error>> {
+    let requests = 3 * RATE as u32;
+    let remote = start("bare", u64::from(requests))?;
+    let request = format!(
+        "GET / HTTP/1.1\r\nhost: {}\r\ntraceparent: 00-0123456789abcdef0123456789abcdef-0123456789abcdef-01\r\nx-nines-run-id: 0123456789ab\r\n\r\n",
+        remote.addr
+    );
+    let mut socket = TcpStream::connect(&remote.addr)?;
+    socket.set_nodelay(true)?;
+    let mut buffer = [0; 4096];
+    let before = thread_seconds()?;
+    let start = Instant::now();
+    for i in 0..requests {
+        let due = start + Duration::from_secs(1) * i / RATE as u32;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if i > 0 && socket.read(&mut buffer)? == 0 {
+            return Err("the bare loop's server closed".into());
+        }
+        socket.write_all(request.as_bytes())?;
+    }
+    let used = thread_seconds()? - before;
+    remote.end()?;
+    Ok(used / f64::from(requests) * 1e4)
+}
+
+/// CPU time of this thread so far.
+fn thread_seconds() -> Result<f64, Box<dyn Error>> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let ns: f64 = stat.split_whitespace().next().ok_or("no time")?.parse()?;
+    Ok(ns / 1e9)
 }
 
 fn row(
@@ -167,7 +227,6 @@ fn row(
     connections: usize,
     report: &Report,
     (truth, served): (&[Duration], &[Duration]),
-    cpu: f64,
     account: &str,
 ) -> usize {
     let limit = if connections >= 65_536 {
@@ -190,10 +249,9 @@ fn row(
         );
     }
     println!(
-        "{:10} {limit:>9} {} responses, {:.2} CPU s per 10,000, generator late p50 {} us, p99 {} us, {}; {account}",
+        "{:10} {limit:>9} {} responses, generator late p50 {} us, p99 {} us, {}; {account}",
         "",
         report.responses,
-        cpu / report.requests.max(1) as f64 * 1e4,
         report.late_p50_us,
         report.late_p99_us,
         if report.valid { "valid" } else { "INVALID" }

@@ -21,6 +21,8 @@ mod either;
 mod lines;
 mod link;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 use either::Either;
 use lines::Core;

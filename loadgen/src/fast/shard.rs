@@ -26,6 +26,11 @@ use super::tls::Session;
 use super::work::Queue;
 use super::{Ended, MAX_BODY, Run, cpu_time};
 
+/// So many samples are handed over at once when there is time to gather them.
+const MANY: usize = 32;
+/// So long before a second ends everything is handed over.
+const NEAR: Duration = Duration::from_millis(1);
+
 /// How far a connection has come.
 pub(super) enum Link {
     Closed,
@@ -210,7 +215,6 @@ impl<D: Driver> Shard<D> {
             self.expire(now);
             self.resume(now, stop);
             self.settle(now);
-            self.flush();
             let now = self.now();
             if self.run.abort.load(Ordering::Relaxed) || self.finished(now) {
                 break;
@@ -225,6 +229,9 @@ impl<D: Driver> Shard<D> {
                 true => LAZY,
                 false => self.batching.enough(),
             };
+            if enough != LAZY || self.full(now, left) {
+                self.flush();
+            }
             self.driver.wait(wait, enough)?;
             let over = wait.and_then(|w| self.now().checked_sub(now + w));
             woken = true;
@@ -261,6 +268,14 @@ impl<D: Driver> Shard<D> {
             && self.opening == 0
             && self.queue.as_ref().is_some_and(calm)
             && self.lazy.allows(left)
+    }
+
+    /// Whether what was seen must be handed over before the next wait: there is enough of it, or a second ends meanwhile.
+    /// One at a time, each would find the histograms gone from the CPU's caches.
+    fn full(&self, now: Duration, left: Option<Duration>) -> bool {
+        let tick = self.run.plan.tick.as_nanos().max(1);
+        let second = |at: Duration| at.as_nanos() / tick;
+        self.samples.len() >= MANY || second(now) != second(now + left.unwrap_or_default() + NEAR)
     }
 
     /// Notes how far a connection has come.
