@@ -168,7 +168,8 @@ impl Vu {
             return Ok(());
         }
         let host = url.host_str();
-        if host.is_some() && host == self.shared.target_host.as_deref() {
+        let own = &self.shared.http_target;
+        if host.is_some() && host == own.as_ref().and_then(Url::host_str) {
             return Ok(());
         }
         let target = Target::parse(url.as_str()).map_err(|e| e.to_string())?;
@@ -417,10 +418,12 @@ impl Vu {
         if let (Some(name), true) = (name, options.only_names) {
             return Some(name.clone());
         }
-        let base = if options.group_dynamic {
-            base_url(raw, &script.target, options.strip_query)
-        } else {
-            base_url(sent.as_str(), &script.target, options.strip_query)
+        let raw = options.group_dynamic.then(|| Url::parse(raw));
+        let base = match (&raw, &self.shared.target_url) {
+            (Some(Ok(raw)), Some(target)) => base_url(raw, target, options.strip_query),
+            (None, Some(target)) => base_url(sent, target, options.strip_query),
+            (Some(_), _) => at.0.clone(),
+            (None, None) => sent.as_str().to_owned(),
         };
         Some(match name {
             Some(name) => format!("{base} ({name})"),
@@ -513,10 +516,7 @@ impl Vu {
 }
 
 /// `/path?query`, before it the host and port where they are not the target's.
-fn base_url(url: &str, target: &str, strip_query: bool) -> String {
-    let (Ok(parsed), Ok(target)) = (Url::parse(url), Url::parse(target)) else {
-        return url.to_owned();
-    };
+fn base_url(parsed: &Url, target: &Url, strip_query: bool) -> String {
     let mut out = String::new();
     if parsed.host_str() != target.host_str() {
         out.push_str(parsed.host_str().unwrap_or_default());

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 use super::arrivals::{self, Due};
 use super::net::{Dialers, Pool};
@@ -98,9 +99,9 @@ pub async fn run(
     let pool = script.http.pool.map(|n| Arc::new(Pool::new(n, &dialers)));
     let stop = stop.child_token();
     let _guard = stop.clone().drop_guard();
-    let target = url::Url::parse(&script.target_url()).ok();
     let mut shared = Shared {
-        target_host: target.and_then(|t| t.host_str().map(str::to_owned)),
+        target_url: Url::parse(&script.target).ok(),
+        http_target: Url::parse(&script.target_url()).ok(),
         trace_key: trace_key(&options.run_id),
         run_field: run_field(&options.run_id),
         pool,

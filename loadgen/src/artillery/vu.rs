@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
+use url::Url;
 
 use super::cookies::Jar;
 use super::fields::duration;
@@ -45,8 +46,9 @@ pub(crate) struct Shared {
     pub(crate) expectation_failed: AtomicBool,
     /// Nothing may be sent beyond this machine and the target.
     pub(crate) confined: bool,
-    /// The target's host as a URL writes it.
-    pub(crate) target_host: Option<String>,
+    /// The target, and the same as a URL of HTTP.
+    pub(crate) target_url: Option<Url>,
+    pub(crate) http_target: Option<Url>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
