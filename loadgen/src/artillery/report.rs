@@ -259,7 +259,13 @@ fn text(figures: &Figures, script: &Script) -> String {
 const LATE_US: u64 = 10_000;
 
 /// Our own object: what Artillery's figures leave out. Microseconds.
-pub(crate) fn nines(shared: &Shared, stats: &Stats, checks: &[Verdict], stopped: bool) -> Value {
+pub(crate) fn nines(
+    shared: &Shared,
+    stats: &Stats,
+    checks: &[Verdict],
+    stopped: bool,
+    own: &Own,
+) -> Value {
     let late = |q| stats.phases.generator.value_at_quantile(q);
     let phases: Map<String, Value> = stats
         .phases
@@ -288,6 +294,8 @@ pub(crate) fn nines(shared: &Shared, stats: &Stats, checks: &[Verdict], stopped:
         "service_time_us": quantiles(&stats.service_time),
         "phases_us": phases,
         "late_us": { "0.5": late(0.5), "0.99": late(0.99) },
+        "engine": own.engine,
+        "client": { "threads": own.threads, "cpu_s": own.cpu_s, "busy": own.busy },
         "lost_events": lost.load(std::sync::atomic::Ordering::Relaxed),
         "checks": checks.iter().map(verdict).collect::<Vec<_>>(),
     })

@@ -508,7 +508,7 @@ fn results(shared: &Shared, recorder: Recorder, stopped: bool, own: Own) -> Resu
     Results {
         aggregate: Period::of(shared.wall_ms, metrics.total(), &shared.script),
         intermediate: recorder.periods,
-        nines: report::nines(shared, &stats, &checks, stopped),
+        nines: report::nines(shared, &stats, &checks, stopped, &own),
         checks,
         expectation_failed: shared.expectation_failed.load(Ordering::Relaxed),
         after_failed: false,

@@ -167,12 +167,13 @@ pub(crate) async fn sleep_until(at: Instant) {
     if with(|_| ()).is_none() {
         return tokio::time::sleep_until(at.into()).await;
     }
-    Sleep { at, set: false }.await;
+    Sleep { at, wakes: None }.await;
 }
 
 struct Sleep {
     at: Instant,
-    set: bool,
+    /// Who is woken then.
+    wakes: Option<std::task::Waker>,
 }
 
 impl Future for Sleep {
@@ -182,8 +183,8 @@ impl Future for Sleep {
         if Instant::now() >= self.at {
             return Poll::Ready(());
         }
-        if !self.set {
-            self.set = true;
+        if !self.wakes.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            self.wakes = Some(cx.waker().clone());
             with(|core| core.wake_at(self.at, cx.waker()));
         }
         Poll::Pending
