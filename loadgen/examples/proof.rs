@@ -200,7 +200,7 @@ async fn compared(runs: u64, seconds: u64, rate: u64, at_once: u64) -> Answer<()
         for (i, a) in group.iter().enumerate() {
             for b in &group[i + 1..] {
                 pairs += 1;
-                alarms += u64::from(alarm(&compare(a, b)?));
+                alarms += u64::from(alarm(&compare(&[a], b)?));
             }
         }
     }
@@ -208,7 +208,7 @@ async fn compared(runs: u64, seconds: u64, rate: u64, at_once: u64) -> Answer<()
     for a in &equal {
         for b in &slower {
             shifts += 1;
-            seen += u64::from(found(&compare(a, b)?));
+            seen += u64::from(found(&compare(&[a], b)?));
         }
     }
     println!(

@@ -1,4 +1,4 @@
-//! Owns the comparison of a run with an earlier one: better, worse or no evidence, per route and percentile, with how
+//! Owns the comparison of a run with earlier ones: better, worse or no evidence, per route and percentile, with how
 //! much and how sure. Pure: same reports, same answer.
 
 mod shift;
@@ -9,7 +9,7 @@ mod student;
 mod tests;
 
 use crate::report::{Quantiles, Report, RouteSecond, Second};
-use shift::{Robust, Shift, differences, location, shift, weights};
+use shift::{Course, Robust, SWINGS, Shift, aligned, course, location, shift, weights};
 
 /// The chance of a false alarm accepted in a whole comparison.
 pub const ALPHA: f64 = 0.05;
@@ -44,14 +44,16 @@ impl Verdict {
     }
 }
 
-/// One percentile of one route, or of the whole run, against the baseline.
+/// One percentile of one route, or of the whole run, against the baselines.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// The route; none for the whole run.
     pub route: Option<String>,
+    /// With so many baselines; of a route, those that have it.
+    pub baselines: usize,
     /// `p50`, `p95`, `p99`, or [`LEVEL`]: mean and percentiles together, each weighed by how little it varies.
     pub metric: &'static str,
-    /// The baseline's typical second, microseconds.
+    /// The baselines' typical second, microseconds.
     pub before_us: f64,
     /// This run's typical second, microseconds.
     pub after_us: f64,
@@ -82,11 +84,19 @@ impl Change {
     }
 }
 
-/// A measure of the whole run or of a route: its seconds in both runs, as logarithms of microseconds.
+/// What a run is compared with, in words: `the baseline`, `the mean of 3 baselines`.
+pub fn against(changes: &[Change]) -> String {
+    match changes.first().map_or(1, |c| c.baselines) {
+        0 | 1 => "the baseline".to_owned(),
+        several => format!("the mean of {several} baselines"),
+    }
+}
+
+/// A measure of the whole run or of a route: its seconds in each baseline and in the run, as logarithms of microseconds.
 #[derive(Debug, Clone)]
 struct Measure {
     name: &'static str,
-    before: Vec<f64>,
+    before: Vec<Vec<f64>>,
     after: Vec<f64>,
 }
 
@@ -100,20 +110,50 @@ struct Group {
 /// Those that have a verdict of their own; the others count for the level only.
 const TOLD: [&str; 3] = ["p50", "p95", "p99"];
 
-/// Compares a run with its baseline: the whole, and each route that both have, at their level, p50, p95 and p99.
+/// Whether runs can be baselines together; each with the name it has for the user.
 ///
 /// # Errors
-/// When either has fewer than 10 measured seconds in which something was answered.
-pub fn compare(before: &Report, after: &Report) -> Result<Vec<Change>, String> {
-    for run in [(before, "the baseline"), (after, "this run")] {
-        let seconds = measured(run.0).filter(|s| s.latency.count > 0).count();
-        if seconds < SECONDS {
+/// Names the baseline with fewer than 10 measured seconds in which something was answered, and those that are one run.
+pub fn fit(baselines: &[(String, &Report)]) -> Result<(), String> {
+    for (i, (name, run)) in baselines.iter().enumerate() {
+        enough(run, name)?;
+        let same = |other: &&(String, &Report)| {
+            (&other.1.run_id, other.1.started_ms) == (&run.run_id, run.started_ms)
+        };
+        if let Some((other, _)) = baselines[..i].iter().find(same) {
             return Err(format!(
-                "{} has {seconds} measured seconds with percentiles; a comparison needs {SECONDS}",
-                run.1
+                "{other} and {name} are the same run ({}); give each baseline once",
+                run.run_id
             ));
         }
     }
+    Ok(())
+}
+
+fn enough(run: &Report, name: &str) -> Result<(), String> {
+    let seconds = measured(run).filter(|s| s.latency.count > 0).count();
+    if seconds < SECONDS {
+        return Err(format!(
+            "{name} has {seconds} measured seconds with percentiles; a comparison needs {SECONDS}"
+        ));
+    }
+    Ok(())
+}
+
+/// Compares a run with its baselines: the whole, and each route that it and a baseline have, at their level, p50, p95 and
+/// p99. With one baseline the error is what the two runs say of themselves; with several, what they differ by from each
+/// other counts, too. The order of the baselines does not matter.
+///
+/// # Errors
+/// When there is no baseline, or a run has fewer than 10 measured seconds in which something was answered.
+pub fn compare(baselines: &[&Report], after: &Report) -> Result<Vec<Change>, String> {
+    if baselines.is_empty() {
+        return Err("there is no baseline".to_owned());
+    }
+    for run in baselines {
+        enough(run, "the baseline")?;
+    }
+    enough(after, "this run")?;
     type Of = fn(&Quantiles) -> f64;
     let of_run: [(&'static str, Of); 7] = [
         ("mean", |q| q.mean),
@@ -131,51 +171,52 @@ pub fn compare(before: &Report, after: &Report) -> Result<Vec<Change>, String> {
         };
         Measure {
             name,
-            before: seconds(before),
+            before: baselines.iter().map(|r| seconds(r)).collect(),
             after: seconds(after),
         }
     });
     let known = |m: &Measure| {
-        [&m.before, &m.after]
-            .iter()
-            .all(|v| v.iter().any(|log| *log > 0.0))
+        let mut runs = m.before.iter().chain([&m.after]);
+        runs.all(|v| v.iter().any(|log| *log > 0.0))
     };
     let mut groups = vec![Group {
         route: None,
         // A run stored by an earlier version has no p25.
         measures: whole.into_iter().filter(known).collect(),
     }];
-    let both = before.routes.keys();
-    for name in both.filter(|n| after.routes.contains_key(*n)) {
-        groups.extend(route(before, after, name));
-    }
+    groups.extend(
+        after
+            .routes
+            .keys()
+            .filter_map(|name| route(baselines, after, name)),
+    );
     Ok(judge(&groups))
 }
 
-/// None when either run has too few seconds in which the route was answered.
-fn route(before: &Report, after: &Report, name: &str) -> Option<Group> {
+/// A route, with the baselines that have it. None when the run or every baseline has too few seconds in which it was
+/// answered.
+fn route(baselines: &[&Report], after: &Report, name: &str) -> Option<Group> {
     type Of = fn(&RouteSecond) -> u64;
     let of_route: [(&'static str, Of); 3] =
         [("p50", |q| q.p50), ("p95", |q| q.p95), ("p99", |q| q.p99)];
-    let seconds = |r: &Report, get: Of| -> Vec<f64> {
-        let Some(i) = r.routes.keys().position(|n| n == name) else {
-            return Vec::new();
-        };
+    let seconds = |r: &Report, get: Of| -> Option<Vec<f64>> {
+        let i = r.routes.keys().position(|n| n == name)?;
         let of = measured(r).filter_map(|s| s.routes.get(i));
         let answered = of.filter(|s| s.count > 0);
-        answered.map(|s| log(get(s) as f64)).collect()
+        let all: Vec<f64> = answered.map(|s| log(get(s) as f64)).collect();
+        (all.len() >= SECONDS).then_some(all)
     };
-    let measures = of_route.map(|(name, get)| Measure {
-        name,
-        before: seconds(before, get),
-        after: seconds(after, get),
+    let measures = of_route.map(|(name, get)| {
+        let before: Vec<_> = baselines.iter().filter_map(|r| seconds(r, get)).collect();
+        Some(Measure {
+            name,
+            after: seconds(after, get).filter(|_| !before.is_empty())?,
+            before,
+        })
     });
-    let enough = measures
-        .iter()
-        .all(|m| m.before.len() >= SECONDS && m.after.len() >= SECONDS);
-    enough.then(|| Group {
+    Some(Group {
         route: Some(name.to_owned()),
-        measures: measures.into(),
+        measures: measures.into_iter().collect::<Option<_>>()?,
     })
 }
 
@@ -221,36 +262,53 @@ fn judge(groups: &[Group]) -> Vec<Change> {
 
 /// A group's level and percentiles, not yet corrected for their number.
 fn changes(group: &Group) -> Vec<Change> {
-    let differ: Vec<Vec<f64>> = group
+    // By measure, the run and its baselines.
+    let all: Vec<Vec<Vec<f64>>> = group
         .measures
         .iter()
-        .map(|m| differences(&m.before, &m.after))
+        .map(|m| {
+            let runs = std::iter::once(&m.after).chain(&m.before);
+            aligned(&runs.map(Vec::as_slice).collect::<Vec<_>>())
+        })
         .collect();
-    let weights = weights(&differ);
-    let together = |of: &[&[f64]]| -> Vec<f64> {
-        let n = of.iter().map(|v| v.len()).min().unwrap_or_default();
-        (0..n)
-            .map(|t| of.iter().zip(&weights).map(|(v, w)| w * v[t]).sum())
+    let courses: Vec<Course> = all.iter().map(|runs| course(runs)).collect();
+    let mut swings: Vec<f64> = courses.iter().map(|c| c.swings).collect();
+    swings.sort_by(f64::total_cmp);
+    let smooth = swings.get(swings.len() / 2).is_some_and(|s| *s < SWINGS);
+    let apart: Vec<Vec<Vec<f64>>> = all
+        .iter()
+        .zip(&courses)
+        .map(|(runs, c)| c.less(runs, smooth))
+        .collect();
+    let influences = |runs: &Vec<Vec<f64>>| -> Vec<f64> {
+        runs.iter()
+            .flat_map(|r| location(r, Robust::Redescending).1)
             .collect()
     };
-    let slices =
-        |get: fn(&Measure) -> &[f64]| -> Vec<&[f64]> { group.measures.iter().map(get).collect() };
-    let joined: Vec<&[f64]> = differ.iter().map(Vec::as_slice).collect();
+    let weights = weights(&apart.iter().map(influences).collect::<Vec<_>>());
+    let together = |of: &[Vec<Vec<f64>>], run: usize| -> Vec<f64> {
+        let n = of.iter().map(|m| m[run].len()).min().unwrap_or_default();
+        (0..n)
+            .map(|t| of.iter().zip(&weights).map(|(m, w)| w * m[run][t]).sum())
+            .collect()
+    };
+    let runs = 0..all.first().map_or(0, Vec::len);
     let level = Measure {
         name: LEVEL,
-        before: together(&slices(|m| &m.before)),
-        after: together(&slices(|m| &m.after)),
+        after: together(&all, 0),
+        before: runs.clone().skip(1).map(|i| together(&all, i)).collect(),
     };
-    let found = shift(&together(&joined), Robust::Redescending);
-    let apart = found.apart;
-    let mut out = vec![change(group, &level, found.against(apart))];
-    for (measure, differ) in group.measures.iter().zip(&differ) {
+    let joined: Vec<Vec<f64>> = runs.map(|i| together(&apart, i)).collect();
+    let found = shift(&joined, Robust::Redescending);
+    let drifts = found.apart;
+    let mut out = vec![change(group, &level, found.against(drifts))];
+    for (measure, apart) in group.measures.iter().zip(&apart) {
         if TOLD.contains(&measure.name) {
-            let found = shift(differ, Robust::Bounded);
+            let found = shift(apart, Robust::Bounded);
             out.push(change(
                 group,
                 measure,
-                found.against(found.apart.max(apart)),
+                found.against(found.apart.max(drifts)),
             ));
         }
     }
@@ -258,11 +316,13 @@ fn changes(group: &Group) -> Vec<Change> {
 }
 
 fn change(group: &Group, measure: &Measure, found: Shift) -> Change {
-    let typical = |v: &[f64]| location(v, Robust::Bounded).0;
-    let middle = (typical(&measure.before) + typical(&measure.after)) / 2.0;
+    let typical = |v: &Vec<f64>| location(v, Robust::Bounded).0;
+    let before = measure.before.iter().map(typical).sum::<f64>() / measure.before.len() as f64;
+    let middle = (before + typical(&measure.after)) / 2.0;
     let Shift { by, wide, p, .. } = found;
     Change {
         route: group.route.clone(),
+        baselines: measure.before.len(),
         metric: measure.name,
         before_us: (middle - by / 2.0).exp(),
         after_us: (middle + by / 2.0).exp(),

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 
-use crate::compare::Change;
+use crate::compare::{self, Change};
 use crate::gate::Check;
 use crate::hdr;
 use crate::report::{Quantiles, Report};
@@ -135,7 +135,11 @@ pub fn markdown(report: &Report, checks: &[Check], changes: &[Change]) -> String
         }
     }
     if !changes.is_empty() {
-        out += "\n| against the baseline | | change | 95 % interval | was, ms | is, ms |\n|---|---|---|---|---|---|\n";
+        let against = compare::against(changes);
+        let _ = writeln!(
+            out,
+            "\n| against {against} | | change | 95 % interval | was, ms | is, ms |\n|---|---|---|---|---|---|"
+        );
         for c in changes {
             let _ = writeln!(
                 out,
@@ -319,6 +323,7 @@ mod tests {
     fn change() -> Change {
         Change {
             route: None,
+            baselines: 1,
             metric: "p50",
             before_us: 2000.0,
             after_us: 2100.0,
@@ -351,6 +356,17 @@ mod tests {
             let recorded = std::fs::read_to_string(&path).unwrap_or_default();
             assert_eq!(text, recorded, "{name}: UPDATE_SNAPSHOTS=1 records it anew");
         }
+    }
+
+    #[test]
+    fn markdown_says_how_many_baselines_there_were() {
+        let several = Change {
+            baselines: 5,
+            ..change()
+        };
+        let text = |change: Change| markdown(&sample(), &[], &[change]);
+        assert!(text(several).contains("| against the mean of 5 baselines | |"));
+        assert!(text(change()).contains("| against the baseline | |"));
     }
 
     #[test]

@@ -358,9 +358,10 @@ impl Out<'_> {
             .filter(|v| v.is_finite())
             .fold(0.05_f64, |m, v| m.max(v.abs()))
             .min(3.0);
+        let against = crate::compare::against(changes);
         let at = |v: f64| ((v / reach).clamp(-1.0, 1.0) + 1.0) * 50.0;
         self.line(format_args!(
-            "<h2>Against the baseline</h2>\n<div class=\"card scroll\"><table id=\"changes\">\n<thead><tr><th>Verdict</th><th>Of</th><th class=\"n\">Was</th><th class=\"n\">Is</th><th class=\"n\">Change</th><th>95 % interval, ±{:.0} %</th></tr></thead>\n<tbody>",
+            "<h2>Against {against}</h2>\n<div class=\"card scroll\"><table id=\"changes\">\n<thead><tr><th>Verdict</th><th>Of</th><th class=\"n\">Was</th><th class=\"n\">Is</th><th class=\"n\">Change</th><th>95 % interval, ±{:.0} %</th></tr></thead>\n<tbody>",
             reach * 100.0
         ));
         for c in changes {

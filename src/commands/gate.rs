@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use alerts::slo::{Part, Slo, SloFile};
 use clap::Args as ClapArgs;
 use loadgen::Report;
-use loadgen::compare::{Change, Verdict, compare};
+use loadgen::compare::{self, Change, Verdict};
 use loadgen::explain::explain;
 use loadgen::gate::{Check, Rule, validity};
 use loadgen::{export, gate};
@@ -51,9 +51,10 @@ pub struct Judge {
     #[arg(long, value_name = "FILE")]
     slo: Option<PathBuf>,
 
-    /// Compare with this run's JSON report; what is worse breaks the gate
+    /// Compare with this run's JSON report; what is worse breaks the gate. Several, best five and more: how much runs
+    /// differ from each other counts, too
     #[arg(long, value_name = "FILE")]
-    baseline: Option<PathBuf>,
+    baseline: Vec<PathBuf>,
 
     /// Write JUnit XML
     #[arg(long, value_name = "FILE")]
@@ -89,7 +90,7 @@ pub struct Gate {
     flags: Judge,
     rules: Vec<Rule>,
     slos: Vec<Slo>,
-    baseline: Option<Report>,
+    baselines: Vec<Report>,
     client: Option<client::Client>,
     explains: bool,
     /// Standard output belongs to the report: verdicts go to standard error.
@@ -145,11 +146,17 @@ impl Judge {
                 "--ensure-promql and --slo ask an agent: name it with --agent URL (or NINES_URL), or another server with nines gate --source URL",
             ));
         }
-        let baseline = self.baseline.as_deref().map(read_report).transpose()?;
+        let baselines = self.baseline.iter().map(|path| read_report(path));
+        let baselines = baselines.collect::<anyhow::Result<Vec<_>>>()?;
+        if baselines.len() > 1 {
+            let names = self.baseline.iter().map(|path| path.display().to_string());
+            let named: Vec<_> = names.zip(&baselines).collect();
+            compare::fit(&named).map_err(|e| usage(format!("--baseline: {e}")))?;
+        }
         Ok(Gate {
             rules,
             slos,
-            baseline,
+            baselines,
             client,
             explains: false,
             aside: false,
@@ -188,19 +195,10 @@ impl Gate {
             checks.extend(block_on(async { Ok(self.ask(client, report).await) })?);
         }
         let mut changes = Vec::new();
-        if let Some(baseline) = &self.baseline {
-            let rule = "no worse than the baseline";
-            match compare(baseline, report) {
-                Ok(found) => {
-                    let worse = found.iter().filter(|c| c.verdict == Verdict::Worse);
-                    checks.extend(worse.map(|c| {
-                        let of = c.route.as_deref().unwrap_or("all requests");
-                        Check::new(format!("{rule}: {of} {}", c.metric), false, c.line().trim())
-                    }));
-                    changes = found;
-                }
-                Err(why) => checks.push(Check::new(rule, false, why)),
-            }
+        if !self.baselines.is_empty() {
+            let (held, found) = against_baselines(&self.baselines, report);
+            checks.extend(held);
+            changes = found;
         }
         let cause = seen.as_ref().map_or(String::new(), |_| why.markdown());
         self.write(report, &checks, &changes, &cause)?;
@@ -216,6 +214,9 @@ impl Gate {
                 .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
         }
         let mut text = String::new();
+        if self.baselines.len() > 1 && !changes.is_empty() {
+            text += &format!("against {}:\n", compare::against(&changes));
+        }
         for change in &changes {
             text += &format!("{}\n", change.line());
         }
@@ -298,6 +299,30 @@ impl Gate {
         }
         Ok(())
     }
+}
+
+/// What is worse than the baselines, a check each; of several, one that says so when nothing is. And all that was compared.
+fn against_baselines(baselines: &[Report], report: &Report) -> (Vec<Check>, Vec<Change>) {
+    let rule = match baselines.len() {
+        1 => "no worse than the baseline".to_owned(),
+        several => format!("no worse than the mean of {several} baselines"),
+    };
+    let changes = match compare::compare(&baselines.iter().collect::<Vec<_>>(), report) {
+        Ok(changes) => changes,
+        Err(why) => return (vec![Check::new(rule, false, why)], Vec::new()),
+    };
+    let worse = changes.iter().filter(|c| c.verdict == Verdict::Worse);
+    let mut checks: Vec<Check> = worse
+        .map(|c| {
+            let of = c.route.as_deref().unwrap_or("all requests");
+            Check::new(format!("{rule}: {of} {}", c.metric), false, c.line().trim())
+        })
+        .collect();
+    if checks.is_empty() && baselines.len() > 1 {
+        let seen = format!("nothing worse in {} comparisons", changes.len());
+        checks.push(Check::new(rule, true, seen));
+    }
+    (checks, changes)
 }
 
 /// A comparison that holds has a result; one with `bool`, or a scalar, has one that is not 0.

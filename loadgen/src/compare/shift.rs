@@ -11,6 +11,10 @@ const ROUNDED: f64 = 1e-3 * 0.289;
 const REJECTED: f64 = 4.685;
 /// Where an influence of [`Robust::Bounded`] ends (Huber).
 const BOUND: f64 = 2.5;
+/// So many seconds on either side tell the course where it is smooth.
+const AROUND: usize = 3;
+/// Ups and downs so many times as large as the noise makes them are not smooth.
+pub(super) const SWINGS: f64 = 2.0;
 /// Chance that two runs without a trend seem to drift apart.
 const TREND: f64 = 0.01;
 
@@ -27,7 +31,7 @@ pub(super) enum Robust {
 type Weigh = fn(f64) -> (f64, f64);
 
 /// How far one run lies above the other, in logarithms.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Shift {
     pub(super) by: f64,
     /// Half the length of its 95 % interval.
@@ -38,15 +42,25 @@ pub(super) struct Shift {
     pub(super) apart: f64,
 }
 
-/// Compares two series of logarithms second by second: what both have, such as a cold start, cancels.
+/// How far the first of several runs lies above the mean of the others, its baselines. Each is a series of logarithms
+/// of one length, less [`course`], so that what all have, such as a cold start, cancels.
 ///
-/// The error is that of a mean whose neighbours resemble each other: the power of the differences at their lowest
-/// frequencies (Lazarus, Lewis, Stock, Watson, "HAR Inference", Journal of Business & Economic Statistics 36, 2018),
-/// with as many degrees of freedom: 0.4 n^(2/3) of them for the level, twice as many where many questions ask for a
-/// stricter test. See [`Shift::against`] for runs that drift.
-pub(super) fn shift(differences: &[f64], robust: Robust) -> Shift {
-    let n = differences.len() as f64;
-    let (by, influence) = location(differences, robust);
+/// The error within the runs is that of a mean whose neighbours resemble each other: the power of the differences at
+/// their lowest frequencies (Lazarus, Lewis, Stock, Watson, "HAR Inference", Journal of Business & Economic Statistics
+/// 36, 2018), with as many degrees of freedom: 0.5 n^(2/3) of them for the level, 0.8 n^(2/3) where many questions ask for
+/// a stricter test. One baseline tells no more than that, and by how much the runs drift apart: see [`Shift::against`].
+/// Several tell how much runs differ besides; the larger of both errors holds, which no variation between runs, however
+/// large, makes cry wolf: see [`between`].
+pub(super) fn shift(runs: &[Vec<f64>], robust: Robust) -> Shift {
+    let each: Vec<(f64, Vec<f64>)> = runs.iter().map(|r| location(r, robust)).collect();
+    let Some(((level, own), baselines)) = each.split_first() else {
+        return Shift::default();
+    };
+    let k = baselines.len() as f64;
+    let mean = |of: &dyn Fn(&(f64, Vec<f64>)) -> f64| baselines.iter().map(of).sum::<f64>() / k;
+    let by = level - mean(&|b| b.0);
+    let influence: Vec<f64> = (0..own.len()).map(|t| own[t] - mean(&|b| b.1[t])).collect();
+    let n = influence.len() as f64;
     let share = match robust {
         Robust::Redescending => 0.5,
         Robust::Bounded => 0.8,
@@ -55,14 +69,46 @@ pub(super) fn shift(differences: &[f64], robust: Robust) -> Shift {
     let power: f64 = (1..=frequencies as usize)
         .map(|k| power(&influence, k))
         .sum();
-    let error = ((power / frequencies).max(2.0 * ROUNDED * ROUNDED) / n).sqrt();
-    let wide = critical(frequencies) * error;
-    Shift {
+    let rounded = (1.0 + 1.0 / k) * ROUNDED * ROUNDED;
+    let error = ((power / frequencies).max(rounded) / n).sqrt();
+    let within = Shift {
         by,
-        wide,
+        wide: critical(frequencies) * error,
         p: two_sided(by / error, frequencies),
-        apart: drift(&influence).unwrap_or(0.0),
+        apart: 0.0,
+    };
+    let levels: Vec<f64> = baselines.iter().map(|b| b.0).collect();
+    match between(&levels, by) {
+        Some(runs) => Shift {
+            by,
+            wide: within.wide.max(runs.wide),
+            p: within.p.max(runs.p),
+            apart: 0.0,
+        },
+        None => Shift {
+            apart: drift(&influence).unwrap_or(0.0),
+            ..within
+        },
     }
+}
+
+/// What the levels of the baselines say of a run that lies so far above their mean: Student's t for one more run of the
+/// same kind, with one degree of freedom less than there are baselines. None of fewer than two.
+fn between(levels: &[f64], by: f64) -> Option<Shift> {
+    let k = levels.len() as f64;
+    let freedom = k - 1.0;
+    if levels.len() < 2 {
+        return None;
+    }
+    let mean = levels.iter().sum::<f64>() / k;
+    let spread = levels.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / freedom;
+    let error = (spread * (1.0 + 1.0 / k)).sqrt().max(1e-12);
+    Some(Shift {
+        by,
+        wide: critical(freedom) * error,
+        p: two_sided(by / error, freedom),
+        apart: 0.0,
+    })
 }
 
 impl Shift {
@@ -79,24 +125,74 @@ impl Shift {
     }
 }
 
-/// After less before, second by second; of the longer run several seconds stand for one of the shorter's.
-pub(super) fn differences(before: &[f64], after: &[f64]) -> Vec<f64> {
-    let n = before.len().min(after.len());
+/// The series cut to the length of the shortest: of a longer one several seconds stand for one.
+pub(super) fn aligned(runs: &[&[f64]]) -> Vec<Vec<f64>> {
+    let n = runs.iter().map(|r| r.len()).min().unwrap_or_default();
     let mean = |of: &[f64], i: usize| {
         let part = &of[i * of.len() / n..(i + 1) * of.len() / n];
         part.iter().sum::<f64>() / part.len() as f64
     };
-    (0..n).map(|i| mean(after, i) - mean(before, i)).collect()
+    runs.iter()
+        .map(|r| (0..n).map(|i| mean(r, i)).collect())
+        .collect()
 }
 
-/// How much each of several measures of one thing should count so that their mean varies least: the inverse of their
-/// covariance (the off-diagonal shrunk by a tenth), none below zero. They sum to 1.
-pub(super) fn weights(differences: &[Vec<f64>]) -> Vec<f64> {
-    let k = differences.len();
-    let each: Vec<Vec<f64>> = differences
-        .iter()
-        .map(|d| location(d, Robust::Redescending).1)
+/// What runs go through together, second by second.
+#[derive(Debug, Clone)]
+pub(super) struct Course {
+    /// From each second alone.
+    each: Vec<f64>,
+    /// From the neighbouring seconds, too.
+    smooth: Vec<f64>,
+    /// How much larger the ups and downs of `each` are than the runs' own noise makes them: about 1 where it is smooth.
+    pub(super) swings: f64,
+}
+
+/// The course of runs of one length.
+pub(super) fn course(runs: &[Vec<f64>]) -> Course {
+    let n = runs.first().map_or(0, Vec::len);
+    let middle = |t: usize, around: usize, robust| {
+        let near = t.saturating_sub(around)..(t + around + 1).min(n);
+        let values: Vec<f64> = runs
+            .iter()
+            .flat_map(|r| &r[near.clone()])
+            .copied()
+            .collect();
+        location(&values, robust).0
+    };
+    let each: Vec<f64> = (0..n).map(|t| middle(t, 0, Robust::Bounded)).collect();
+    let smooth: Vec<f64> = (0..n)
+        .map(|t| middle(t, AROUND, Robust::Redescending))
         .collect();
+    let scale = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        half(&values).max(ROUNDED)
+    };
+    let less =
+        |values: &[f64]| -> Vec<f64> { values.iter().zip(&each).map(|(v, e)| v - e).collect() };
+    let swings = scale(less(&smooth));
+    let noise = scale(runs.iter().flat_map(|r| less(r)).collect());
+    Course {
+        swings: swings / noise * (runs.len() as f64 - 1.0).sqrt(),
+        each,
+        smooth,
+    }
+}
+
+impl Course {
+    /// The runs less their course. Taken from the neighbours it is not moved by a pause in one run, which then hides that
+    /// second of that run only; where the load jumps or swings each second must tell for itself.
+    pub(super) fn less(&self, runs: &[Vec<f64>], smooth: bool) -> Vec<Vec<f64>> {
+        let course = if smooth { &self.smooth } else { &self.each };
+        let less = |r: &Vec<f64>| r.iter().zip(course).map(|(v, c)| v - c).collect();
+        runs.iter().map(less).collect()
+    }
+}
+
+/// How much each of several measures of one thing should count so that their mean varies least, from what each second
+/// adds to their [`location`]: the inverse of their covariance (the off-diagonal shrunk by a tenth), none below zero. They sum to 1.
+pub(super) fn weights(each: &[Vec<f64>]) -> Vec<f64> {
+    let k = each.len();
     let covariance = |i: usize, j: usize| {
         let n = each[i].len().min(each[j].len()).max(1) as f64;
         let sum: f64 = each[i].iter().zip(&each[j]).map(|(a, b)| a * b).sum();
@@ -232,19 +328,29 @@ mod tests {
         );
         let noisy: Vec<f64> = (0..60).map(|i| 20.0 * quiet(i * i)).collect();
         let calm: Vec<f64> = (0..60).map(quiet).collect();
-        let w = weights(&[noisy, calm]);
+        let influence = |v: &[f64]| location(v, Robust::Redescending).1;
+        let w = weights(&[influence(&noisy), influence(&calm)]);
         assert!(w[1] > 0.9 && (w[0] + w[1] - 1.0).abs() < 1e-9, "{w:?}");
+    }
+
+    /// A run and one baseline that differ by these.
+    fn pair(differences: &[f64]) -> Vec<Vec<f64>> {
+        vec![differences.to_vec(), vec![0.0; differences.len()]]
+    }
+
+    fn noise(i: usize, run: usize) -> f64 {
+        f64::from((((i + 5) * (run * 6 + 31) * (i + run + 3)) % 17) as u8) / 2000.0 - 0.004
     }
 
     #[test]
     fn a_difference_that_grows_while_the_runs_last_is_no_shift() {
         let noise = |i: usize| f64::from((i * 31 % 17) as u8) / 2000.0 - 0.004;
         let grows: Vec<f64> = (0..60).map(|i| i as f64 * 0.001 + noise(i)).collect();
-        let found = shift(&grows, Robust::Bounded);
+        let found = shift(&pair(&grows), Robust::Bounded);
         let found = found.against(found.apart);
         assert!(found.p == 1.0 && found.wide > found.by, "{found:?}");
         let steady: Vec<f64> = (0..60).map(|i| 0.03 + noise(i)).collect();
-        let found = shift(&steady, Robust::Bounded);
+        let found = shift(&pair(&steady), Robust::Bounded);
         assert!(
             found.p < 0.001 && (found.by - 0.03).abs() < 0.002,
             "{found:?}"
@@ -255,8 +361,113 @@ mod tests {
     fn runs_of_different_lengths_are_compared_by_their_course() {
         let before: Vec<f64> = (0..10).map(f64::from).collect();
         let after: Vec<f64> = (0..25).map(|i| f64::from(i) * 0.4 + 1.0).collect();
-        let found = differences(&before, &after);
-        assert_eq!(found.len(), 10);
-        assert!(found.iter().all(|d| (d - 1.2).abs() < 0.31), "{found:?}");
+        let found = aligned(&[&after, &before]);
+        assert!(found.iter().all(|r| r.len() == 10));
+        let apart = |t: usize| found[0][t] - found[1][t];
+        assert!((0..10).all(|t| (apart(t) - 1.2).abs() < 0.31), "{found:?}");
+    }
+
+    #[test]
+    fn a_course_is_smooth_unless_the_load_swings() {
+        let runs = |shape: &dyn Fn(f64) -> f64| -> Vec<Vec<f64>> {
+            let second = |t: usize, run| shape(t as f64) + noise(t, run);
+            (0..3)
+                .map(|run| (0..60).map(|t| second(t, run)).collect())
+                .collect()
+        };
+        for (smooth, shape) in [
+            (true, &(|_| 0.0) as &dyn Fn(f64) -> f64),
+            (true, &|t| t / 50.0),
+            (true, &|t| f64::from(u8::from(t >= 30.0))),
+            (false, &|t| (t * 1.3).sin()),
+            (false, &|t| t % 5.0),
+        ] {
+            let course = course(&runs(shape));
+            assert_eq!(course.swings < SWINGS, smooth, "{}", course.swings);
+        }
+        // A pause in one run moves the course of that second only when it is told by that second alone.
+        let mut runs = runs(&|_| 0.0);
+        runs.truncate(2);
+        runs[0][20] += 2.0;
+        let course = course(&runs);
+        assert!(course.less(&runs, true)[1][20].abs() < 0.01);
+        assert!(course.less(&runs, false)[1][20] < -0.5);
+    }
+
+    /// A run `by` above baselines with these levels.
+    fn several(levels: &[f64], by: f64) -> Shift {
+        let run = |level: f64, run: usize| -> Vec<f64> {
+            (0..60).map(|t| level + noise(t, run)).collect()
+        };
+        let mean = levels.iter().sum::<f64>() / levels.len() as f64;
+        let runs: Vec<Vec<f64>> = std::iter::once(mean + by)
+            .chain(levels.iter().copied())
+            .enumerate()
+            .map(|(i, level)| run(level, i))
+            .collect();
+        shift(&runs, Robust::Redescending)
+    }
+
+    #[test]
+    fn baselines_that_are_alike_leave_the_error_within_the_runs() {
+        let one = vec![(0..60).map(|t| noise(t, 3)).collect::<Vec<f64>>(); 4];
+        let mut runs = one.clone();
+        runs[0] = (0..60).map(|t| 0.001 + noise(t, 5)).collect();
+        let found = shift(&runs, Robust::Redescending);
+        let single = shift(&runs[..2], Robust::Redescending);
+        assert!(found.wide > 1e-4, "{found:?}");
+        assert!(
+            (found.wide / single.wide - 1.0).abs() < 1e-9,
+            "{found:?} {single:?}"
+        );
+        let flat = shift(&vec![vec![1.0; 12]; 4], Robust::Redescending);
+        assert!(flat.wide > 0.0 && flat.p == 1.0, "{flat:?}");
+    }
+
+    #[test]
+    fn what_baselines_differ_by_is_students_t() {
+        // Levels 0, 1 and 2 %: standard deviation 1 %, t with 2 degrees of freedom, one run against the mean of three.
+        let found = between(&[0.0, 0.01, 0.02], 0.05).unwrap();
+        let error = 0.01 * (4.0_f64 / 3.0).sqrt();
+        assert!((found.wide - 4.302_65 * error).abs() < 1e-6, "{found:?}");
+        assert!((found.p - two_sided(0.05 / error, 2.0)).abs() < 1e-12);
+        assert_eq!(between(&[0.0], 0.05), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn several_baselines_obey_their_laws(
+            levels in proptest::collection::vec(-0.05..0.05_f64, 2..8),
+            by in -0.1..0.1_f64,
+            turn in 0..8_usize,
+            factor in 1.5..4.0_f64,
+        ) {
+            let found = several(&levels, by);
+            proptest::prop_assert!((found.by - by).abs() < 0.01);
+            proptest::prop_assert!((0.0..=1.0).contains(&found.p) && found.wide > 0.0 && found.apart == 0.0);
+            // The order of the baselines does not matter.
+            let series: Vec<Vec<f64>> = (0..=levels.len())
+                .map(|run| {
+                    let level = run.checked_sub(1).map_or(by, |i| levels[i]);
+                    (0..60).map(|t| level + noise(t, run)).collect()
+                })
+                .collect();
+            let mut turned = series.clone();
+            turned[1..].rotate_left(turn % levels.len());
+            let (a, b) = (shift(&series, Robust::Redescending), shift(&turned, Robust::Redescending));
+            proptest::prop_assert!((a.by - b.by).abs() < 1e-12 && (a.p - b.p).abs() < 1e-9 && (a.wide - b.wide).abs() < 1e-12);
+            // The unit does not: all times so many times as long.
+            let moved: Vec<Vec<f64>> = series.iter().map(|r| r.iter().map(|v| v + factor).collect()).collect();
+            let c = shift(&moved, Robust::Redescending);
+            proptest::prop_assert!((a.by - c.by).abs() < 1e-9 && (a.p - c.p).abs() < 1e-6);
+            // Baselines that lie further apart make it less sure, never more.
+            let mean = levels.iter().sum::<f64>() / levels.len() as f64;
+            let wider: Vec<f64> = levels.iter().map(|l| mean + factor * (l - mean)).collect();
+            let wide = several(&wider, by);
+            proptest::prop_assert!(wide.wide >= found.wide - 1e-4 && wide.p >= found.p - 1e-3, "{found:?} {wide:?}");
+            // Never surer than one baseline's error within the runs allows.
+            let spread = between(&levels, found.by).unwrap();
+            proptest::prop_assert!(found.wide >= 0.8 * spread.wide && found.p + 0.2 >= spread.p);
+        }
     }
 }

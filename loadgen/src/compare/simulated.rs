@@ -36,6 +36,8 @@ pub struct Server {
     pub drift: f64,
     /// Standard deviation of a change of the level over the minute, another in every run.
     pub own_drift: f64,
+    /// Standard deviation of a run's whole level.
+    pub own_level: f64,
     /// Chance that a second is three times as slow.
     pub slow_seconds: f64,
     /// Mean seconds between pauses of 100 to 300 ms; 0 for none.
@@ -50,6 +52,7 @@ pub const PLAIN: Server = Server {
     walks: 0.0,
     drift: 0.0,
     own_drift: 0.0,
+    own_level: 0.0,
     slow_seconds: 0.0,
     pauses: 0.0,
 };
@@ -76,7 +79,7 @@ impl Random {
 }
 
 /// The measures of a run, in the order of [`NAMES`].
-type Run = Vec<Vec<f64>>;
+pub type Run = Vec<Vec<f64>>;
 
 const NAMES: [&str; 7] = ["mean", "p25", "p50", "p75", "p90", "p95", "p99"];
 
@@ -86,6 +89,11 @@ impl Server {
         let mut r = Random { seed, drawn: 0 };
         let mut wander = self.adds / (1.0 - self.keeps * self.keeps).sqrt() * r.normal();
         let own = self.own_drift * r.normal();
+        // Drawn only where it counts, so that the other servers' seeds mean what they meant.
+        let own_level = match self.own_level {
+            0.0 => 0.0,
+            deviation => deviation * r.normal(),
+        };
         let (mut walk, mut arrived, mut free) = (0.0, 0.0, 0.0_f64);
         let mut pause = (0.0, 0.0);
         let mut next_pause = if self.pauses > 0.0 {
@@ -103,7 +111,7 @@ impl Server {
             } else {
                 1.0
             };
-            let moved = wander + walk + self.drift * (part - 0.5) + own * part;
+            let moved = own_level + wander + walk + self.drift * (part - 0.5) + own * part;
             let level = (1.0 + shift) * slow * moved.exp();
             let mut taken: Vec<f64> = Vec::with_capacity(self.rate);
             for i in 0..self.rate {
@@ -176,15 +184,16 @@ pub fn sketch(seed: u64, shift: f64) -> Run {
         .collect()
 }
 
-/// Two runs as they are compared; a route has p50, p95 and p99 only.
-pub fn group(route: Option<String>, before: Run, after: Run) -> Group {
-    let measures = NAMES.into_iter().zip(before.into_iter().zip(after));
-    let kept = measures.filter(|(name, _)| route.is_none() || super::TOLD.contains(name));
+/// A run and its baselines as they are compared; a route has p50, p95 and p99 only.
+pub fn group(route: Option<String>, before: &[Run], after: Run) -> Group {
+    let kept = |name: &str| route.is_none() || super::TOLD.contains(&name);
+    let measures = NAMES.into_iter().zip(after).enumerate();
     Group {
-        measures: kept
-            .map(|(name, (before, after))| Measure {
+        measures: measures
+            .filter(|(_, (name, _))| kept(name))
+            .map(|(i, (name, after))| Measure {
                 name,
-                before,
+                before: before.iter().map(|run| run[i].clone()).collect(),
                 after,
             })
             .collect(),

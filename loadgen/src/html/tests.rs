@@ -78,6 +78,7 @@ fn everything_of_the_run_is_there() {
     ];
     let change = Change {
         route: None,
+        baselines: 3,
         metric: "p95",
         before_us: 2000.0,
         after_us: 2200.0,
@@ -95,6 +96,7 @@ fn everything_of_the_run_is_there() {
         "<code>503</code> 10",
         "refused",
         "+10.0 %",
+        "Against the mean of 3 baselines",
         "GET /a&lt;b",
         "What the server did",
         "SELECT &lt;b&gt;",
