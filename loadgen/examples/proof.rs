@@ -216,5 +216,31 @@ async fn compared(runs: u64, seconds: u64, rate: u64, at_once: u64) -> Answer<()
         100.0 * alarms as f64 / f64::from(pairs),
         100.0 * seen as f64 / f64::from(shifts)
     );
+    for baselines in [3, 5, 8] {
+        several(&equal, &slower, baselines)?;
+    }
+    Ok(())
+}
+
+/// Each run against the next few of the equal server, in a circle; not where there are too few.
+fn several(equal: &[Report], slower: &[Report], baselines: usize) -> Answer<()> {
+    if equal.len() <= baselines {
+        return Ok(());
+    }
+    let (mut alarms, mut seen) = (0, 0);
+    for (i, (same, slow)) in equal.iter().zip(slower).enumerate() {
+        let next = (1..=baselines).map(|j| &equal[(i + j) % equal.len()]);
+        let before: Vec<&Report> = next.collect();
+        let is = |verdict, run| -> Answer<bool> {
+            let changes = compare(&before, run)?;
+            Ok(changes.iter().any(|c| c.verdict == verdict))
+        };
+        alarms += u64::from(is(Verdict::Worse, same)? || is(Verdict::Better, same)?);
+        seen += u64::from(is(Verdict::Worse, slow)?);
+    }
+    let runs = equal.len().min(slower.len());
+    println!(
+        "{baselines} baselines: {alarms} of {runs} equal runs raise an alarm; 2 % slower: found in {seen} of {runs}"
+    );
     Ok(())
 }

@@ -7,6 +7,8 @@ mod simulated;
 mod student;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod ways;
 
 use crate::report::{Quantiles, Report, RouteSecond, Second};
 use shift::{Course, Robust, SWINGS, Shift, aligned, course, location, shift, weights};

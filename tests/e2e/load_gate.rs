@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::Output;
 use std::sync::{Arc, Mutex};
 
+use serde_json::Value as Json;
+
 use super::running::{Agent, nines, stderr, stdout};
 
 type Seen = Arc<Mutex<BTreeMap<String, u64>>>;
@@ -150,6 +152,107 @@ fn a_run_is_judged_at_once_and_later() {
     ] {
         let output = nines(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+}
+
+/// Stores a run of 12 seconds like the one given, `slower` times as slow, under another name.
+fn like(run: &Json, to: &str, id: &str, seconds: usize, slower: f64) {
+    let mut run = run.clone();
+    let nines = &mut run["nines"];
+    nines["run_id"] = id.into();
+    nines["valid"] = true.into();
+    nines["reasons"] = Json::Array(Vec::new());
+    let second = nines["per_second"][0].clone();
+    let each = (0..seconds).map(|i| {
+        let mut second = second.clone();
+        second["at_s"] = i.into();
+        second["length_s"] = 1.into();
+        second["warm_up"] = false.into();
+        // Ups and downs of 1 %.
+        let times = slower * (1.0 + 0.01 * ((i * 7 + id.len() * 3) % 5) as f64 / 5.0);
+        for name in ["mean", "p25", "p50", "p75", "p90", "p95", "p99"] {
+            let us = 5000.0 * times;
+            second["latency"][name] = (us.round() as u64).into();
+        }
+        second
+    });
+    nines["per_second"] = each.collect();
+    std::fs::write(to, run.to_string()).unwrap();
+}
+
+#[test]
+fn several_baselines_are_judged_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let (url, _) = server();
+    let file = |name| path(dir.path(), name);
+    let (run, slow, junit, md) = (file("r.json"), file("s.json"), file("j.xml"), file("m.md"));
+    let names = ["a.json", "bb.json", "ccc.json", "dddd.json"].map(file);
+    let made = nines(&[
+        "load",
+        "rate",
+        "--rate",
+        "20",
+        "--duration",
+        "2s",
+        "-o",
+        &run,
+        &url,
+    ]);
+    let made: Json =
+        serde_json::from_str(&std::fs::read_to_string(&run).expect(&stderr(&made))).unwrap();
+    // Baselines that differ by half a per cent, a run like them, one 4 % slower.
+    for (i, name) in names.iter().enumerate() {
+        let id = "x".repeat(i + 1);
+        like(&made, name, &id, 12, 1.0 + 0.005 * i as f64);
+    }
+    like(&made, &run, "run", 12, 1.01);
+    like(&made, &slow, "slow", 12, 1.05);
+    let against = |report: &str, baselines: &[String], more: &[&str]| {
+        let mut args = vec!["gate", report];
+        baselines
+            .iter()
+            .for_each(|b| args.extend(["--baseline", b]));
+        nines(&[&args[..], more].concat())
+    };
+    let output = against(&run, &names, &["--junit", &junit, "--md", &md]);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}{}",
+        stdout(&output),
+        stderr(&output)
+    );
+    let text = stdout(&output);
+    assert!(
+        text.starts_with("against the mean of 4 baselines:\n"),
+        "{text}"
+    );
+    assert!(text.contains("no evidence  all requests level"), "{text}");
+    let read = |name: &str| std::fs::read_to_string(name).unwrap();
+    assert!(read(&junit).contains("name=\"no worse than the mean of 4 baselines\""));
+    assert!(read(&md).contains("| against the mean of 4 baselines | |"));
+    // What one baseline calls worse is within what baselines differ by; more than that is not.
+    let one = against(&slow, &names[3..], &[]);
+    assert_eq!(one.status.code(), Some(3), "{}", stdout(&one));
+    let all = against(&slow, &names, &["--junit", &junit]);
+    assert_eq!(all.status.code(), Some(3), "{}", stdout(&all));
+    assert!(
+        read(&junit).contains("<failure message=\"worse"),
+        "{}",
+        read(&junit)
+    );
+    let few = against(&slow, &names[..2], &[]);
+    assert_eq!(few.status.code(), Some(0), "{}", stdout(&few));
+    // What does not fit together is told by name.
+    let short = file("short.json");
+    like(&made, &short, "short", 3, 1.0);
+    for (second, part) in [
+        (&names[0], "are the same run"),
+        (&short, "short.json has 3 measured seconds"),
+    ] {
+        let output = against(&run, &[names[0].clone(), second.clone()], &[]);
+        assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
         assert!(stderr(&output).contains(part), "{}", stderr(&output));
     }
 }
