@@ -151,29 +151,33 @@ pub(super) struct Course {
 /// The course of runs of one length.
 pub(super) fn course(runs: &[Vec<f64>]) -> Course {
     let n = runs.first().map_or(0, Vec::len);
-    let middle = |t: usize, around: usize, robust| {
+    let middle = |t: usize, around: usize, robust, deviation| {
         let near = t.saturating_sub(around)..(t + around + 1).min(n);
         let values: Vec<f64> = runs
             .iter()
             .flat_map(|r| &r[near.clone()])
             .copied()
             .collect();
-        location(&values, robust).0
+        located(&values, robust, deviation).0
     };
-    let each: Vec<f64> = (0..n).map(|t| middle(t, 0, Robust::Bounded)).collect();
-    let smooth: Vec<f64> = (0..n)
-        .map(|t| middle(t, AROUND, Robust::Redescending))
-        .collect();
     let scale = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
         half(&values).max(ROUNDED)
     };
+    let each: Vec<f64> = (0..n)
+        .map(|t| middle(t, 0, Robust::Bounded, None))
+        .collect();
     let less =
         |values: &[f64]| -> Vec<f64> { values.iter().zip(&each).map(|(v, e)| v - e).collect() };
-    let swings = scale(less(&smooth));
     let noise = scale(runs.iter().flat_map(|r| less(r)).collect());
+    let others = runs.len() as f64 - 1.0;
+    let own = noise * ((others + 1.0) / others).sqrt();
+    let smooth: Vec<f64> = (0..n)
+        .map(|t| middle(t, AROUND, Robust::Redescending, Some(own)))
+        .collect();
+    let swings = scale(less(&smooth));
     Course {
-        swings: swings / noise * (runs.len() as f64 - 1.0).sqrt(),
+        swings: swings / noise * others.sqrt(),
         each,
         smooth,
     }
@@ -231,6 +235,11 @@ pub(super) fn weights(each: &[Vec<f64>]) -> Vec<f64> {
 /// Robust location (an M-estimate from the median on), and what each value adds to it: values whose mean has the
 /// location's own error.
 pub(super) fn location(values: &[f64], robust: Robust) -> (f64, Vec<f64>) {
+    located(values, robust, None)
+}
+
+/// The same, of values whose standard deviation is known; otherwise it is that of [`half`].
+fn located(values: &[f64], robust: Robust, deviation: Option<f64>) -> (f64, Vec<f64>) {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let n = sorted.len();
@@ -238,7 +247,7 @@ pub(super) fn location(values: &[f64], robust: Robust) -> (f64, Vec<f64>) {
         return (0.0, Vec::new());
     }
     let mut at = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0;
-    let scale = half(&sorted).max(ROUNDED);
+    let scale = deviation.unwrap_or_else(|| half(&sorted)).max(ROUNDED);
     let count = n as f64;
     let (end, weigh): (f64, Weigh) = match robust {
         Robust::Redescending => (REJECTED * scale, |x| {
