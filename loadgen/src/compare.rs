@@ -11,7 +11,7 @@ mod tests;
 mod ways;
 
 use crate::report::{Quantiles, Report, RouteSecond, Second};
-use shift::{Course, Robust, SWINGS, Shift, aligned, course, location, shift, weights};
+use shift::{Course, DISTURBED, Robust, SWINGS, Shift, aligned, course, location, shift, weights};
 
 /// The chance of a false alarm accepted in a whole comparison.
 pub const ALPHA: f64 = 0.05;
@@ -276,7 +276,8 @@ fn changes(group: &Group) -> Vec<Change> {
     let courses: Vec<Course> = all.iter().map(|runs| course(runs)).collect();
     let mut swings: Vec<f64> = courses.iter().map(|c| c.swings).collect();
     swings.sort_by(f64::total_cmp);
-    let smooth = swings.get(swings.len() / 2).is_some_and(|s| *s < SWINGS);
+    let disturbed = courses.iter().map(|c| c.disturbed).sum::<f64>() / courses.len() as f64;
+    let smooth = disturbed > DISTURBED && swings.get(swings.len() / 2).is_some_and(|s| *s < SWINGS);
     let apart: Vec<Vec<Vec<f64>>> = all
         .iter()
         .zip(&courses)

@@ -15,6 +15,10 @@ const BOUND: f64 = 2.5;
 const AROUND: usize = 3;
 /// Ups and downs so many times as large as the noise makes them are not smooth.
 pub(super) const SWINGS: f64 = 2.0;
+/// A second is disturbed that lies so many standard deviations off.
+const FAR: f64 = 3.0;
+/// The neighbours are asked where more than this share of the seconds is disturbed.
+pub(super) const DISTURBED: f64 = 0.1;
 /// Chance that two runs without a trend seem to drift apart.
 const TREND: f64 = 0.01;
 
@@ -146,6 +150,8 @@ pub(super) struct Course {
     smooth: Vec<f64>,
     /// How much larger the ups and downs of `each` are than the runs' own noise makes them: about 1 where it is smooth.
     pub(super) swings: f64,
+    /// Share of the seconds in which a run lies further from `each` than its noise explains.
+    pub(super) disturbed: f64,
 }
 
 /// The course of runs of one length.
@@ -169,7 +175,9 @@ pub(super) fn course(runs: &[Vec<f64>]) -> Course {
         .collect();
     let less =
         |values: &[f64]| -> Vec<f64> { values.iter().zip(&each).map(|(v, e)| v - e).collect() };
-    let noise = scale(runs.iter().flat_map(|r| less(r)).collect());
+    let around: Vec<f64> = runs.iter().flat_map(|r| less(r)).collect();
+    let noise = scale(around.clone());
+    let far = around.iter().filter(|v| v.abs() > FAR * noise).count();
     let others = runs.len() as f64 - 1.0;
     let own = noise * ((others + 1.0) / others).sqrt();
     let smooth: Vec<f64> = (0..n)
@@ -178,6 +186,7 @@ pub(super) fn course(runs: &[Vec<f64>]) -> Course {
     let swings = scale(less(&smooth));
     Course {
         swings: swings / noise * others.sqrt(),
+        disturbed: far as f64 / around.len().max(1) as f64,
         each,
         smooth,
     }
@@ -408,6 +417,7 @@ mod tests {
         runs.truncate(2);
         runs[0][20] += 2.0;
         let course = course(&runs);
+        assert!((course.disturbed - 1.0 / 60.0).abs() < 0.03, "{course:?}");
         assert!(course.less(&runs, true)[1][20].abs() < 0.01);
         assert!(course.less(&runs, false)[1][20] < -0.5);
     }
