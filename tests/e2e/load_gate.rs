@@ -171,9 +171,9 @@ fn like(run: &Json, to: &str, id: &str, seconds: usize, slower: f64) {
         second["warm_up"] = false.into();
         // Ups and downs of 1 %.
         let times = slower * (1.0 + 0.01 * ((i * 7 + id.len() * 3) % 5) as f64 / 5.0);
-        for name in ["mean", "p25", "p50", "p75", "p90", "p95", "p99"] {
+        for name in ["mean", "0.25", "0.5", "0.75", "0.9", "0.95", "0.99"] {
             let us = 5000.0 * times;
-            second["latency"][name] = (us.round() as u64).into();
+            second["latency_us"][name] = (us.round() as u64).into();
         }
         second
     });
