@@ -1,5 +1,6 @@
-//! Owns by how much one series of seconds lies above another, and how sure that is: a robust location of the paired
-//! differences, and an error that holds for seconds that resemble their neighbours. Pure.
+//! Owns by how much one series of seconds lies above others, and how sure that is: robust locations of what each run adds
+//! to their common course, and an error that holds for seconds that resemble their neighbours and for runs that differ
+//! anyway. Pure. Must not know what the series measure.
 
 use std::f64::consts::PI;
 
@@ -34,7 +35,10 @@ pub(super) enum Robust {
 /// The weight of a value, and the slope of its influence, at a distance in units of where its weight ends.
 type Weigh = fn(f64) -> (f64, f64);
 
-/// How far one run lies above the other, in logarithms.
+/// A location, and what each value adds to it.
+type Located = (f64, Vec<f64>);
+
+/// How far a run lies above its baselines, in logarithms.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Shift {
     pub(super) by: f64,
@@ -56,12 +60,12 @@ pub(super) struct Shift {
 /// Several tell how much runs differ besides; the larger of both errors holds, which no variation between runs, however
 /// large, makes cry wolf: see [`between`].
 pub(super) fn shift(runs: &[Vec<f64>], robust: Robust) -> Shift {
-    let each: Vec<(f64, Vec<f64>)> = runs.iter().map(|r| location(r, robust)).collect();
+    let each: Vec<Located> = runs.iter().map(|r| location(r, robust)).collect();
     let Some(((level, own), baselines)) = each.split_first() else {
         return Shift::default();
     };
     let k = baselines.len() as f64;
-    let mean = |of: &dyn Fn(&(f64, Vec<f64>)) -> f64| baselines.iter().map(of).sum::<f64>() / k;
+    let mean = |of: &dyn Fn(&Located) -> f64| baselines.iter().map(of).sum::<f64>() / k;
     let by = level - mean(&|b| b.0);
     let influence: Vec<f64> = (0..own.len()).map(|t| own[t] - mean(&|b| b.1[t])).collect();
     let n = influence.len() as f64;
@@ -203,7 +207,8 @@ impl Course {
 }
 
 /// How much each of several measures of one thing should count so that their mean varies least, from what each second
-/// adds to their [`location`]: the inverse of their covariance (the off-diagonal shrunk by a tenth), none below zero. They sum to 1.
+/// adds to their [`location`]: the inverse of their covariance (the off-diagonal shrunk by a tenth), none below zero. They
+/// sum to 1.
 pub(super) fn weights(each: &[Vec<f64>]) -> Vec<f64> {
     let k = each.len();
     let covariance = |i: usize, j: usize| {
@@ -243,12 +248,12 @@ pub(super) fn weights(each: &[Vec<f64>]) -> Vec<f64> {
 
 /// Robust location (an M-estimate from the median on), and what each value adds to it: values whose mean has the
 /// location's own error.
-pub(super) fn location(values: &[f64], robust: Robust) -> (f64, Vec<f64>) {
+pub(super) fn location(values: &[f64], robust: Robust) -> Located {
     located(values, robust, None)
 }
 
 /// The same, of values whose standard deviation is known; otherwise it is that of [`half`].
-fn located(values: &[f64], robust: Robust, deviation: Option<f64>) -> (f64, Vec<f64>) {
+fn located(values: &[f64], robust: Robust, deviation: Option<f64>) -> Located {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let n = sorted.len();
