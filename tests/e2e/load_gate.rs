@@ -178,7 +178,7 @@ fn like(run: &Json, to: &str, id: &str, seconds: usize, slower: f64) {
         second
     });
     nines["per_second"] = each.collect();
-    std::fs::write(to, run.to_string()).unwrap();
+    std::fs::write(to, run.to_string()).expect("it is written");
 }
 
 #[test]
@@ -199,8 +199,8 @@ fn several_baselines_are_judged_together() {
         &run,
         &url,
     ]);
-    let made: Json =
-        serde_json::from_str(&std::fs::read_to_string(&run).expect(&stderr(&made))).unwrap();
+    assert!(Path::new(&run).exists(), "{}", stderr(&made));
+    let made: Json = serde_json::from_str(&std::fs::read_to_string(&run).unwrap()).unwrap();
     // Baselines that differ by half a per cent, a run like them, one 4 % slower.
     for (i, name) in names.iter().enumerate() {
         let id = "x".repeat(i + 1);
