@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use model::api::SilenceMatcher;
 use model::timestamp::{format_rfc3339, parse_rfc3339};
 use model::{Labels, MatchOp, Matcher};
 use serde::{Deserialize, Serialize};
@@ -16,25 +17,6 @@ const KEPT_MS: i64 = 5 * 86_400_000;
 /// The most silences that are kept.
 const MAX_SILENCES: usize = 10_000;
 const FILE: &str = "silences.json";
-
-/// One condition, as Alertmanager writes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SilenceMatcher {
-    /// The label's name.
-    pub name: String,
-    /// The value or pattern.
-    pub value: String,
-    /// Whether the value is a regular expression.
-    #[serde(rename = "isRegex", default)]
-    pub is_regex: bool,
-    /// Whether it must match, or must not.
-    #[serde(rename = "isEqual", default = "yes")]
-    pub is_equal: bool,
-}
-
-fn yes() -> bool {
-    true
-}
 
 /// One silence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -302,13 +284,7 @@ fn compile(matchers: &[SilenceMatcher]) -> Result<Vec<Matcher>, String> {
         if m.name.is_empty() {
             return Err("a matcher needs a name".to_owned());
         }
-        let op = match (m.is_regex, m.is_equal) {
-            (false, true) => MatchOp::Equal,
-            (false, false) => MatchOp::NotEqual,
-            (true, true) => MatchOp::Regex,
-            (true, false) => MatchOp::NotRegex,
-        };
-        Matcher::new(m.name.as_str(), op, m.value.as_str()).map_err(|e| e.to_string())
+        m.matcher().map_err(|e| e.to_string())
     };
     matchers.iter().map(one).collect()
 }

@@ -6,17 +6,26 @@ use std::time::Duration;
 
 use model::SourceError;
 
+/// Who is to answer: an error's advice depends on it, calls do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Peer {
+    /// `nines agent`.
+    #[default]
+    Agent,
+    /// A Prometheus-compatible server that somebody else runs.
+    Server,
+}
+
 /// Why a call had no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ClientError {
     /// Nothing listens, the name does not resolve, or TLS fails.
-    #[error(
-        "cannot reach {base}: is `nines agent` running? start it with `nines agent`, or name another address \
-         ({reason})"
-    )]
+    #[error("cannot reach {base}: {} ({reason})", peer.when_unreachable())]
     Unreachable {
         /// The base URL.
         base: String,
+        /// Who should have answered.
+        peer: Peer,
         /// The cause in the network's words.
         reason: String,
     },
@@ -39,12 +48,12 @@ pub enum ClientError {
         reason: String,
     },
     /// The server wants a token, or another one.
-    #[error(
-        "{base} refuses the bearer token (or its absence); give the token the agent was started with"
-    )]
+    #[error("{base} refuses the bearer token (or its absence); give {}", peer.token())]
     Unauthorized {
         /// The base URL.
         base: String,
+        /// Who refuses it.
+        peer: Peer,
     },
     /// The server refused the request and said why.
     #[error("{kind}: {message}")]
@@ -76,6 +85,26 @@ pub enum ClientError {
         /// The bound in bytes.
         limit: usize,
     },
+}
+
+// === impl Peer ===
+
+impl Peer {
+    fn when_unreachable(self) -> &'static str {
+        match self {
+            Peer::Agent => {
+                "is `nines agent` running? start it with `nines agent`, or name another address"
+            }
+            Peer::Server => "does the server run, and is this its address?",
+        }
+    }
+
+    fn token(self) -> &'static str {
+        match self {
+            Peer::Agent => "the token the agent was started with",
+            Peer::Server => "one that the server accepts",
+        }
+    }
 }
 
 // === impl ClientError ===

@@ -8,7 +8,7 @@ use model::api::Envelope;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 
-use crate::error::ClientError;
+use crate::error::{ClientError, Peer};
 
 /// How long a call may take when the caller does not say.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,6 +23,7 @@ const SHOWN_CHARS: usize = 200;
 #[derive(Debug, Clone)]
 pub struct Client {
     base: String,
+    peer: Peer,
     token: Option<String>,
     timeout: Duration,
     headers: header::HeaderMap,
@@ -68,11 +69,19 @@ impl Client {
         };
         Client {
             base,
+            peer: Peer::default(),
             token: None,
             timeout: DEFAULT_TIMEOUT,
             headers: header::HeaderMap::new(),
             http: build(),
         }
+    }
+
+    /// Says who is to answer, which is an agent otherwise.
+    #[must_use]
+    pub fn with_peer(mut self, peer: Peer) -> Self {
+        self.peer = peer;
+        self
     }
 
     /// Sends `token` as bearer token with every call; `None` sends none.
@@ -181,10 +190,7 @@ impl Client {
         }
         let response = self.send(request).await?;
         let status = response.status();
-        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-            let base = self.base.clone();
-            return Err(ClientError::Unauthorized { base });
-        }
+        self.authorized(status)?;
         let kind = response.headers().get(header::CONTENT_TYPE);
         let content_type = kind.and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
         Ok(Answer {
@@ -210,10 +216,7 @@ impl Client {
         }
         let response = self.send(request).await?;
         let status = response.status();
-        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-            let base = self.base.clone();
-            return Err(ClientError::Unauthorized { base });
-        }
+        self.authorized(status)?;
         let bytes = self.body(&url, response).await?;
         if status.is_success() {
             return Ok(bytes);
@@ -256,8 +259,17 @@ impl Client {
         }
         ClientError::Unreachable {
             base: self.base.clone(),
+            peer: self.peer,
             reason: root_cause(error),
         }
+    }
+
+    fn authorized(&self, status: StatusCode) -> Result<(), ClientError> {
+        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+            let (base, peer) = (self.base.clone(), self.peer);
+            return Err(ClientError::Unauthorized { base, peer });
+        }
+        Ok(())
     }
 
     async fn body(&self, url: &str, mut response: Response) -> Result<Vec<u8>, ClientError> {
@@ -289,10 +301,7 @@ impl Client {
     ) -> Result<(T, Vec<String>), ClientError> {
         let status = response.status();
         let bytes = self.body(url, response).await?;
-        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-            let base = self.base.clone();
-            return Err(ClientError::Unauthorized { base });
-        }
+        self.authorized(status)?;
         let strange = |reason: String| ClientError::Protocol {
             url: url.split('?').next().unwrap_or(url).to_owned(),
             status: status.as_u16(),

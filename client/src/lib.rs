@@ -15,10 +15,10 @@ mod source;
 
 pub use buckets::{Bucket, BucketSeries};
 pub use calls::{Target, Targets};
-pub use error::ClientError;
+pub use error::{ClientError, Peer};
 pub use http::{Client, DEFAULT_TIMEOUT};
 pub use remote_read::RemoteRead;
 pub use remote_write::encode as encode_write_request;
 pub use search::{LogSearch, TraceSearch};
-pub use silences::{NewSilence, Silence, SilenceMatcher, SilenceState};
+pub use silences::{NewSilence, Silence, SilenceState};
 pub use source::{Evaluate, RemoteSource};

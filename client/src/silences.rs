@@ -2,7 +2,7 @@
 //!
 //! Owns their shapes and calls. Must not know who asks for one, nor what an alert is.
 
-use model::api::path;
+use model::api::{SilenceMatcher, path};
 use model::labels::Labels;
 use model::timestamp::{format_rfc3339, parse_rfc3339};
 use reqwest::Method;
@@ -11,25 +11,6 @@ use serde_json::json;
 
 use crate::error::ClientError;
 use crate::http::Client;
-
-/// One condition on a label.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SilenceMatcher {
-    /// The label's name.
-    pub name: String,
-    /// The value or pattern.
-    pub value: String,
-    /// Whether the value is a regular expression.
-    #[serde(rename = "isRegex", default)]
-    pub is_regex: bool,
-    /// Whether it must match, or must not.
-    #[serde(rename = "isEqual", default = "yes")]
-    pub is_equal: bool,
-}
-
-fn yes() -> bool {
-    true
-}
 
 /// Where a silence is in its life.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -78,35 +59,6 @@ pub struct NewSilence {
 struct Posted {
     #[serde(rename = "silenceID")]
     id: String,
-}
-
-// === impl SilenceMatcher ===
-
-impl SilenceMatcher {
-    /// The label `name` must be `value`.
-    #[must_use]
-    pub fn equal(name: impl Into<String>, value: impl Into<String>) -> Self {
-        SilenceMatcher {
-            name: name.into(),
-            value: value.into(),
-            is_regex: false,
-            is_equal: true,
-        }
-    }
-
-    /// Whether labels meet it; a pattern that is none meets nothing.
-    #[must_use]
-    pub fn meets(&self, labels: &Labels) -> bool {
-        use model::matcher::{MatchOp, Matcher};
-        let op = match (self.is_regex, self.is_equal) {
-            (false, true) => MatchOp::Equal,
-            (false, false) => MatchOp::NotEqual,
-            (true, true) => MatchOp::Regex,
-            (true, false) => MatchOp::NotRegex,
-        };
-        Matcher::new(self.name.clone(), op, self.value.clone())
-            .is_ok_and(|m| m.matches_labels(labels))
-    }
 }
 
 // === impl Silence ===
@@ -180,10 +132,5 @@ mod tests {
         assert!(silence.ends_ms().is_some());
         silence.status.state = "expired".into();
         assert!(!silence.covers(&labels("b")));
-        let broken = SilenceMatcher {
-            is_regex: true,
-            ..SilenceMatcher::equal("job", "(")
-        };
-        assert!(!broken.meets(&labels("b")));
     }
 }

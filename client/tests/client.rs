@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, Uri};
-use client::{Client, ClientError, NewSilence, RemoteSource, SilenceMatcher, TraceSearch};
-use model::api::path;
+use client::{Client, ClientError, NewSilence, Peer, RemoteSource, TraceSearch};
+use model::api::{SilenceMatcher, path};
 use model::labels::Labels;
 use model::matcher::Matcher;
 use model::query::QueryData;
@@ -147,6 +147,14 @@ async fn errors_say_what_to_do() {
         text.starts_with(&format!(
             "cannot reach http://{free}: is `nines agent` running?"
         )),
+        "{text}"
+    );
+    let server = Client::new(free.to_string()).with_peer(Peer::Server);
+    let text = server.query("up", 0).await.unwrap_err().to_string();
+    assert!(
+        text.starts_with(&format!(
+            "cannot reach http://{free}: does the server run, and is this its address?"
+        )) && !text.contains("agent"),
         "{text}"
     );
 

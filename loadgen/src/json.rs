@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::hdr;
-use crate::report::{Quantiles, Report, RouteSecond, Second};
+use crate::report::{Phases, Quantiles, Report, RouteSecond, Second};
 
 impl Report {
     /// The report as Artillery's JSON with a `nines` object. Artillery's figures are milliseconds and its
@@ -84,12 +84,6 @@ impl Report {
 
     /// The `nines` object but for its seconds.
     fn nines(&self) -> Value {
-        let phases: Map<String, Value> = self
-            .phases
-            .named()
-            .iter()
-            .map(|(name, h)| ((*name).to_owned(), quantiles(h)))
-            .collect();
         let routes: Map<String, Value> = self
             .routes
             .iter()
@@ -127,7 +121,7 @@ impl Report {
             "service_time_us": quantiles(&self.service_time),
             "failure_time_us": quantiles(&self.failure_time),
             "timeouts": self.timeouts,
-            "phases_us": phases,
+            "phases_us": phases(&self.phases),
             "late_us": { "0.5": self.late_p50_us, "0.99": self.late_p99_us },
             "late_sends": self.late_sends,
             "engine": self.own.engine,
@@ -290,6 +284,13 @@ fn summary(q: Quantiles) -> Value {
         "p50": ms(q.p50), "median": ms(q.p50), "p75": ms(q.p75), "p90": ms(q.p90), "p95": ms(q.p95),
         "p99": ms(q.p99), "p999": ms(q.p999),
     })
+}
+
+/// The phases of requests by name, each as [`quantiles`].
+pub(crate) fn phases(phases: &Phases) -> Map<String, Value> {
+    let all = phases.named().into_iter();
+    all.map(|(name, h)| (name.to_owned(), quantiles(h)))
+        .collect()
 }
 
 /// An empty histogram has a count and nothing else: absence is not zero.

@@ -4,6 +4,7 @@
 //! Prometheus writes samples as `[seconds, "value"]`, values as text so that NaN and infinities survive JSON.
 
 mod answer;
+mod silence;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use crate::query::{QueryData, RangeSeries, VectorElement};
 use crate::sample::{Points, Value};
 
 pub use answer::AnswerText;
+pub use silence::SilenceMatcher;
 
 /// Paths of the API.
 pub mod path {

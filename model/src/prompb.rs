@@ -12,7 +12,7 @@ use crate::labels::{Labels, LabelsBuilder};
 use crate::matcher::{MatchOp, Matcher};
 use crate::protobuf::{
     Field, Reader, WireError, put_bytes, put_fixed64, put_number, put_varint, put_zigzag,
-    repeated_fixed64, repeated_varint, zigzag,
+    repeated_fixed64, repeated_varint, unzigzag,
 };
 use crate::sample::{Points, SeriesData, Value};
 use crate::source::Exemplar;
@@ -175,7 +175,7 @@ impl Side {
             return self.counts.iter().map(|b| f64::from_bits(*b)).collect();
         }
         let mut count = 0i64;
-        let deltas = self.deltas.iter().map(|d| zigzag(*d));
+        let deltas = self.deltas.iter().map(|d| unzigzag(*d));
         deltas
             .map(|d| {
                 count = count.wrapping_add(d);
@@ -199,7 +199,7 @@ pub fn read_histogram(message: &[u8]) -> Result<(i64, NativeHistogram), PrompbEr
         match n {
             1 | 2 => h.count = count(n, field)?,
             3 => h.sum = field.double(n)?,
-            4 => h.schema = i32::try_from(zigzag(field.number(n)?)).unwrap_or(i32::MAX),
+            4 => h.schema = i32::try_from(unzigzag(field.number(n)?)).unwrap_or(i32::MAX),
             5 => h.zero_threshold = field.double(n)?,
             6 | 7 => h.zero_count = count(n, field)?,
             8 => negative.spans.push(read_span(field.bytes(n)?)?),
@@ -236,7 +236,7 @@ fn read_span(message: &[u8]) -> Result<Span, WireError> {
     let mut reader = Reader::new(message);
     while let Some((n, field)) = reader.next_field()? {
         match n {
-            1 => span.offset = i32::try_from(zigzag(field.number(n)?)).unwrap_or(0),
+            1 => span.offset = i32::try_from(unzigzag(field.number(n)?)).unwrap_or(0),
             2 => span.length = u32::try_from(field.number(n)?).unwrap_or(u32::MAX),
             _ => {}
         }

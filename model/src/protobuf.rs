@@ -167,15 +167,23 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The signed number of a `sint32`/`sint64` field.
+/// Maps small numbers of either sign to small unsigned ones: 0, -1, 1, -2 to 0, 1, 2, 3.
+#[inline]
 #[must_use]
-pub fn zigzag(value: u64) -> i64 {
+pub fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+/// The inverse of [`zigzag`]: the signed number of a `sint32`/`sint64` field.
+#[inline]
+#[must_use]
+pub fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
 }
 
 /// Appends a `sint32`/`sint64` field.
 pub fn put_zigzag(out: &mut Vec<u8>, number: u32, value: i64) {
-    put_number(out, number, ((value << 1) ^ (value >> 63)).cast_unsigned());
+    put_number(out, number, zigzag(value));
 }
 
 /// Reads a repeated `double`/`fixed64` field, packed or not, into `out` as bits.
@@ -209,6 +217,7 @@ pub fn repeated_varint(n: u32, field: Field<'_>, out: &mut Vec<u64>) -> Result<(
 }
 
 /// Appends a varint.
+#[inline]
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
@@ -270,7 +279,10 @@ mod tests {
             (1000, Field::Fixed32(7)),
         ];
         assert_eq!(all(&message).unwrap(), wanted);
-        assert_eq!([0u64, 1, 2, 3].map(zigzag), [0, -1, 1, -2]);
+        assert_eq!([0, 1, 2, 3].map(unzigzag), [0, -1, 1, -2]);
+        for value in [i64::MIN, -1, 0, 1, i64::MAX] {
+            assert_eq!(unzigzag(zigzag(value)), value);
+        }
     }
 
     #[test]

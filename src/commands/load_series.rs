@@ -62,7 +62,7 @@ impl Writers {
         }
         if let Some(url) = &remote.remote_write {
             let (base, path) = split(url)?;
-            let mut client = Client::new(base);
+            let mut client = Client::new(base).with_peer(client::Peer::Server);
             for header in &remote.remote_write_headers {
                 let (name, value) = header.split_once(':').ok_or_else(|| {
                     usage(format!(

@@ -3,7 +3,7 @@
 //! Owns the address and token flags, the JSON and table output. Must not know what is asked.
 
 use clap::Args;
-use client::{Client, RemoteSource};
+use client::{Client, Peer, RemoteSource};
 
 /// Where the agent is.
 #[derive(Debug, Clone, Args)]
@@ -64,7 +64,8 @@ impl Remote {
     /// A client of the server, when one is named.
     pub fn client(&self) -> Option<Client> {
         let url = self.source.clone()?;
-        Some(Client::new(url).with_token(self.source_token.clone()))
+        let client = Client::new(url).with_peer(Peer::Server);
+        Some(client.with_token(self.source_token.clone()))
     }
 
     /// The client of the server, or else of the agent.

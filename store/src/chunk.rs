@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use model::{NativeHistogram, Points};
 
-use crate::wire::{Damaged, Reader, put_ivarint, put_uvarint};
+use crate::wire::{Damaged, Reader, put_ivarint, put_varint};
 
 pub(crate) mod histogram;
 pub(crate) mod split;
@@ -246,10 +246,10 @@ fn put_times(out: &mut Vec<u8>, times: Times<'_>, starts: &[i64]) {
     let regular = is_regular(times);
     let started = starts.iter().any(|s| *s != 0);
     out.push(if regular { 0 } else { IRREGULAR } | if started { STARTS } else { 0 });
-    put_uvarint(out, count as u64);
+    put_varint(out, count as u64);
     put_ivarint(out, first);
     if count > 1 {
-        put_uvarint(out, span);
+        put_varint(out, span);
     }
     if let (false, Times::Listed(all)) = (regular, times) {
         let mut delta = span / (count as u64 - 1);
@@ -267,10 +267,10 @@ fn put_times(out: &mut Vec<u8>, times: Times<'_>, starts: &[i64]) {
 /// Runs of samples that began to count at the same time.
 fn put_starts(out: &mut Vec<u8>, first: i64, starts: &[i64]) {
     let runs = || starts.chunk_by(|a, b| a == b);
-    put_uvarint(out, runs().count() as u64);
+    put_varint(out, runs().count() as u64);
     let mut before = first;
     for run in runs() {
-        put_uvarint(out, run.len() as u64);
+        put_varint(out, run.len() as u64);
         put_ivarint(out, run[0].wrapping_sub(before));
         before = run[0];
     }

@@ -4,7 +4,7 @@
 
 use crate::chunk;
 use crate::merge::{self, Run};
-use crate::wire::{Damaged, Reader, put_uvarint};
+use crate::wire::{Damaged, Reader, put_varint};
 
 /// The last byte of a frame whose length does not fit in it.
 const LONG: u8 = u8::MAX;
@@ -18,7 +18,7 @@ pub(crate) fn append(frames: &mut Vec<u8>, chunk: &[u8]) {
     let length_bytes = (64 - (len | 1).leading_zeros()).div_ceil(7) as usize;
     let whole = length_bytes + chunk.len();
     frames.reserve_exact(whole + 1);
-    put_uvarint(frames, len);
+    put_varint(frames, len);
     frames.extend_from_slice(chunk);
     frames.push(u8::try_from(whole).unwrap_or(LONG));
 }

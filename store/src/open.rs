@@ -13,7 +13,7 @@
 //! ```
 
 use crate::wire::{
-    Damaged, MAX_EXACT, Reader, as_exact_integer, put_ivarint, put_uvarint, unzigzag, zigzag,
+    Damaged, MAX_EXACT, Reader, as_exact_integer, put_ivarint, put_varint, unzigzag, zigzag,
 };
 
 /// Samples that are held like this before they become a chunk.
@@ -104,7 +104,7 @@ impl Values {
             let step = zigzag(number.wrapping_sub(self.number));
             self.number = number;
             put_front(out, DIFFERENCE, late_ms);
-            put_uvarint(out, step);
+            put_varint(out, step);
             return;
         }
         let found = match same_places {

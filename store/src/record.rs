@@ -10,7 +10,7 @@ use model::{Labels, NativeHistogram, STALE_NAN_BITS};
 
 use crate::chunk::histogram;
 use crate::wire::{
-    Damaged, Reader, as_exact_integer, put_bytes, put_ivarint, put_number, put_uvarint, zigzag,
+    Damaged, Reader, as_exact_integer, put_bytes, put_ivarint, put_number, put_varint, zigzag,
 };
 
 /// Room that a section keeps from batch to batch: one that introduces many series is the exception.
@@ -127,7 +127,7 @@ impl Batch {
         labels: &Labels,
     ) {
         let out = &mut self.series;
-        put_uvarint(out, u64::from(slot));
+        put_varint(out, u64::from(slot));
         let has_last = if last_t.is_some() { HAS_LAST } else { 0 };
         out.push(has_last | if overflow { OVERFLOW } else { 0 });
         if let Some(t) = last_t {
@@ -204,7 +204,7 @@ impl Batch {
         start_ms: i64,
         value: &NativeHistogram,
     ) {
-        put_uvarint(&mut self.histograms, u64::from(slot));
+        put_varint(&mut self.histograms, u64::from(slot));
         put_ivarint(&mut self.histograms, t_ms);
         put_ivarint(&mut self.histograms, start_ms);
         histogram::encode_one(&mut self.histograms, value, None);
@@ -212,7 +212,7 @@ impl Batch {
 
     pub(crate) fn exemplar(&mut self, slot: u32, exemplar: &Exemplar) {
         let out = &mut self.exemplars;
-        put_uvarint(out, u64::from(slot));
+        put_varint(out, u64::from(slot));
         put_ivarint(out, exemplar.t_ms);
         put_number(out, exemplar.value);
         put_bytes(out, exemplar.labels.as_packed().as_bytes());
@@ -226,7 +226,7 @@ impl Batch {
 
     /// Appends the payload.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        put_uvarint(out, u64::from(self.run));
+        put_varint(out, u64::from(self.run));
         for (tag, bytes) in self.sections() {
             if !bytes.is_empty() {
                 out.push(tag);

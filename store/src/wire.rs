@@ -1,6 +1,8 @@
-//! Integers and floats as bytes: LEB128 varints, zigzag, little-endian words, and a reader that never panics.
+//! Integers and floats as bytes: LEB128 varints (protobuf's), zigzag, little-endian words, and a reader that never panics.
 //!
 //! Owns the primitive encodings that every file of the store shares. Must not know what the numbers mean.
+
+pub(crate) use model::protobuf::{put_varint, unzigzag, zigzag};
 
 /// Bytes that cannot be what they claim to be; the text says which part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -10,37 +12,15 @@ pub(crate) struct Damaged(pub(crate) &'static str);
 /// The largest integer that every smaller one can be a float exactly.
 pub(crate) const MAX_EXACT: i64 = 1 << 53;
 
-/// Appends an unsigned LEB128 varint.
-#[inline]
-pub(crate) fn put_uvarint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 /// Appends a signed integer, zigzag then LEB128.
 #[inline]
 pub(crate) fn put_ivarint(out: &mut Vec<u8>, value: i64) {
-    put_uvarint(out, zigzag(value));
-}
-
-/// Maps small negative numbers to small unsigned ones.
-#[inline]
-pub(crate) fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-/// The inverse of [`zigzag`].
-#[inline]
-pub(crate) fn unzigzag(value: u64) -> i64 {
-    ((value >> 1) as i64) ^ -((value & 1) as i64)
+    put_varint(out, zigzag(value));
 }
 
 /// Appends bytes with their length before them.
 pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_uvarint(out, bytes.len() as u64);
+    put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
@@ -55,7 +35,7 @@ pub(crate) fn as_exact_integer(value: f64) -> Option<i64> {
 /// Appends a float: an exact integer as a short varint, anything else as its eight bytes after a 1.
 pub(crate) fn put_number(out: &mut Vec<u8>, value: f64) {
     match as_exact_integer(value) {
-        Some(integer) => put_uvarint(out, zigzag(integer) << 1),
+        Some(integer) => put_varint(out, zigzag(integer) << 1),
         None => {
             out.push(1);
             out.extend_from_slice(&value.to_bits().to_le_bytes());
@@ -191,7 +171,7 @@ mod tests {
         #[test]
         fn varints_round_trip(a in any::<u64>(), b in any::<i64>(), bits in any::<u64>()) {
             let mut out = Vec::new();
-            put_uvarint(&mut out, a);
+            put_varint(&mut out, a);
             put_ivarint(&mut out, b);
             put_number(&mut out, f64::from_bits(bits));
             put_number(&mut out, a as u32 as f64);

@@ -50,6 +50,13 @@ fn an_agent_that_is_away_is_named_with_what_to_do() {
         text.contains("127.0.0.1:9") && text.contains("nines agent"),
         "{text}"
     );
+    let output = nines(&["query", "up", "--source", "http://127.0.0.1:9"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(
+        text.contains("127.0.0.1:9") && !text.contains("nines agent"),
+        "{text}"
+    );
 }
 
 #[test]

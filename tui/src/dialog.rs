@@ -2,8 +2,9 @@
 //!
 //! Owns these forms and their checks. Must not know how they are drawn, nor who carries them out.
 
-use client::{NewSilence, Silence, SilenceMatcher};
+use client::{NewSilence, Silence};
 use model::api::AlertBody;
+use model::api::SilenceMatcher;
 use model::duration::{format_ms, parse_ms};
 
 /// Characters of a field at most.

@@ -13,7 +13,7 @@ use model::{NativeHistogram, Value, stale_nan};
 use super::deltas::{Classic, Deltas, Exponential};
 use super::metrics::{Common, Origin, Translated, exemplar};
 use crate::ingest::Sample;
-use model::protobuf::{Reader, WireError, repeated_fixed64, repeated_varint, zigzag};
+use model::protobuf::{Reader, WireError, repeated_fixed64, repeated_varint, unzigzag};
 
 /// Buckets read of one side of an exponential histogram.
 const MAX_BUCKETS: usize = 100_000;
@@ -123,7 +123,7 @@ pub(super) fn exponential(
             1 => common.attributes.push(field.bytes(n)?),
             4 => histogram.count = field.number(n)?,
             5 => histogram.sum = field.double(n)?,
-            6 => histogram.scale = i32::try_from(zigzag(field.number(n)?)).unwrap_or(i32::MIN),
+            6 => histogram.scale = i32::try_from(unzigzag(field.number(n)?)).unwrap_or(i32::MIN),
             7 => histogram.zero_count = field.number(n)?,
             8 => histogram.positive = buckets(field.bytes(n)?)?,
             9 => histogram.negative = buckets(field.bytes(n)?)?,
@@ -166,7 +166,7 @@ fn buckets(message: &[u8]) -> Result<BTreeMap<i32, u64>, WireError> {
     let mut reader = Reader::new(message);
     while let Some((n, field)) = reader.next_field()? {
         match n {
-            1 => offset = zigzag(field.number(n)?),
+            1 => offset = unzigzag(field.number(n)?),
             2 => repeated_varint(n, field, &mut counts)?,
             _ => {}
         }

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use model::protobuf::{put_bytes, put_fixed32, put_fixed64, put_number};
+use model::protobuf::{put_bytes, put_fixed32, put_fixed64, put_number, put_zigzag};
 
 /// Which request a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,10 +238,7 @@ impl One<'_> {
     fn integer<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
         match self.kind {
             Varint | Bool => put_number(self.out, self.number, value.cast_unsigned()),
-            Zigzag => {
-                let zigzag = (value << 1) ^ (value >> 63);
-                put_number(self.out, self.number, zigzag.cast_unsigned());
-            }
+            Zigzag => put_zigzag(self.out, self.number, value),
             Fixed64 => put_fixed64(self.out, self.number, value.cast_unsigned()),
             Fixed32 => put_fixed32(self.out, self.number, value as u32),
             Double => put_fixed64(self.out, self.number, (value as f64).to_bits()),

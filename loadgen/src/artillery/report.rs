@@ -13,7 +13,7 @@ use super::exchange::APDEX;
 use super::metrics::Figures;
 use super::script::Script;
 use super::vu::Shared;
-use crate::json::quantiles;
+use crate::json::{phases, quantiles};
 use crate::report::{Own, Report};
 use crate::stats::Stats;
 
@@ -267,12 +267,6 @@ pub(crate) fn nines(
     own: &Own,
 ) -> Value {
     let late = |q| stats.phases.generator.value_at_quantile(q);
-    let phases: Map<String, Value> = stats
-        .phases
-        .named()
-        .iter()
-        .map(|(name, h)| ((*name).to_owned(), quantiles(h)))
-        .collect();
     let verdict = |c: &Verdict| json!({ "check": c.check, "ok": c.ok, "strict": c.strict, "problem": c.problem });
     let lost = &shared.lost_events;
     json!({
@@ -292,7 +286,7 @@ pub(crate) fn nines(
         "bytes": stats.bytes,
         "latency_us": quantiles(&stats.latency),
         "service_time_us": quantiles(&stats.service_time),
-        "phases_us": phases,
+        "phases_us": phases(&stats.phases),
         "late_us": { "0.5": late(0.5), "0.99": late(0.99) },
         "engine": own.engine,
         "client": { "threads": own.threads, "cpu_s": own.cpu_s, "busy": own.busy },

@@ -404,15 +404,7 @@ impl<'a> Parser<'a> {
             self.advance();
             return Ok(Expr::new(ExprKind::Number(value), span));
         }
-        let reserved = [
-            "bool",
-            "on",
-            "ignoring",
-            "group_left",
-            "group_right",
-            "atan2",
-        ];
-        if reserved.iter().any(|r| name.eq_ignore_ascii_case(r)) {
+        if is_reserved(&name) {
             return Err(self.unexpected("expression", "a metric, a number, a function or \"(\""));
         }
         self.advance();
@@ -522,6 +514,19 @@ impl<'a> Parser<'a> {
         let labels = self.label_list()?;
         Ok(Some(Grouping { without, labels }))
     }
+}
+
+/// Whether a word (in any case) is one of the grammar's own, and no metric's name without quotes.
+pub(crate) fn is_reserved(word: &str) -> bool {
+    let words = [
+        "bool",
+        "on",
+        "ignoring",
+        "group_left",
+        "group_right",
+        "atan2",
+    ];
+    words.iter().any(|w| word.eq_ignore_ascii_case(w))
 }
 
 /// The number that a word stands for.

@@ -12,7 +12,7 @@ use super::ast::{
     Extension, Matching, Modifiers, Selector, ValueType,
 };
 use super::lexer::raw_byte;
-use super::parse::constant;
+use super::parse::{constant, is_reserved};
 
 /// A line longer than this is broken.
 const WIDTH: usize = 100;
@@ -207,15 +207,7 @@ fn selector(f: &mut fmt::Formatter<'_>, s: &Selector, range: Option<&Duration>) 
 
 /// Whether a word cannot stand as a metric's name without quotes.
 fn is_taken(name: &str) -> bool {
-    let words = [
-        "bool",
-        "on",
-        "ignoring",
-        "group_left",
-        "group_right",
-        "atan2",
-    ];
-    constant(name).is_some() || words.iter().any(|w| name.eq_ignore_ascii_case(w))
+    constant(name).is_some() || is_reserved(name)
 }
 
 fn matcher(m: &Matcher) -> String {

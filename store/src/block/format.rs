@@ -2,7 +2,7 @@
 //!
 //! Owns their encoding and checksums. Must not know files.
 
-use crate::wire::{Damaged, Reader, put_bytes, put_ivarint, put_uvarint};
+use crate::wire::{Damaged, Reader, put_bytes, put_ivarint, put_varint};
 
 const MAGIC: &[u8; 8] = b"NINESBLK";
 const END: &[u8; 8] = b"NINESEND";
@@ -60,20 +60,20 @@ pub(crate) struct Footer {
 impl Footer {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         for number in [self.seq, self.first_seq, self.log_before] {
-            put_uvarint(out, number);
+            put_varint(out, number);
         }
         put_ivarint(out, self.min_t);
         put_ivarint(out, self.max_t);
         for number in [self.samples, self.chunks, u64::from(self.series)] {
-            put_uvarint(out, number);
+            put_varint(out, number);
         }
-        put_uvarint(out, self.replaces.len() as u64);
-        self.replaces.iter().for_each(|seq| put_uvarint(out, *seq));
+        put_varint(out, self.replaces.len() as u64);
+        self.replaces.iter().for_each(|seq| put_varint(out, *seq));
         for parts in [&self.data, &self.series_pages] {
-            put_uvarint(out, parts.len() as u64);
+            put_varint(out, parts.len() as u64);
             parts.iter().for_each(|part| put_part(out, *part));
         }
-        put_uvarint(out, self.labels.len() as u64);
+        put_varint(out, self.labels.len() as u64);
         for (name, part) in &self.labels {
             put_bytes(out, name.as_bytes());
             put_part(out, *part);
@@ -119,8 +119,8 @@ impl Footer {
 pub(crate) const SERIES_PER_PAGE: usize = 64;
 
 fn put_part(out: &mut Vec<u8>, part: Part) {
-    put_uvarint(out, part.offset);
-    put_uvarint(out, u64::from(part.len));
+    put_varint(out, part.offset);
+    put_varint(out, u64::from(part.len));
 }
 
 fn read_part(reader: &mut Reader<'_>, end: u64) -> Result<Part, Damaged> {

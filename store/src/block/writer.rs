@@ -13,7 +13,7 @@ use super::format::{self, Footer, Part, SERIES_PER_PAGE};
 use crate::chunk::{self, Encoding};
 use crate::disk::{self, WriteBudget};
 use crate::error::StoreError;
-use crate::wire::{Reader, put_bytes, put_ivarint, put_uvarint};
+use crate::wire::{Reader, put_bytes, put_ivarint, put_varint};
 
 /// Bytes of chunks in a page before compression.
 const PAGE_BYTES: usize = 16 << 10;
@@ -99,7 +99,7 @@ impl BlockWriter {
             entry(values, value).push(ordinal);
         }
         put_bytes(&mut self.series_page, labels.as_packed().as_bytes());
-        put_uvarint(&mut self.series_page, chunks.len() as u64);
+        put_varint(&mut self.series_page, chunks.len() as u64);
         let mut before = 0i64;
         for chunk in chunks {
             before = self.add_chunk(chunk, before)?;
@@ -125,10 +125,10 @@ impl BlockWriter {
         });
         let out = &mut self.series_page;
         put_ivarint(out, header.min_t.wrapping_sub(before));
-        put_uvarint(out, header.max_t.wrapping_sub(header.min_t) as u64);
-        put_uvarint(out, page.number as u64);
-        put_uvarint(out, page.bytes.len() as u64);
-        put_uvarint(out, chunk.len() as u64);
+        put_varint(out, header.max_t.wrapping_sub(header.min_t) as u64);
+        put_varint(out, page.number as u64);
+        put_varint(out, page.bytes.len() as u64);
+        put_varint(out, chunk.len() as u64);
         page.bytes.extend_from_slice(chunk);
         self.footer.chunks += 1;
         self.footer.samples += header.count as u64;
@@ -219,14 +219,14 @@ fn entry<'a, V: Default>(map: &'a mut BTreeMap<String, V>, key: &str) -> &'a mut
 /// One label's values, ascending, each with the bytes of its list so that a reader can skip it.
 fn encode_values(values: &BTreeMap<String, Vec<u32>>) -> Vec<u8> {
     let mut out = Vec::new();
-    put_uvarint(&mut out, values.len() as u64);
+    put_varint(&mut out, values.len() as u64);
     let mut list = Vec::new();
     for (value, ordinals) in values {
         put_bytes(&mut out, value.as_bytes());
         list.clear();
         let mut before = 0;
         for ordinal in ordinals {
-            put_uvarint(&mut list, u64::from(ordinal - before));
+            put_varint(&mut list, u64::from(ordinal - before));
             before = *ordinal;
         }
         put_bytes(&mut out, &list);

@@ -5,7 +5,7 @@
 use model::NativeHistogram;
 use model::histogram::{ResetHint, Span};
 
-use crate::wire::{Damaged, Reader, as_exact_integer, put_ivarint, put_number, put_uvarint};
+use crate::wire::{Damaged, Reader, as_exact_integer, put_ivarint, put_number, put_varint};
 
 const SAME_LAYOUT: u8 = 1;
 const INTEGER_DELTAS: u8 = 2;
@@ -72,15 +72,15 @@ fn put_layout(out: &mut Vec<u8>, h: &NativeHistogram) {
     put_ivarint(out, i64::from(h.schema));
     put_number(out, h.zero_threshold);
     for spans in [&h.positive_spans, &h.negative_spans] {
-        put_uvarint(out, spans.len() as u64);
+        put_varint(out, spans.len() as u64);
         for span in spans {
             put_ivarint(out, i64::from(span.offset));
-            put_uvarint(out, u64::from(span.length));
+            put_varint(out, u64::from(span.length));
         }
     }
-    put_uvarint(out, h.positive_buckets.len() as u64);
-    put_uvarint(out, h.negative_buckets.len() as u64);
-    put_uvarint(out, h.custom_values.len() as u64);
+    put_varint(out, h.positive_buckets.len() as u64);
+    put_varint(out, h.negative_buckets.len() as u64);
+    put_varint(out, h.custom_values.len() as u64);
     h.custom_values.iter().for_each(|v| put_number(out, *v));
 }
 

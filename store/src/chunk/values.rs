@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::chunk::{Encoding, split};
 use crate::wire::{
-    Damaged, MAX_EXACT, Reader, as_exact_integer, put_ivarint, put_uvarint, unzigzag, zigzag,
+    Damaged, MAX_EXACT, Reader, as_exact_integer, put_ivarint, put_varint, unzigzag, zigzag,
 };
 
 /// The most decimal places that are tried.
@@ -75,7 +75,7 @@ pub(crate) fn encode_numbers(
     }
     let at = out.len();
     let encoding = begin_scaled(out, numbers, places);
-    put_uvarint(out, 0);
+    put_varint(out, 0);
     put_differences(out, numbers, encoding.is_of_differences());
     if out.len() - at > numbers.len() * 6 {
         out.truncate(at);
@@ -160,14 +160,14 @@ fn magnitude(value: i64) -> u32 {
 }
 
 fn put_exceptions(out: &mut Vec<u8>, values: &[f64], places: usize, count: usize) {
-    put_uvarint(out, count as u64);
+    put_varint(out, count as u64);
     if count == 0 {
         return;
     }
     let mut after = 0;
     for (index, value) in values.iter().enumerate() {
         if scaled_integer(*value, places).is_none() {
-            put_uvarint(out, (index - after) as u64);
+            put_varint(out, (index - after) as u64);
             out.extend_from_slice(&value.to_bits().to_le_bytes());
             after = index + 1;
         }
