@@ -6,6 +6,8 @@ use super::{Cause, Kind, Line, Observed, Symptom, What, percent};
 
 /// A resource is used up from this utilisation on.
 const FULL: f64 = 0.9;
+/// Tasks that wait for a disk so much of the time may well be the cause, whatever else is used up.
+const STRONG_STALL: f64 = 0.5;
 
 /// Adds the causes that resources are, and lets them speak for or against the others.
 pub(super) fn weigh(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom, tail: &Tail<'_>) {
@@ -40,6 +42,18 @@ pub(super) fn weigh(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom,
         causes.push(cpu);
     }
     pools(causes, seen, symptom, tail);
+    others(causes, seen, symptom);
+    stalls(causes, seen, symptom);
+}
+
+/// Memory and disks that tasks wait for.
+fn stalls(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom) {
+    // A disk that some task or other waits for now and then has many causes: what is used up comes first.
+    let full = causes
+        .iter()
+        .filter(|c| matches!(c.kind, Kind::Cpu | Kind::Pool | Kind::Queue))
+        .map(|c| c.weight)
+        .max_by(f64::total_cmp);
     for (kind, resource, what, threshold) in [
         (
             Kind::Memory,
@@ -58,7 +72,11 @@ pub(super) fn weigh(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom,
             .find(|l| l.label("resource") == resource && l.label("unit") == "psi_some_ratio");
         let Some(line) = psi else { continue };
         let (bad, good) = sides(line, seen, symptom);
-        if bad > threshold && (bad > 2.0 * good + 0.05 || !symptom.stands_out()) {
+        let mut weight = 0.6 * bad.min(1.0).sqrt();
+        if let Some(full) = full.filter(|_| kind == Kind::Io && bad < STRONG_STALL) {
+            weight = weight.min(full - 0.01);
+        }
+        if bad > threshold && bad > 2.0 * good + 0.05 {
             causes.push(Cause::new(
                 kind,
                 line.label("instance"),
@@ -67,11 +85,10 @@ pub(super) fn weigh(causes: &mut Vec<Cause>, seen: &Observed, symptom: &Symptom,
                     percent(bad),
                     percent(good)
                 ),
-                0.6 * bad.min(1.0).sqrt(),
+                weight,
             ));
         }
     }
-    others(causes, seen, symptom);
 }
 
 /// In a run without bad seconds: pools for whose connections requests wait all the time.

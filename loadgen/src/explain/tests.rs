@@ -372,6 +372,44 @@ fn a_process_that_burns_is_named_before_the_service_that_waits() {
 }
 
 #[test]
+fn waits_for_a_disk_do_not_come_before_what_is_used_up() {
+    let of = |kind: &'static str, resource: &'static str, unit: &'static str| {
+        let labels = [("kind", kind), ("resource", resource), ("unit", unit)];
+        move |good, bad| line(What::Saturation, &labels, good, bad)
+    };
+    let (io, queue) = (
+        of("io", "io", "psi_some_ratio"),
+        of("queue", "emails", "messages"),
+    );
+    let cpu = |good, bad| {
+        let labels = [("kind", "cpu"), ("resource", "cpu"), ("instance", "h")];
+        line(What::Utilization, &labels, good, bad)
+    };
+    let bank = [("peer.service", "bank")];
+    let kinds = |lines: Vec<Line>| -> Vec<Kind> {
+        let seen = seen(SpanKind::Client, &bank, slow_in_bad, lines);
+        let causes = explain(&slow_run(), Some(&seen)).causes;
+        let resources = [Kind::Io, Kind::Cpu, Kind::Queue];
+        let kinds = causes.iter().map(|c| c.kind);
+        kinds.filter(|k| resources.contains(k)).collect()
+    };
+    assert_eq!(
+        kinds(vec![io(0.02, 0.45), cpu(0.3, 0.98)]),
+        [Kind::Cpu, Kind::Io]
+    );
+    assert_eq!(
+        kinds(vec![io(0.02, 0.45), queue(0.0, 900.0)]),
+        [Kind::Queue, Kind::Io]
+    );
+    // No more than before: not named. All the time, and not before: the disk may be the cause.
+    assert_eq!(kinds(vec![io(0.4, 0.45), cpu(0.3, 0.98)]), [Kind::Cpu]);
+    assert_eq!(
+        kinds(vec![io(0.02, 0.95), queue(0.0, 900.0)]),
+        [Kind::Io, Kind::Queue]
+    );
+}
+
+#[test]
 fn parts_that_slow_down_all_at_once_point_to_the_processor() {
     let lines = vec![line(
         What::Utilization,
