@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use loadgen::truth::{Profile, serve};
 
-use super::running::{nines, stderr, stdout};
+use super::running::{Agent, Backend, nines, stderr, stdout};
 
 /// A server that takes connections and answers nothing.
 fn shut() -> String {
@@ -110,4 +110,54 @@ fn load_capacity_of_a_known_server_is_found() {
     let text = stdout(&below);
     assert_eq!(below.status.code(), Some(3), "{text}{}", stderr(&below));
     assert!(text.contains("capacity at least 200.0/s"), "{text}");
+}
+
+/// Four connections of 40 ms a query: the pool is used up long before anything else.
+#[test]
+#[ignore = "takes half a minute"]
+fn load_capacity_names_the_pool_that_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let settings = file(
+        "backend.yaml",
+        "limits: {enabled: false}\ndatabase: {pool_max: 4}\nrealism: {enabled: true, cache_ms: 1, db_ms: 40, sigma: 0.1}\n",
+    );
+    let backend = Backend::with(&["--config", &settings]);
+    let target = backend.url.trim_start_matches("http://");
+    let config = file(
+        "agent.yaml",
+        &format!(
+            "collect:\n  host: {{}}\n  scrape:\n  - {{job: shop, targets: [\"{target}\"], interval: 500ms, timeout: 500ms}}\n"
+        ),
+    );
+    let agent = Agent::start(dir.path(), &["--config", &config]);
+    let json = dir.path().join("c.json").display().to_string();
+    let url = format!("{}/api/v1/tasks?limit=5", backend.url);
+    let args = [
+        "load",
+        "capacity",
+        "--slo",
+        "p99<400ms",
+        "--slo",
+        "error_rate<1%",
+    ];
+    let short = ["--from", "4", "--step", "3s", "--max-duration", "35s"];
+    let more = ["--agent", &agent.url, "-o", &json, &url];
+    let output = nines(&[&args[..], &short, &more].concat());
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    let read = std::fs::read_to_string(&json).unwrap();
+    let read: serde_json::Value = serde_json::from_str(&read).unwrap();
+    let first = &read["nines_capacity"]["resources"][0];
+    let name = first["name"].as_str().unwrap_or_default();
+    assert!(name.starts_with("db_pool "), "{text}");
+    assert_eq!(first["saturated"], true, "{text}");
+    let share = |key: &str| first[key].as_f64().unwrap_or(f64::NAN);
+    assert!(share("value") >= 0.8 && share("light") <= 0.6, "{text}");
+    let line = text.lines().find(|l| l.contains("db_pool "));
+    assert!(line.is_some_and(|l| l.starts_with("saturated")), "{text}");
 }

@@ -175,3 +175,27 @@ fn otel_sdk_over_grpc_and_http_is_counted_exactly() {
         traces_are_found(&runtime, &client, &agent.url, transport, &sent);
     }
 }
+
+#[test]
+fn own_spans_of_an_agent_are_found_where_it_sends_them() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let receiver = Agent::start(there.path(), &[]);
+    let (grpc, _) = otlp_addresses(&receiver);
+    let config = here.path().join("agent.yaml");
+    std::fs::write(&config, format!("own_spans: http://{grpc}\n")).unwrap();
+    let agent = Agent::start(here.path(), &["--config", config.to_str().unwrap()]);
+    let asked = nines(&["query", "vector(1)", "--url", &agent.url]);
+    assert_eq!(asked.status.code(), Some(0), "{}", stderr(&asked));
+    agent.stop();
+    let client = Client::new(receiver.url.clone());
+    Runtime::new().unwrap().block_on(client.flush()).unwrap();
+    let url = receiver.url.as_str();
+    let found = nines(&["traces", "--service", "nines-agent", "--url", url]);
+    let text = stdout(&found);
+    assert!(
+        text.lines()
+            .any(|l| l.contains("nines-agent") && l.contains("query")),
+        "{text}{}",
+        stderr(&found)
+    );
+}

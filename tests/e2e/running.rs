@@ -98,6 +98,16 @@ impl Agent {
             .expect("the agent prints a line")
     }
 
+    /// Asks it to end, as `kill` does, and waits until it has.
+    pub fn stop(mut self) {
+        let sent = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
+        assert!(sent.expect("kill is installed").success());
+        let ended = self.child.wait().expect("the agent ends");
+        assert_eq!(ended.code(), Some(0), "the agent ends well");
+    }
+
     /// Kills it as `kill -9` does.
     pub fn kill(mut self) {
         self.child.kill().expect("the agent is killed");
@@ -120,10 +130,16 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Starts one and waits until it says where it answers.
+    /// Starts one as in the demo and waits until it says where it answers.
     pub fn start() -> Backend {
+        Backend::with(&["--demo"])
+    }
+
+    /// The same with other flags.
+    pub fn with(flags: &[&str]) -> Backend {
         let mut child = Command::new(env!("CARGO_BIN_EXE_nines"))
-            .args(["backend", "--demo"])
+            .arg("backend")
+            .args(flags)
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

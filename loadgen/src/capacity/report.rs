@@ -163,26 +163,40 @@ fn rate(r: f64) -> String {
 /// Seconds that hold two scrapes of the usual 5 s.
 const SCRAPES_S: f64 = 11.0;
 
+type Windows = ((f64, i64), (f64, i64));
+
+/// As [`Answer::windows`]; `beyond` is the lowest rate that was too much.
+fn windows(
+    rows: &[StepRow],
+    started_ms: i64,
+    capacity: Option<f64>,
+    beyond: Option<f64>,
+) -> Option<Windows> {
+    let rate = capacity.or(rows.last().map(|r| r.rate))?;
+    let ends = |r: &StepRow| r.started_ms + (r.length_s * 1e3) as i64;
+    // The steps at the end of the search that are all near it, or near what is known to be too much: what limits is as full
+    // there, and when the time was up early the capacity's own step may be a short one among others on the way up.
+    let most = 1.25 * beyond.unwrap_or(rate).max(rate);
+    let is_near = |r: &&StepRow| (0.75 * rate..=most).contains(&r.rate);
+    let near: Vec<&StepRow> = rows
+        .iter()
+        .rev()
+        .skip_while(|r| !is_near(r))
+        .take_while(is_near)
+        .collect();
+    let (last, first) = (near.first()?, near.last()?);
+    let length_s = ((ends(last) - first.started_ms) as f64 / 1e3).max(SCRAPES_S);
+    let light = rows.iter().take_while(|r| r.rate <= rate / 2.0).last();
+    let light = light.map_or(started_ms, ends);
+    Some(((length_s, ends(last)), (SCRAPES_S, light)))
+}
+
 impl Answer {
     /// When to look at resources: a window near the capacity, and one that ends with light load (half of it at most);
     /// length in seconds and end in milliseconds since 1970. None before any step.
-    pub fn windows(&self) -> Option<((f64, i64), (f64, i64))> {
-        let rate = self.capacity.or(self.rows.last().map(|r| r.rate))?;
-        let ends = |r: &StepRow| r.started_ms + (r.length_s * 1e3) as i64;
-        // The steps at the end of the search that are all near it.
-        let is_near = |r: &&StepRow| (0.75..=1.25).contains(&(r.rate / rate));
-        let near: Vec<&StepRow> = self
-            .rows
-            .iter()
-            .rev()
-            .skip_while(|r| !is_near(r))
-            .take_while(is_near)
-            .collect();
-        let (last, first) = (near.first()?, near.last()?);
-        let length_s = ((ends(last) - first.started_ms) as f64 / 1e3).max(SCRAPES_S);
-        let light = self.rows.iter().take_while(|r| r.rate <= rate / 2.0).last();
-        let light = light.map_or(self.started_ms, ends);
-        Some(((length_s, ends(last)), (SCRAPES_S, light)))
+    pub fn windows(&self) -> Option<Windows> {
+        let beyond = self.beyond.as_ref().map(|(rate, _)| *rate);
+        windows(&self.rows, self.started_ms, self.capacity, beyond)
     }
 
     /// The answer in one or two lines.
@@ -372,5 +386,45 @@ impl Answer {
             let _ = writeln!(out, "- {}", line.trim());
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(steps: &[(f64, f64)]) -> Vec<StepRow> {
+        let mut at_ms = 0;
+        let mut row = |(rate, length_s): &(f64, f64)| {
+            let started_ms = at_ms;
+            at_ms += (length_s * 1e3) as i64;
+            StepRow {
+                purpose: "climb",
+                started_ms,
+                rate: *rate,
+                length_s: *length_s,
+                connections: 1,
+                throughput: *rate,
+                p50_us: 0,
+                p99_us: 0,
+                concurrency: 0.0,
+                verdict: "under",
+                why: String::new(),
+            }
+        };
+        steps.iter().map(&mut row).collect()
+    }
+
+    #[test]
+    fn resources_are_looked_at_near_the_capacity_and_under_light_load() {
+        let climb = [(4.0, 2.0), (16.0, 2.0), (64.0, 2.0), (128.0, 2.0)];
+        let found = rows(&[&climb[..], &[(80.0, 10.0), (90.0, 10.0), (85.0, 8.0)]].concat());
+        let seen = windows(&found, 0, Some(85.0), Some(90.0));
+        assert_eq!(seen, Some(((28.0, 36_000), (11.0, 4_000))));
+        // The time was up: only what was too much came after the capacity's own step.
+        let cut = rows(&[&climb[..], &[(95.0, 4.0), (95.0, 6.0), (91.0, 3.0)]].concat());
+        let seen = windows(&cut, 0, Some(64.0), Some(95.0));
+        assert_eq!(seen, Some(((13.0, 21_000), (11.0, 4_000))));
+        assert_eq!(windows(&[], 0, None, None), None);
     }
 }
