@@ -6,7 +6,11 @@ use libfuzzer_sys::fuzz_target;
 use loadgen::http1::{Fault, Known, Reader};
 
 /// Status, body length, keep-alive and bytes used of each response, until the bytes end or are wrong.
-fn read(bytes: &[u8], mut known: Option<Known>, mut piece: impl FnMut() -> usize) -> (Vec<(u16, u64, bool, usize)>, Result<(), Fault>) {
+fn read(
+    bytes: &[u8],
+    mut known: Option<Known>,
+    mut piece: impl FnMut() -> usize,
+) -> (Vec<(u16, u64, bool, usize)>, Result<(), Fault>) {
     let mut all = Vec::new();
     let mut reader = Reader::new(1 << 20);
     reader.begin(false);
@@ -25,7 +29,12 @@ fn read(bytes: &[u8], mut known: Option<Known>, mut piece: impl FnMut() -> usize
             Ok(Some(n)) => {
                 used += n;
                 rest = &rest[n..];
-                all.push((reader.status(), reader.body_len(), reader.keep_alive(), used));
+                all.push((
+                    reader.status(),
+                    reader.body_len(),
+                    reader.keep_alive(),
+                    used,
+                ));
                 // A response of no bytes would never end.
                 if all.len() > bytes.len() {
                     break;
@@ -45,7 +54,9 @@ fuzz_target!(|input: (u64, Vec<u8>)| {
     assert_eq!(read(&bytes, None, || 1), whole);
     let mut state = seed;
     let random = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 60) as usize
     };
     assert_eq!(read(&bytes, Some(Known::default()), random), whole);
