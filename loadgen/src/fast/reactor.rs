@@ -17,7 +17,9 @@ use super::driver::Waker;
 use super::early::Early;
 use super::{Engine, cpu_time};
 
+mod alarms;
 mod either;
+mod line;
 mod lines;
 mod link;
 mod tasks;

@@ -16,78 +16,19 @@ use rustls_pki_types::ServerName;
 
 use super::super::driver::Event;
 use super::super::tls::Session;
+use super::alarms::Alarms;
 use super::either::Either;
+use super::line::{Flight, Line, Read, Stage, fields};
 use super::link::Answered;
 use crate::conn::{ConnError, ErrorKind, Timings, io_kind};
-use crate::http1::{Fault, Known, Reader};
-
-/// How far a connection has come.
-pub(super) enum Stage {
-    /// The number is nobody's.
-    Free,
-    Connecting,
-    Handshaking,
-    Open,
-    /// Of no further use, and why.
-    Over(ConnError),
-}
-
-/// The exchange under way.
-struct Flight {
-    sent: Instant,
-    head_at: Option<Instant>,
-    received: u64,
-}
-
-/// One connection.
-struct Line {
-    generation: u32,
-    stage: Stage,
-    tls: Option<Box<Session>>,
-    reader: Reader,
-    flight: Option<Flight>,
-    outcome: Option<Result<Answered, ConnError>>,
-    waker: Option<Waker>,
-    /// What is under way ends then at the latest; none when nothing is.
-    deadline: Option<Instant>,
-    /// Its earliest entry among the deadlines.
-    listed: Option<Instant>,
-}
-
-/// When to wake whom; equal instants in the order of their numbers.
-struct Alarm {
-    at: Instant,
-    number: u64,
-    waker: Waker,
-}
-
-impl PartialEq for Alarm {
-    fn eq(&self, other: &Alarm) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Alarm {}
-
-impl PartialOrd for Alarm {
-    fn partial_cmp(&self, other: &Alarm) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Alarm {
-    fn cmp(&self, other: &Alarm) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
+use crate::http1::{Fault, Known};
 
 /// Everything of a reactor but its tasks.
 pub(super) struct Core {
     driver: Either,
     lines: Vec<Line>,
     free: Vec<usize>,
-    alarms: BinaryHeap<Reverse<Alarm>>,
-    numbers: u64,
+    alarms: Alarms,
     /// An entry a connection, rarely more; one that is too early is put back.
     deadlines: BinaryHeap<Reverse<(Instant, usize)>>,
     flying: usize,
@@ -103,8 +44,7 @@ impl Core {
             driver,
             lines: Vec::new(),
             free: Vec::new(),
-            alarms: BinaryHeap::new(),
-            numbers: 0,
+            alarms: Alarms::default(),
             deadlines: BinaryHeap::new(),
             flying: 0,
             known: Known::default(),
@@ -115,12 +55,7 @@ impl Core {
 
     /// Wakes somebody at an instant.
     pub(super) fn wake_at(&mut self, at: Instant, waker: &Waker) {
-        self.numbers += 1;
-        self.alarms.push(Reverse(Alarm {
-            at,
-            number: self.numbers,
-            waker: waker.clone(),
-        }));
+        self.alarms.set(at, waker.clone());
     }
 
     /// Somebody waits for an instant.
@@ -135,7 +70,7 @@ impl Core {
 
     /// When there is something to do without anything having happened.
     pub(super) fn wakes(&self) -> Option<Instant> {
-        let alarm = self.alarms.peek().map(|Reverse(a)| a.at);
+        let alarm = self.alarms.next();
         let deadline = self.deadlines.peek().map(|Reverse((at, _))| *at);
         [alarm, deadline].into_iter().flatten().min()
     }
@@ -146,11 +81,7 @@ impl Core {
             return;
         }
         let now = Instant::now();
-        while self.alarms.peek().is_some_and(|Reverse(a)| a.at <= now) {
-            if let Some(Reverse(alarm)) = self.alarms.pop() {
-                alarm.waker.wake();
-            }
-        }
+        self.alarms.ring(now);
         while let Some(Reverse((at, key))) = self.deadlines.peek().copied()
             && at <= now
         {
@@ -190,17 +121,7 @@ impl Core {
     /// A number for a new connection, and which of its users this is.
     pub(super) fn claim(&mut self) -> (usize, u32) {
         let key = self.free.pop().unwrap_or_else(|| {
-            self.lines.push(Line {
-                generation: 0,
-                stage: Stage::Free,
-                tls: None,
-                reader: Reader::keeping(0),
-                flight: None,
-                outcome: None,
-                waker: None,
-                deadline: None,
-                listed: None,
-            });
+            self.lines.push(Line::new());
             self.lines.len() - 1
         });
         (key, self.lines[key].generation)
@@ -251,7 +172,7 @@ impl Core {
             Stage::Over(why) => Some(Err(why.clone())),
             Stage::Free => Some(Err(ConnError::new(ErrorKind::Closed, "not connected"))),
             Stage::Connecting | Stage::Handshaking => {
-                wait(&mut line.waker, waker);
+                line.wait(waker);
                 None
             }
         }
@@ -282,11 +203,7 @@ impl Core {
         line.reader.expect(limit, keep);
         line.reader.begin(head);
         line.outcome = None;
-        line.flight = Some(Flight {
-            sent: Instant::now(),
-            head_at: None,
-            received: 0,
-        });
+        line.flight = Some(Flight::begun(Instant::now()));
         let sent = match &mut line.tls {
             None => self.driver.send(key, request),
             Some(session) => {
@@ -321,7 +238,7 @@ impl Core {
         let line = &mut self.lines[key];
         let outcome = line.outcome.take();
         if outcome.is_none() {
-            wait(&mut line.waker, waker);
+            line.wait(waker);
         }
         outcome
     }
@@ -538,79 +455,5 @@ impl Core {
             );
             self.lines[key].stage = Stage::Over(why);
         }
-    }
-}
-
-/// What bytes meant to the exchange.
-enum Read {
-    More,
-    Complete {
-        reusable: bool,
-    },
-    Bad(Fault),
-    /// Nothing was asked.
-    Stray,
-}
-
-impl Line {
-    fn feed(&mut self, bytes: &[u8], known: &mut Known, at: Option<Instant>) -> Read {
-        let Some(flight) = &mut self.flight else {
-            return Read::Stray;
-        };
-        flight.received += bytes.len() as u64;
-        let fed = self.reader.feed_known(bytes, known);
-        if flight.head_at.is_none() && self.reader.head_complete() {
-            flight.head_at = Some(at.unwrap_or_else(Instant::now));
-        }
-        match fed {
-            Ok(None) => Read::More,
-            Ok(Some(used)) => Read::Complete {
-                reusable: self.reader.keep_alive() && used == bytes.len(),
-            },
-            Err(fault) => Read::Bad(fault),
-        }
-    }
-}
-
-fn wait(slot: &mut Option<Waker>, waker: &Waker) {
-    match slot {
-        Some(kept) if kept.will_wake(waker) => {}
-        _ => *slot = Some(waker.clone()),
-    }
-}
-
-/// The fields of a head, which the reader has found to be well-formed; interim responses before it are passed over.
-fn fields(head: &[u8]) -> HeaderMap {
-    let mut all = HeaderMap::new();
-    for line in head.split(|b| *b == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.starts_with(b"HTTP/1.") {
-            all.clear();
-            continue;
-        }
-        let Some(colon) = line.iter().position(|b| *b == b':') else {
-            continue;
-        };
-        let name = http::HeaderName::from_bytes(&line[..colon]);
-        let value = http::HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
-        if let (Ok(name), Ok(value)) = (name, value) {
-            all.append(name, value);
-        }
-    }
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_are_those_of_the_last_head() {
-        let head = b"HTTP/1.1 103 Early\r\nlink: a\r\n\r\nHTTP/1.1 200 OK\nSet-Cookie: a=1\r\nset-cookie:b=2 \r\nX: \xff\r\n\r\n";
-        let all = fields(head);
-        let cookies: Vec<_> = all.get_all("set-cookie").iter().collect();
-        assert_eq!(cookies, ["a=1", "b=2"]);
-        assert_eq!(all["x"].as_bytes(), b"\xff");
-        assert_eq!(all.len(), 3);
     }
 }
