@@ -215,11 +215,14 @@ impl<D: Driver> Shard<D> {
             self.expire(now);
             self.resume(now, stop);
             self.settle(now);
+            self.blocked = self.idle.is_empty() && self.slots.len() >= self.limit;
+            if !self.gathers(now) {
+                self.flush();
+            }
             let now = self.now();
             if self.run.abort.load(Ordering::Relaxed) || self.finished(now) {
                 break;
             }
-            self.blocked = self.idle.is_empty() && self.slots.len() >= self.limit;
             let left = self.wakes().map(|at| at.saturating_sub(now));
             let wait = left.map(|left| match self.queue {
                 Some(_) => self.early.shorten(left, woken),
@@ -229,9 +232,6 @@ impl<D: Driver> Shard<D> {
                 true => LAZY,
                 false => self.batching.enough(),
             };
-            if enough != LAZY || self.full(now, left) {
-                self.flush();
-            }
             self.driver.wait(wait, enough)?;
             let over = wait.and_then(|w| self.now().checked_sub(now + w));
             woken = true;
@@ -270,12 +270,15 @@ impl<D: Driver> Shard<D> {
             && self.lazy.allows(left)
     }
 
-    /// Whether what was seen must be handed over before the next wait: there is enough of it, or a second ends meanwhile.
-    /// One at a time, each would find the histograms gone from the CPU's caches.
-    fn full(&self, now: Duration, left: Option<Duration>) -> bool {
+    /// Whether what was seen may wait for more of its kind before it is handed over: responses lie, it is not much yet, and
+    /// no second ends meanwhile. One at a time, each would find the histograms gone from the CPU's caches.
+    fn gathers(&mut self, now: Duration) -> bool {
+        let left = self.wakes().map(|at| at.saturating_sub(now));
         let tick = self.run.plan.tick.as_nanos().max(1);
         let second = |at: Duration| at.as_nanos() / tick;
-        self.samples.len() >= MANY || second(now) != second(now + left.unwrap_or_default() + NEAR)
+        self.samples.len() < MANY
+            && self.lies(left)
+            && second(now) == second(now + left.unwrap_or_default() + NEAR)
     }
 
     /// Notes how far a connection has come.
