@@ -88,7 +88,12 @@ impl Change {
 
 /// What a run is compared with, in words: `the baseline`, `the mean of 3 baselines`.
 pub fn against(changes: &[Change]) -> String {
-    match changes.first().map_or(1, |c| c.baselines) {
+    named(changes.first().map_or(1, |c| c.baselines))
+}
+
+/// So many baselines, in words.
+pub fn named(baselines: usize) -> String {
+    match baselines {
         0 | 1 => "the baseline".to_owned(),
         several => format!("the mean of {several} baselines"),
     }

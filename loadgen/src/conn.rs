@@ -16,6 +16,7 @@ use tokio::time::timeout_at;
 use crate::LoadError;
 use crate::decode::Decoder;
 pub use crate::dial::{Connector, Opened};
+use crate::http1::Fault;
 use crate::outgoing::Outgoing;
 
 /// Why an exchange failed, as counted in reports.
@@ -138,10 +139,7 @@ impl Target {
             .filter(|h| !h.is_empty())
             .ok_or_else(|| bad("no host"))?;
         let port = url.port_or_known_default().ok_or_else(|| bad("no port"))?;
-        let authority = match url.port() {
-            Some(port) => format!("{shown}:{port}"),
-            None => shown.to_owned(),
-        };
+        let authority = authority(&url);
         let host = shown
             .trim_start_matches('[')
             .trim_end_matches(']')
@@ -161,6 +159,15 @@ impl Target {
                 .host
                 .parse::<std::net::IpAddr>()
                 .is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+/// What the `Host` field says of a URL: no port when it is the scheme's own.
+pub(crate) fn authority(url: &url::Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
     }
 }
 
@@ -445,6 +452,14 @@ pub(crate) fn io_kind(error: &std::io::Error) -> ErrorKind {
         Io::AddrNotAvailable | Io::AddrInUse => ErrorKind::Local,
         Io::InvalidData => ErrorKind::Tls,
         _ => ErrorKind::Io,
+    }
+}
+
+pub(crate) fn fault_kind(fault: Fault) -> ErrorKind {
+    match fault {
+        Fault::Malformed(_) => ErrorKind::Protocol,
+        Fault::TooLarge => ErrorKind::TooLarge,
+        Fault::Cut => ErrorKind::Closed,
     }
 }
 

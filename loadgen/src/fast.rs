@@ -17,7 +17,7 @@ use crate::conn::{Connector, Target};
 use crate::engine::{Progress, Ticker, conclude, lock, wall_clock};
 use crate::pacer::Paced;
 use crate::plan::{Engine, Model, Plan, Requests};
-use crate::report::Report;
+use crate::report::{Own, Report};
 use crate::schedule::Schedule;
 use crate::stats::{Stats, growing};
 
@@ -151,18 +151,19 @@ fn cpu_time() -> Duration {
 /// Threads for a plan: one, unless more is asked for than one can do and there are cores to spare (a target on this
 /// machine needs some, too).
 fn threads(plan: &Plan, target: &Target, schedule: Option<&Schedule>) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let spare = if target.is_loopback() {
-        cores / 2
-    } else {
-        cores
-    };
+    let spare = spare_cores(target.is_loopback());
     let wanted = match schedule {
         Some(schedule) => (schedule.peak_rate() / ONE_THREAD_RATE).ceil() as usize,
         None => plan.connections / THREAD_CONNECTIONS,
     };
     let chosen = plan.threads.unwrap_or_else(|| wanted.min(spare));
     chosen.clamp(1, plan.connections)
+}
+
+/// Cores for threads that send: all, or half of them when the target is on this machine and needs some, too.
+pub(crate) fn spare_cores(loopback: bool) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if loopback { cores / 2 } else { cores }
 }
 
 /// Wakes and ends the threads when the run's future is dropped.
@@ -245,9 +246,7 @@ pub(crate) async fn run(
     let ended = async {
         let mut ended = Vec::new();
         for end in ends {
-            let end = end.await.map_err(|_| {
-                LoadError::Plan("a thread of the load ended before the run".to_owned())
-            })?;
+            let end = end.await.map_err(|_| lost_thread())?;
             ended.push(end?);
         }
         Ok::<_, LoadError>(ended)
@@ -266,13 +265,8 @@ pub(crate) async fn run(
     };
     let over = run.start.elapsed();
     progress.send_replace(ticker.tick());
-    let busiest = ended.iter().map(|e| e.cpu).max().unwrap_or_default();
-    let own = crate::report::Own {
-        engine: ended.first().map_or("", |e| e.engine).to_owned(),
-        threads: threads as u32,
-        cpu_s: ended.iter().map(|e| e.cpu.as_secs_f64()).sum(),
-        busy: busiest.as_secs_f64() / over.as_secs_f64().max(1e-9),
-    };
+    let cpu: Vec<Duration> = ended.iter().map(|e| e.cpu).collect();
+    let own = Own::of_threads(ended.first().map_or("", |e| e.engine), &cpu, over);
     let stats = std::mem::replace(&mut *run.stats(), Stats::new(run.plan.warm_up, 0));
     let stopped = stopping && matches!(run.plan.model, Model::Closed { .. });
     let (paced, rest) = joined(ended);
@@ -314,8 +308,12 @@ fn joined(ended: Vec<Ended>) -> (Option<Paced>, Vec<Duration>) {
     (whole, rest)
 }
 
-fn no_thread(error: &std::io::Error) -> LoadError {
+pub(crate) fn no_thread(error: &std::io::Error) -> LoadError {
     LoadError::Plan(format!("no thread for the load: {error}"))
+}
+
+pub(crate) fn lost_thread() -> LoadError {
+    LoadError::Plan("a thread of the load ended before the run".to_owned())
 }
 
 /// One thread: the first of these engines that this machine has.

@@ -346,28 +346,24 @@ pub(crate) fn trace_key(run_id: &str) -> u64 {
     octets.fold(1, |key, (i, octet)| mix(key, i as u64, u64::from(octet)))
 }
 
-/// A `traceparent` of a request of this run (its [`trace_key`]) whose other parts are drawn at random.
-pub(crate) fn random_parent(run_id: &str) -> String {
+/// A `traceparent` of a request of a run (its [`trace_key`]) whose other parts are drawn at random.
+pub(crate) fn random_parent(key: u64) -> [u8; 55] {
     let [low, span] = [0, 1].map(|least| rand::random::<u64>() | least);
-    format!("00-{:016x}{low:016x}-{span:016x}-01", trace_key(run_id))
+    parent([key, low, span])
 }
 
-/// The same, written to `out`; the run's key is known.
-pub(crate) fn write_parent(out: &mut Vec<u8>, key: u64) {
-    let [low, span] = [0, 1].map(|least| rand::random::<u64>() | least);
-    out.extend_from_slice(b"00-");
-    hex(out, key);
-    hex(out, low);
-    out.push(b'-');
-    hex(out, span);
-    out.extend_from_slice(b"-01");
+/// A W3C trace context header, sampled: <https://www.w3.org/TR/trace-context/#traceparent-header>.
+pub(crate) fn parent([high, low, span]: [u64; 3]) -> [u8; 55] {
+    let mut text = *b"00-0123456789abcdef0123456789abcdef-0123456789abcdef-01";
+    text[3..19].copy_from_slice(&hex(high));
+    text[19..35].copy_from_slice(&hex(low));
+    text[36..52].copy_from_slice(&hex(span));
+    text
 }
 
-/// Sixteen hexadecimal digits.
-fn hex(out: &mut Vec<u8>, number: u64) {
+fn hex(n: u64) -> [u8; 16] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |i: u32| DIGITS[(number >> (60 - 4 * i) & 15) as usize];
-    out.extend((0..16).map(digit));
+    std::array::from_fn(|i| DIGITS[(n >> (60 - 4 * i) & 15) as usize])
 }
 
 /// The plan's requests, checked and ready to be rendered.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
@@ -91,6 +92,19 @@ pub struct Own {
     pub cpu_s: f64,
     /// Share of its time that the busiest thread used its core, 0 to 1.
     pub busy: f64,
+}
+
+impl Own {
+    /// Of threads that sent, by the CPU time of each, in a run that took so long.
+    pub(crate) fn of_threads(engine: &str, cpu: &[Duration], over: Duration) -> Own {
+        let busiest = cpu.iter().max().copied().unwrap_or_default();
+        Own {
+            engine: engine.to_owned(),
+            threads: cpu.len() as u32,
+            cpu_s: cpu.iter().map(Duration::as_secs_f64).sum(),
+            busy: busiest.as_secs_f64() / over.as_secs_f64().max(1e-9),
+        }
+    }
 }
 
 /// Where the time of each request went.

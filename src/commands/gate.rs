@@ -303,10 +303,7 @@ impl Gate {
 
 /// What is worse than the baselines, a check each; of several, one that says so when nothing is. And all that was compared.
 fn against_baselines(baselines: &[Report], report: &Report) -> (Vec<Check>, Vec<Change>) {
-    let rule = match baselines.len() {
-        1 => "no worse than the baseline".to_owned(),
-        several => format!("no worse than the mean of {several} baselines"),
-    };
+    let rule = format!("no worse than {}", compare::named(baselines.len()));
     let changes = match compare::compare(&baselines.iter().collect::<Vec<_>>(), report) {
         Ok(changes) => changes,
         Err(why) => return (vec![Check::new(rule, false, why)], Vec::new()),

@@ -16,12 +16,12 @@ use super::hooks;
 use super::net::{NoExchange, Outgoing, Trip, node_name};
 use super::request::{Ready, decoded, full_url};
 use super::run::Event;
-use super::script::{AfterResponse, Capture, Expectation, Fixed, Match, RequestStep};
+use super::script::{AfterResponse, Capture, Expectation, Fixed, Match, RequestStep, Script};
 use super::template::{self, as_text};
 use super::vu::{Failure, Vu, lock};
 use crate::conn::{ErrorKind, Target};
 use crate::fast::reactor::Answered;
-use crate::plan::write_parent;
+use crate::plan::random_parent;
 use crate::stats::{Answer, Sample, micros};
 
 /// What a request's endpoint is called by: URL and name, templates not filled in.
@@ -49,30 +49,29 @@ impl Vu {
         if let Some(began) = began {
             *clock += self.now().saturating_sub(began);
         }
-        let fixed = self.fixed(step);
-        let mut ready = match (&hooked, fixed) {
-            (Some(hooked), _) => Arc::new(Ready::make(&hooked.step, script, self)?),
-            (None, Some(fixed)) => Arc::clone(&fixed.ready),
-            (None, None) => Arc::new(Ready::make(step, script, self)?),
+        let (step, fixed) = match &hooked {
+            Some(hooked) => (&hooked.step, None),
+            None => (step, self.fixed(step)),
         };
-        let step = hooked.as_ref().map_or(step, |h| &h.step);
+        let mut ready = match fixed {
+            Some(fixed) => Arc::clone(&fixed.ready),
+            None => Arc::new(Ready::make(step, script, self)?),
+        };
         let endpoint = |sent: &Url| {
-            if let (None, Some(fixed)) = (&hooked, fixed)
-                && fixed.ready.url == *sent
-            {
+            if let Some(fixed) = fixed.filter(|f| f.ready.url == *sent) {
                 return fixed.endpoint.clone();
             }
             let at = match &hooked {
                 Some(hooked) => hooked.endpoint.clone(),
-                None => (full_url(&step.url, &script.target), step.name.clone()),
+                None => written(step, script),
             };
             self.endpoint(&at, step, sent).map(Arc::from)
         };
+        let keep = number.is_some() || self.reads_body(step);
         self.own_cookies(step, &ready.url);
         let mut hops = 0;
         loop {
             self.allowed(&ready.url)?;
-            let keep = number.is_some() || self.reads_body(step);
             let exchange = match self.hop(&ready, step, keep, clock).await {
                 Ok(exchange) => exchange,
                 Err(code) => {
@@ -110,8 +109,8 @@ impl Vu {
                 return None;
             }
             let ready = Arc::new(Ready::make(step, script, self).ok()?);
-            let at = (full_url(&step.url, &script.target), step.name.clone());
-            let endpoint = self.endpoint(&at, step, &ready.url).map(Arc::from);
+            let endpoint = self.endpoint(&written(step, script), step, &ready.url);
+            let endpoint = endpoint.map(Arc::from);
             Some(Fixed { ready, endpoint })
         });
         fixed.as_ref()
@@ -239,7 +238,7 @@ impl Vu {
     /// What we add to each request: its trace and the run it belongs to.
     fn add_fields(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"traceparent: ");
-        write_parent(out, self.shared.trace_key);
+        out.extend_from_slice(&random_parent(self.shared.trace_key));
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(&self.shared.run_field);
     }
@@ -513,6 +512,11 @@ impl Vu {
         let name = name.cloned().unwrap_or_else(|| url.to_string());
         Err(format!("Failed expectations for request {name}"))
     }
+}
+
+/// What the endpoint of a step without hooks is called by.
+fn written(step: &RequestStep, script: &Script) -> Endpoint {
+    (full_url(&step.url, &script.target), step.name.clone())
 }
 
 /// `/path?query`, before it the host and port where they are not the target's.

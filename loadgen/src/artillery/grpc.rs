@@ -248,9 +248,10 @@ impl Vu {
                 pair.ok_or_else(|| format!("ERR_INVALID_CHAR in metadata {name}"))?;
             headers.insert(name, value);
         }
-        let parent = random_parent(&self.shared.run_id);
+        let parent = random_parent(self.shared.trace_key);
+        let parent = String::from_utf8_lossy(&parent);
         for (name, value) in [
-            ("traceparent", parent.as_str()),
+            ("traceparent", &*parent),
             ("x-nines-run-id", &self.shared.run_id),
         ] {
             if let Ok(value) = HeaderValue::from_str(value) {

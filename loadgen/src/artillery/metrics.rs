@@ -127,8 +127,11 @@ struct Often {
 
 impl Often {
     /// These few names have their place whatever others there are.
-    fn add_to(&self, figures: &mut Figures, (first, last): (i64, i64)) {
-        if self.requests > 0 {
+    fn add_to(&self, figures: &mut Figures) {
+        for (name, endpoint) in &self.endpoints {
+            endpoint.add_to(name, figures);
+        }
+        if let Some((first, last)) = self.requested {
             *slot(&mut figures.counters, usize::MAX, "http.requests", || 0) += self.requests;
             let new = || (first, last, 0);
             let rate = slot(&mut figures.rates, usize::MAX, "http.request_rate", new);
@@ -162,9 +165,6 @@ impl Often {
         }
         widen(&mut figures.timed, first);
         widen(&mut figures.timed, last);
-        for (name, endpoint) in &self.endpoints {
-            endpoint.add_to(name, figures);
-        }
     }
 }
 
@@ -274,12 +274,9 @@ impl Metrics {
 
     /// Puts what every request counts among the figures.
     fn settle(&mut self) {
-        let Some((first, last)) = self.often.requested.or(self.often.responded) else {
-            return;
-        };
         let mut often = std::mem::take(&mut self.often);
         for figures in [&mut self.total, &mut self.current] {
-            often.add_to(figures, (first, last));
+            often.add_to(figures);
         }
         // Emptied and not made anew: it has grown to what the times need.
         often.times.iter_mut().for_each(Histogram::reset);

@@ -119,16 +119,19 @@ impl Pool {
         }
         let host = match hosts.all.get(origin) {
             Some(host) => Arc::clone(host),
-            None => Arc::new(Host {
-                way: self.dialers.of(url, origin)?,
-                permits: Semaphore::new(self.per_host),
-                idle: Mutex::default(),
-            }),
+            None => {
+                let host = Arc::new(Host {
+                    way: self.dialers.of(url, origin)?,
+                    permits: Semaphore::new(self.per_host),
+                    idle: Mutex::default(),
+                });
+                if hosts.all.len() >= MAX_HOSTS {
+                    hosts.all.clear();
+                }
+                hosts.all.insert(Arc::clone(origin), Arc::clone(&host));
+                host
+            }
         };
-        if hosts.all.len() >= MAX_HOSTS {
-            hosts.all.clear();
-        }
-        hosts.all.insert(Arc::clone(origin), Arc::clone(&host));
         hosts.last = Some((Arc::clone(origin), Arc::clone(&host)));
         Ok(host)
     }

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::script::{BodySpec, Part, RequestStep, Script};
 use super::template::{self, Variables, as_text};
+use crate::conn::authority;
 
 /// A request ready to be sent.
 #[derive(Debug, Clone)]
@@ -251,15 +252,6 @@ impl Ready {
         }
         next.write_head().ok()?;
         Some(next)
-    }
-}
-
-/// What the `Host` field says: no port when it is the scheme's own.
-fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
     }
 }
 

@@ -22,6 +22,7 @@ use super::{config, ensure};
 use crate::LoadError;
 use crate::conn::Target;
 use crate::fast::reactor::{self, Ended, sleep_until};
+use crate::fast::{lost_thread, no_thread, spare_cores};
 use crate::plan::{Engine, MAX_RATE_ELSEWHERE, trace_key};
 use crate::report::Own;
 use crate::stats::{Stats, micros};
@@ -159,14 +160,9 @@ pub async fn run(
             _ = tick.tick() => recorder.tick(),
         }
     };
-    let length = shared.start.elapsed().as_secs_f64().max(1e-9);
-    let busiest = ended.iter().map(|e| e.cpu).max().unwrap_or_default();
-    let own = Own {
-        engine: ended.first().map_or("", |e| e.engine).to_owned(),
-        threads: ended.len() as u32,
-        cpu_s: ended.iter().map(|e| e.cpu.as_secs_f64()).sum(),
-        busy: busiest.as_secs_f64() / length,
-    };
+    let cpu: Vec<Duration> = ended.iter().map(|e| e.cpu).collect();
+    let engine = ended.first().map_or("", |e| e.engine);
+    let own = Own::of_threads(engine, &cpu, shared.start.elapsed());
     lock(&shared.metrics).end();
     recorder.tick();
     let stopped = stop.is_cancelled();
@@ -285,12 +281,8 @@ fn run_field(run_id: &str) -> Vec<u8> {
 /// Threads for a script: one, unless there are cores to spare (a target on this machine needs some, too) and users do
 /// not share connections.
 fn threads(shared: &Shared) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let target = Target::parse(&config::as_http(&shared.script.target));
-    let spare = match target.is_ok_and(|t| t.is_loopback()) {
-        true => cores / 2,
-        false => cores,
-    };
+    let spare = spare_cores(target.is_ok_and(|t| t.is_loopback()));
     let most = if shared.pool.is_some() {
         1
     } else {
@@ -303,14 +295,12 @@ fn threads(shared: &Shared) -> usize {
 fn reactor<F: Future<Output = ()> + 'static>(
     make: impl FnOnce() -> F + Send + 'static,
 ) -> Result<oneshot::Receiver<std::io::Result<Ended>>, LoadError> {
-    reactor::thread(&[Engine::IoUring, Engine::Epoll], make)
-        .map_err(|e| LoadError::Plan(format!("no thread for the load: {e}")))
+    reactor::thread(&[Engine::IoUring, Engine::Epoll], make).map_err(|e| no_thread(&e))
 }
 
 /// Waits for a thread's end.
 async fn over(end: oneshot::Receiver<std::io::Result<Ended>>) -> Result<Ended, LoadError> {
-    let lost = |_| LoadError::Plan("a thread of the load ended before the run".to_owned());
-    let ended = end.await.map_err(lost)?;
+    let ended = end.await.map_err(|_| lost_thread())?;
     ended.map_err(|e| LoadError::Plan(format!("the engine of the load: {e}")))
 }
 

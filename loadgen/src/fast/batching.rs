@@ -41,7 +41,7 @@ impl Batching {
     /// For a closed loop of so many connections, or for an open load.
     pub(super) fn new(closed: Option<usize>) -> Batching {
         Batching {
-            most: closed.map_or(1, |n| (n / 2).clamp(1, 32)),
+            most: closed.map_or(1, most),
             now: 1,
             window: None,
             done: 0,
@@ -54,7 +54,7 @@ impl Batching {
 
     /// The loop has so many connections now.
     pub(super) fn limit(&mut self, connections: usize) {
-        self.most = (connections / 2).clamp(1, 32);
+        self.most = most(connections);
         if self.now > 1 || self.most == 1 {
             self.now = self.most;
         }
@@ -116,6 +116,11 @@ impl Batching {
             self.worse = 0;
         }
     }
+}
+
+/// Of so many connections, the most responses to wait for.
+fn most(connections: usize) -> usize {
+    (connections / 2).clamp(1, 32)
 }
 
 #[cfg(test)]

@@ -163,12 +163,8 @@ pub(crate) fn spawn(task: impl Future<Output = ()> + 'static) {
     STARTED.with(|started| started.borrow_mut().push(Box::pin(task)));
 }
 
-/// Waits for an instant: on a reactor's thread by its own clock, within some ten microseconds; elsewhere by tokio's,
-/// which knows whole milliseconds.
+/// Waits for an instant, within some ten microseconds. To be called on a reactor's thread: elsewhere nobody wakes.
 pub(crate) async fn sleep_until(at: Instant) {
-    if with(|_| ()).is_none() {
-        return tokio::time::sleep_until(at.into()).await;
-    }
     Sleep { at, wakes: None }.await;
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use http::{HeaderName, Method, header};
 
-use crate::plan::{Prepared, Requests};
+use crate::plan::{Prepared, Requests, parent};
 
 /// Header fields with which a request is not one head and one body of known length.
 const UNSUPPORTED: [HeaderName; 5] = [
@@ -190,20 +190,6 @@ fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
         }
     }
     all
-}
-
-/// A W3C trace context header, sampled: <https://www.w3.org/TR/trace-context/#traceparent-header>.
-fn parent([high, low, span]: [u64; 3]) -> [u8; 55] {
-    let mut text = *b"00-0123456789abcdef0123456789abcdef-0123456789abcdef-01";
-    text[3..19].copy_from_slice(&hex(high));
-    text[19..35].copy_from_slice(&hex(low));
-    text[36..52].copy_from_slice(&hex(span));
-    text
-}
-
-fn hex(n: u64) -> [u8; 16] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    std::array::from_fn(|i| DIGITS[(n >> (60 - 4 * i) & 15) as usize])
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::conn::{ErrorKind, Opened, Timings, io_kind};
+use crate::conn::{ErrorKind, Opened, Timings, fault_kind, io_kind};
 use crate::dispatch::Ticket;
-use crate::http1::{Fault, Known, Reader};
+use crate::http1::{Known, Reader};
 use crate::stats::{Answer, Sample};
 use crate::transport::Dns;
 
@@ -837,9 +837,7 @@ impl Slot {
                 let reusable = self.reader.keep_alive() && !flight.closes;
                 return (Verdict::Complete { reusable }, used);
             }
-            Err(Fault::Malformed(_)) => Verdict::Failed(ErrorKind::Protocol),
-            Err(Fault::TooLarge) => Verdict::Failed(ErrorKind::TooLarge),
-            Err(Fault::Cut) => Verdict::Failed(ErrorKind::Closed),
+            Err(fault) => Verdict::Failed(fault_kind(fault)),
         };
         (verdict, used)
     }

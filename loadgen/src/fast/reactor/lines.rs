@@ -20,8 +20,8 @@ use super::alarms::Alarms;
 use super::either::Either;
 use super::line::{Flight, Line, Read, Stage, fields};
 use super::link::Answered;
-use crate::conn::{ConnError, ErrorKind, Timings, io_kind};
-use crate::http1::{Fault, Known};
+use crate::conn::{ConnError, ErrorKind, Timings, fault_kind, io_kind};
+use crate::http1::Known;
 
 /// Everything of a reactor but its tasks.
 pub(super) struct Core {
@@ -341,16 +341,14 @@ impl Core {
 
     /// Bytes came.
     fn data(&mut self, key: usize) {
+        let age = self.driver.age();
+        let at = age.and_then(|a| Instant::now().checked_sub(a));
         let line = &mut self.lines[key];
         let Some(mut session) = line.tls.take() else {
-            let age = self.driver.age();
-            let at = age.and_then(|a| Instant::now().checked_sub(a));
             let read = line.feed(self.driver.bytes(), &mut self.known, at);
             self.judge(key, read, at);
             return;
         };
-        let age = self.driver.age();
-        let at = age.and_then(|a| Instant::now().checked_sub(a));
         let shaking = matches!(line.stage, Stage::Handshaking);
         let mut read = Read::More;
         let decrypted = session.decrypt(self.driver.bytes(), |plain| {
@@ -400,14 +398,7 @@ impl Core {
                 let why = "bytes that nobody asked for";
                 self.fail(key, ConnError::new(ErrorKind::Protocol, why));
             }
-            Read::Bad(fault) => {
-                let kind = match fault {
-                    Fault::Malformed(_) => ErrorKind::Protocol,
-                    Fault::TooLarge => ErrorKind::TooLarge,
-                    Fault::Cut => ErrorKind::Closed,
-                };
-                self.fail(key, ConnError::new(kind, fault));
-            }
+            Read::Bad(fault) => self.fail(key, ConnError::new(fault_kind(fault), fault)),
             Read::Complete { reusable } => self.complete(key, reusable, at),
         }
     }
