@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -206,7 +205,7 @@ impl Connector {
     }
 }
 
-/// How long an exchange took, by step, counted from the moment `send` was called.
+/// How long an exchange took, by step, counted from the moment the request was given away.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timings {
     /// Until the response's headers were complete.
@@ -222,8 +221,6 @@ pub struct Exchange {
     pub status: StatusCode,
     /// Response headers.
     pub headers: HeaderMap,
-    /// The body; empty after [`Connection::send_discarding`].
-    pub body: Bytes,
     /// Length of the body received, in bytes.
     pub body_len: u64,
     /// The same when decoded; equal to `body_len` when there was nothing to decode.
@@ -268,25 +265,11 @@ impl Connection {
         !self.sender.is_closed() && !self.driver.is_finished()
     }
 
-    /// Sends one request and reads the whole response, keeping at most `max_body` bytes of body.
+    /// Sends one request and reads the whole response; of its body, at most `max_body` bytes, only the length is kept.
     /// A request URI with an authority is sent in origin form; `Host` is added when missing.
     ///
     /// # Errors
     /// [`ConnError`]; the connection is then closed. `TooLarge` when the body is longer than `max_body`.
-    pub async fn send(
-        &mut self,
-        request: Request<impl Into<Outgoing>>,
-        timeout: Duration,
-        max_body: u64,
-    ) -> Result<Exchange, ConnError> {
-        let request = request.map(Into::into);
-        self.bounded(request, timeout, max_body, Take::Keep).await
-    }
-
-    /// Like [`Connection::send`], but the body is counted and thrown away.
-    ///
-    /// # Errors
-    /// As for [`Connection::send`].
     pub async fn send_discarding(
         &mut self,
         request: Request<impl Into<Outgoing>>,
@@ -294,21 +277,21 @@ impl Connection {
         max_body: u64,
     ) -> Result<Exchange, ConnError> {
         let request = request.map(Into::into);
-        self.bounded(request, timeout, max_body, Take::Count).await
+        self.bounded(request, timeout, max_body, false).await
     }
 
     /// Like [`Connection::send_discarding`], but the body is decoded as its `content-encoding` says (gzip, deflate,
     /// br) and both sizes are counted, each at most `max_body`.
     ///
     /// # Errors
-    /// As for [`Connection::send`], and `Encoding` when it cannot be decoded.
+    /// As for [`Connection::send_discarding`], and `Encoding` when it cannot be decoded.
     pub(crate) async fn send_decoding(
         &mut self,
         request: Request<Outgoing>,
         timeout: Duration,
         max_body: u64,
     ) -> Result<Exchange, ConnError> {
-        self.bounded(request, timeout, max_body, Take::Decode).await
+        self.bounded(request, timeout, max_body, true).await
     }
 
     async fn bounded(
@@ -316,7 +299,7 @@ impl Connection {
         mut request: Request<Outgoing>,
         timeout: Duration,
         max_body: u64,
-        take: Take,
+        decodes: bool,
     ) -> Result<Exchange, ConnError> {
         if request.uri().authority().is_some() || self.forward.is_some() {
             let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
@@ -340,7 +323,7 @@ impl Connection {
         let before = self.received.load(Ordering::Relaxed);
         let deadline = tokio::time::Instant::now() + timeout;
         let outcome =
-            match timeout_at(deadline, self.exchange(request, max_body, take, before)).await {
+            match timeout_at(deadline, self.exchange(request, max_body, decodes, before)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(ConnError::new(
                     ErrorKind::Timeout,
@@ -364,7 +347,7 @@ impl Connection {
         &mut self,
         request: Request<Outgoing>,
         max_body: u64,
-        take: Take,
+        decodes: bool,
         before: u64,
     ) -> Result<Exchange, ConnError> {
         let began = Instant::now();
@@ -386,11 +369,10 @@ impl Connection {
         };
         let first_byte = began.elapsed();
         let (head, mut body) = response.into_parts();
-        let mut kept = BytesMut::new();
         let mut body_len = 0_u64;
-        let mut decoder = match take {
-            Take::Decode => Decoder::of(&head.headers, max_body)?,
-            Take::Keep | Take::Count => None,
+        let mut decoder = match decodes {
+            true => Decoder::of(&head.headers, max_body)?,
+            false => None,
         };
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|e| ConnError::new(hyper_kind(&e), &e))?;
@@ -403,9 +385,6 @@ impl Connection {
                     ErrorKind::TooLarge,
                     format!("body longer than {max_body} bytes"),
                 ));
-            }
-            if take == Take::Keep {
-                kept.extend_from_slice(&data);
             }
             if let Some(decoder) = &mut decoder {
                 decoder.write(&data)?;
@@ -420,21 +399,12 @@ impl Connection {
         Ok(Exchange {
             status: head.status,
             headers: head.headers,
-            body: kept.freeze(),
             body_len,
             decoded_len,
             wire_bytes,
             timings,
         })
     }
-}
-
-/// What becomes of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Take {
-    Keep,
-    Count,
-    Decode,
 }
 
 pub(crate) fn io_kind(error: &std::io::Error) -> ErrorKind {
@@ -485,6 +455,7 @@ fn hyper_kind(error: &hyper::Error) -> ErrorKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use http_body_util::Full;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -511,7 +482,8 @@ mod tests {
             .open(Duration::from_secs(5))
             .await
             .unwrap();
-        conn.send(get(), Duration::from_secs(5), 10).await
+        conn.send_discarding(get(), Duration::from_secs(5), 10)
+            .await
     }
 
     #[test]
@@ -537,8 +509,8 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(
-            (got.status.as_u16(), &got.body[..], got.body_len),
-            (201, &b"abc"[..], 3)
+            (got.status.as_u16(), got.body_len, got.decoded_len),
+            (201, 3, 3)
         );
         assert_eq!(got.wire_bytes, 54);
         assert_eq!(got.headers["x-a"], "b");
@@ -570,7 +542,7 @@ mod tests {
         let connector = Connector::new(target, false).unwrap();
         let mut conn = connector.open(Duration::from_secs(5)).await.unwrap();
         let error = conn
-            .send(get(), Duration::from_millis(20), 10)
+            .send_discarding(get(), Duration::from_millis(20), 10)
             .await
             .unwrap_err();
         assert_eq!(error.kind, ErrorKind::Timeout);

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
@@ -297,7 +296,6 @@ impl Sink for Waiters {
             exchange: Exchange {
                 status: StatusCode::from_u16(ended.status).unwrap_or_default(),
                 headers: waiter.headers,
-                body: Bytes::new(),
                 body_len,
                 decoded_len,
                 wire_bytes: ended.wire_bytes,
