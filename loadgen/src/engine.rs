@@ -508,7 +508,7 @@ pub(crate) fn conclude(
     mut stopped: bool,
     own: Own,
 ) -> Report {
-    let mut latency = stats.latency;
+    let (mut latency, service_time) = stats.whole();
     let mut unsent_wait = growing();
     let mut late_p50_us = stats.phases.generator.value_at_quantile(0.5);
     let mut late_p99_us = stats.phases.generator.value_at_quantile(0.99);
@@ -551,7 +551,7 @@ pub(crate) fn conclude(
         waited_for_connection: stats.waited_for_connection,
         latency,
         failure_time: stats.failure_time,
-        service_time: stats.service_time,
+        service_time,
         phases: stats.phases,
         late_p50_us,
         late_p99_us,

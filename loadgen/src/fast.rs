@@ -289,10 +289,10 @@ pub(crate) async fn run(
 fn joined(ended: Vec<Ended>) -> (Option<Paced>, Vec<Duration>) {
     let mut whole: Option<Paced> = None;
     let mut rest = Vec::new();
-    for queue in ended.into_iter().filter_map(|e| e.queue) {
+    for mut queue in ended.into_iter().filter_map(|e| e.queue) {
         let waiting = queue.waiting() as usize;
-        rest.extend(queue.rest.take(waiting));
-        let part = queue.paced;
+        rest.extend(queue.rest.by_ref().take(waiting));
+        let part = queue.paced();
         let whole = whole.get_or_insert_with(|| Paced {
             released: 0,
             measured: 0,
@@ -303,7 +303,7 @@ fn joined(ended: Vec<Ended>) -> (Option<Paced>, Vec<Duration>) {
         whole.measured += part.measured;
         whole.stopped |= part.stopped;
         // All have the same bounds.
-        let _ = whole.late.add(part.late);
+        let _ = whole.late.add(&part.late);
     }
     (whole, rest)
 }

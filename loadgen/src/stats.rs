@@ -121,10 +121,8 @@ pub(crate) struct Stats {
     pub(crate) waited_for_connection: u64,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) status: BTreeMap<u16, u64>,
-    pub(crate) latency: Histogram<u64>,
     pub(crate) failure_time: Histogram<u64>,
     pub(crate) timeouts: u64,
-    pub(crate) service_time: Histogram<u64>,
     pub(crate) phases: Phases,
     pub(crate) routes: Vec<RouteReport>,
     pub(crate) per_second: Vec<Second>,
@@ -169,10 +167,8 @@ impl Stats {
             waited_for_connection: 0,
             errors: BTreeMap::new(),
             status: BTreeMap::new(),
-            latency: growing(),
             failure_time: growing(),
             timeouts: 0,
-            service_time: growing(),
             phases: Phases::new(),
             routes: (0..routes).map(|_| RouteReport::new()).collect(),
             per_second: Vec::new(),
@@ -252,7 +248,6 @@ impl Stats {
         let route = &mut self.routes[s.route];
         route.requests += 1;
         if let Some(latency) = latency {
-            note(&mut self.latency, latency);
             note(&mut route.latency, latency);
         }
         let wait = s.picked.saturating_sub(s.due);
@@ -276,7 +271,6 @@ impl Stats {
             Ok(answer) => {
                 self.responses += 1;
                 self.bytes += answer.bytes;
-                note(&mut self.service_time, service);
                 *self.status.entry(answer.status).or_default() += 1;
                 note(
                     &mut self.phases.first_byte,
@@ -330,6 +324,17 @@ impl Stats {
         w.first_byte.reset();
         w.routes.iter_mut().for_each(Histogram::reset);
         second
+    }
+
+    /// Latency from the planned instant, and from the real one, of all routes.
+    pub(crate) fn whole(&self) -> (Histogram<u64>, Histogram<u64>) {
+        let (mut latency, mut service_time) = (growing(), growing());
+        for route in &self.routes {
+            // All have the same bounds.
+            let _ = latency.add(&route.latency);
+            let _ = service_time.add(&route.service_time);
+        }
+        (latency, service_time)
     }
 
     /// Sent, answered and failed since the start, warm-up included.

@@ -269,6 +269,7 @@ pub(crate) fn nines(
     let late = |q| stats.phases.generator.value_at_quantile(q);
     let verdict = |c: &Verdict| json!({ "check": c.check, "ok": c.ok, "strict": c.strict, "problem": c.problem });
     let lost = &shared.lost_events;
+    let (latency, service_time) = stats.whole();
     json!({
         "run_id": shared.run_id,
         "script": shared.script.name,
@@ -284,8 +285,8 @@ pub(crate) fn nines(
         "reconnects": stats.reconnects,
         "connections_opened": stats.connections_opened,
         "bytes": stats.bytes,
-        "latency_us": quantiles(&stats.latency),
-        "service_time_us": quantiles(&stats.service_time),
+        "latency_us": quantiles(&latency),
+        "service_time_us": quantiles(&service_time),
         "phases_us": phases(&stats.phases),
         "late_us": { "0.5": late(0.5), "0.99": late(0.99) },
         "engine": own.engine,
@@ -313,6 +314,7 @@ pub(crate) fn whole(shared: &Shared, stats: &Stats, stopped: bool, own: Own) -> 
     if stopped {
         reasons.push("stopped before its end".to_owned());
     }
+    let (latency, service_time) = stats.whole();
     let mut per_second = stats.per_second.clone();
     for second in &mut per_second {
         second.offered = second.sent as f64 / second.length_s.max(1e-9);
@@ -334,9 +336,9 @@ pub(crate) fn whole(shared: &Shared, stats: &Stats, stopped: bool, own: Own) -> 
         reconnects: stats.reconnects,
         connections_opened: stats.connections_opened,
         waited_for_connection: stats.waited_for_connection,
-        latency: stats.latency.clone(),
+        latency,
         failure_time: stats.failure_time.clone(),
-        service_time: stats.service_time.clone(),
+        service_time,
         phases: stats.phases.clone(),
         late_p50_us: late(0.5),
         late_p99_us: late(0.99),
@@ -370,8 +372,9 @@ pub(crate) fn footer(stats: &Stats) -> String {
             ms(h.max())
         )
     };
-    let mut out = line("latency from the intended instant", &stats.latency);
-    out.push_str(&line("from the actual send", &stats.service_time));
+    let (latency, service_time) = stats.whole();
+    let mut out = line("latency from the intended instant", &latency);
+    out.push_str(&line("from the actual send", &service_time));
     let late = stats.phases.generator.value_at_quantile(0.99);
     if late > LATE_US {
         let _ = writeln!(

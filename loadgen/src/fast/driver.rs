@@ -42,11 +42,11 @@ pub(super) trait Driver: Sized {
     /// Begins to connect socket `key`, replacing one that has it; [`Event::Connected`] or [`Event::Broken`] follows.
     fn connect(&mut self, key: usize, to: SocketAddr) -> io::Result<()>;
 
-    /// Sends all of it, in order, now or when there is room.
+    /// Sends all of it, in order, now or when there is room. What is left in `bytes` means nothing.
     ///
     /// # Errors
     /// When the socket is broken and not one byte left.
-    fn send(&mut self, key: usize, bytes: &[u8]) -> io::Result<()>;
+    fn send(&mut self, key: usize, bytes: &mut Vec<u8>) -> io::Result<()>;
 
     /// True while something that was given to [`Driver::send`] has not left.
     fn sending(&self, key: usize) -> bool;

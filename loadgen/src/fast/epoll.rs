@@ -93,7 +93,7 @@ impl Driver for Epoll {
         Ok(())
     }
 
-    fn send(&mut self, key: usize, bytes: &[u8]) -> io::Result<()> {
+    fn send(&mut self, key: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
         let Some(socket) = self.sockets.get_mut(key).and_then(Option::as_mut) else {
             return Err(io::ErrorKind::NotConnected.into());
         };

@@ -55,10 +55,10 @@ impl<D: Driver> Shard<D> {
             slot.flight = Some(front);
         }
         let sent = match &mut slot.tls {
-            None => self.driver.send(key, &bytes),
+            None => self.driver.send(key, &mut bytes),
             Some(session) => session
                 .encrypt(&mut bytes)
-                .and_then(|()| self.driver.send(key, &bytes)),
+                .and_then(|()| self.driver.send(key, &mut bytes)),
         };
         if let Err(error) = sent {
             self.fail(key, io_kind(&error), true, now);

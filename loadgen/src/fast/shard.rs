@@ -546,10 +546,10 @@ impl<D: Driver> Shard<D> {
         flight.closes = template.closes;
         slot.reader.begin(template.head);
         let sent = match &mut slot.tls {
-            None => self.driver.send(key, &self.scratch),
+            None => self.driver.send(key, &mut self.scratch),
             Some(session) => session
                 .encrypt(&mut self.scratch)
-                .and_then(|()| self.driver.send(key, &self.scratch)),
+                .and_then(|()| self.driver.send(key, &mut self.scratch)),
         };
         if let Err(error) = sent {
             self.fail(key, io_kind(&error), true, now);
@@ -587,7 +587,7 @@ impl<D: Driver> Shard<D> {
         let answer = session.answer(&mut self.scratch);
         slot.tls = Some(session);
         let told = match answer {
-            true => self.driver.send(key, &self.scratch),
+            true => self.driver.send(key, &mut self.scratch),
             false => Ok(()),
         };
         if let Link::Handshaking { began, dns, tcp } = slot.link {

@@ -115,11 +115,7 @@ impl Driver for Uring {
     const NAME: &'static str = "io_uring";
 
     fn new(waker: &Waker, stamps: bool) -> io::Result<Uring> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_cqsize(ROOM as u32)
-            .build(1024)?;
+        let ring = ring()?;
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
             return Err(io::ErrorKind::Unsupported.into());
         }
@@ -173,7 +169,7 @@ impl Driver for Uring {
         Ok(())
     }
 
-    fn send(&mut self, key: usize, bytes: &[u8]) -> io::Result<()> {
+    fn send(&mut self, key: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
         let Some(socket) = self.sockets.get_mut(key).and_then(Option::as_mut) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
@@ -181,10 +177,9 @@ impl Driver for Uring {
             socket.later.extend_from_slice(bytes);
             return Ok(());
         }
-        socket.out.clear();
-        socket.out.extend_from_slice(bytes);
+        std::mem::swap(&mut socket.out, bytes);
         socket.left = 0;
-        if bytes.len() <= SMALL {
+        if socket.out.len() <= SMALL {
             self.sends += 1;
         }
         self.push_send(key)
@@ -267,6 +262,18 @@ impl Driver for Uring {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
         now.checked_sub((*arrived)?)
     }
+}
+
+/// A ring, without the list that older kernels need beside the queue where this one does not.
+fn ring() -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_cqsize(ROOM as u32);
+    let plain = builder.clone();
+    let made = builder.setup_no_sqarray().build(1024);
+    made.or_else(|_| plain.build(1024))
 }
 
 impl Uring {

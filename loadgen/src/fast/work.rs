@@ -11,13 +11,18 @@ use crate::plan::{Model, Plan};
 use crate::schedule::{Arrivals, Schedule, share};
 use crate::stats::{growing, micros, note};
 
+/// So many are counted at once: one at a time, each would find its histogram gone from the CPU's caches.
+const MANY: usize = 32;
+
 /// The queue of an open load. Requests wait as a count only: their instants come from the schedule when they are taken.
 pub(super) struct Queue {
     due: Peekable<Arrivals>,
     /// What is not yet taken.
     pub(super) rest: Arrivals,
     pub(super) taken: u64,
-    pub(super) paced: Paced,
+    paced: Paced,
+    /// How late those released last were, microseconds; counted when they are many: see [`MANY`].
+    late: Vec<u64>,
     warm_up: Duration,
     end: Duration,
     drain: Duration,
@@ -37,6 +42,7 @@ impl Queue {
                 late: growing(),
                 stopped: false,
             },
+            late: Vec::with_capacity(MANY),
             warm_up: plan.warm_up,
             end: schedule.end(),
             drain: plan.drain(),
@@ -55,10 +61,24 @@ impl Queue {
         self.paced.released += 1;
         if due >= self.warm_up {
             self.paced.measured += 1;
-            let late = if blocked { 0 } else { micros(now - due) };
-            note(&mut self.paced.late, late);
+            self.late.push(if blocked { 0 } else { micros(now - due) });
+            if self.late.len() == MANY {
+                self.count_late();
+            }
         }
         true
+    }
+
+    fn count_late(&mut self) {
+        for late in self.late.drain(..) {
+            note(&mut self.paced.late, late);
+        }
+    }
+
+    /// What was released, and how late.
+    pub(super) fn paced(&mut self) -> &mut Paced {
+        self.count_late();
+        &mut self.paced
     }
 
     /// Ends the schedule when its time is over, or at once when `stop`.
@@ -161,7 +181,7 @@ mod tests {
                 && queue.release(ms(250), false)
                 && !queue.release(ms(250), false)
         );
-        assert_eq!((queue.waiting(), queue.paced.late.max() / 1000), (3, 150));
+        assert_eq!((queue.waiting(), queue.paced().late.max() / 1000), (3, 150));
         let first = queue.take(false).unwrap();
         assert_eq!((first.index, first.due, queue.waiting()), (0, ms(0), 2));
         assert_eq!(queue.take(true).unwrap().due, ms(100));
@@ -176,7 +196,7 @@ mod tests {
         let mut blocked = Queue::new(&Schedule::of(&plan).unwrap(), &plan);
         assert_eq!(blocked.wakes(true), Some(ms(450)));
         while blocked.release(ms(449), true) {}
-        assert_eq!((blocked.waiting(), blocked.paced.late.max()), (5, 0));
+        assert_eq!((blocked.waiting(), blocked.paced().late.max()), (5, 0));
         let mut stopped = Queue::new(&Schedule::of(&plan).unwrap(), &plan);
         stopped.maybe_end(ms(10), true);
         assert!(stopped.paced.stopped && !stopped.release(ms(400), false));

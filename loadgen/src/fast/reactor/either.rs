@@ -52,7 +52,7 @@ impl Either {
         of!(self, d => d.connect(key, to))
     }
 
-    pub(super) fn send(&mut self, key: usize, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&mut self, key: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
         of!(self, d => d.send(key, bytes))
     }
 

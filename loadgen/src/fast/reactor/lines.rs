@@ -151,7 +151,7 @@ impl Core {
         let tls = |e: &dyn std::fmt::Display| ConnError::new(ErrorKind::Tls, e);
         let mut session = Session::new(config, name).map_err(|e| tls(&e))?;
         if session.answer(&mut self.scratch) {
-            let sent = self.driver.send(key, &self.scratch);
+            let sent = self.driver.send(key, &mut self.scratch);
             sent.map_err(|e| ConnError::new(io_kind(&e), &e))?;
         }
         let line = &mut self.lines[key];
@@ -204,15 +204,13 @@ impl Core {
         line.reader.begin(head);
         line.outcome = None;
         line.flight = Some(Flight::begun(Instant::now()));
+        self.scratch.clear();
+        self.scratch.extend_from_slice(request);
         let sent = match &mut line.tls {
-            None => self.driver.send(key, request),
-            Some(session) => {
-                self.scratch.clear();
-                self.scratch.extend_from_slice(request);
-                session
-                    .encrypt(&mut self.scratch)
-                    .and_then(|()| self.driver.send(key, &self.scratch))
-            }
+            None => self.driver.send(key, &mut self.scratch),
+            Some(session) => session
+                .encrypt(&mut self.scratch)
+                .and_then(|()| self.driver.send(key, &mut self.scratch)),
         };
         self.flying += 1;
         self.until(key, deadline);
@@ -363,7 +361,7 @@ impl Core {
         let answered = session.answer(&mut self.scratch);
         line.tls = Some(session);
         let told = match answered {
-            true => self.driver.send(key, &self.scratch),
+            true => self.driver.send(key, &mut self.scratch),
             false => Ok(()),
         };
         let tls = |e: &dyn std::fmt::Display| ConnError::new(ErrorKind::Tls, e);
