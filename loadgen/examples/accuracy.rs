@@ -1,10 +1,11 @@
 //! Prints how far the generator's percentiles are from the truth of servers whose delays are known, and what each
-//! request cost it, beside what a bare loop costs in the same minute. Run by `bench/accuracy`; the server is a process
-//! of its own.
+//! request cost it, beside what a bare loop costs in the same minute, and vegeta where `VEGETA` names its program. Run by
+//! `bench/accuracy`; the server is a process of its own.
 //!
 //! Arguments: seconds of each run (20), then connection limits (64 and `unlimited`).
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -39,23 +40,52 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "{RATE} requests a second for {seconds} s; served = truth and the server's own lateness; passed = got is within 1 % or 0.1 ms of served\n"
     );
+    let rival = std::env::var_os("VEGETA");
+    if let Some(program) = &rival {
+        println!("beside vegeta: {}\n", version(program)?);
+    }
     let mut passed = 0;
-    let mut ratios = Vec::new();
+    let (mut to_bare, mut to_vegeta) = (Vec::new(), Vec::new());
     for limit in &limits {
         for (name, profile) in Profile::table(RATE * seconds) {
-            let (good, ratio) = one(name, profile, *limit, seconds)?;
+            let bare = bare()?;
+            let (good, ours) = one(name, profile, *limit, seconds)?;
             passed += good;
-            ratios.push(ratio);
+            to_bare.push(ours / bare);
+            print!(
+                "{:20} ours {ours:.3} CPU s per 10,000; a bare loop {bare:.3} ({:.2}x)",
+                "",
+                ours / bare
+            );
+            if let Some(program) = &rival {
+                let vegeta = vegeta(program, name, *limit, seconds)?;
+                to_vegeta.push(vegeta / ours);
+                print!(
+                    "; vegeta {vegeta:.3}; ours is {:.2} times cheaper than vegeta",
+                    vegeta / ours
+                );
+            }
+            println!();
         }
     }
     println!("\npassed {passed} of {}", limits.len() * 12);
-    ratios.sort_by(f64::total_cmp);
-    let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-    println!(
-        "cost beside a bare loop: median {:.2}x ({least:.2} to {most:.2})",
-        ratios[ratios.len() / 2]
-    );
+    println!("cost beside a bare loop: {}", spread(to_bare));
+    if rival.is_some() {
+        println!("cheaper than vegeta: {}", spread(to_vegeta));
+    }
     Ok(())
+}
+
+/// Median, least and most of some ratios; there is at least one.
+fn spread(mut ratios: Vec<f64>) -> String {
+    ratios.sort_by(f64::total_cmp);
+    let (below, above) = (ratios[(ratios.len() - 1) / 2], ratios[ratios.len() / 2]);
+    format!(
+        "median {:.2}x ({:.2} to {:.2})",
+        (below + above) / 2.0,
+        ratios[0],
+        ratios[ratios.len() - 1]
+    )
 }
 
 /// Serves until standard input ends, then prints its account of itself.
@@ -136,13 +166,13 @@ impl Remote {
     }
 }
 
+/// How many of the four quantiles are right, and CPU seconds per 10,000 requests.
 fn one(
     name: &str,
     profile: Profile,
     connections: usize,
     seconds: u64,
 ) -> Result<(usize, f64), Box<dyn Error>> {
-    let bare = bare()?;
     let remote = start(name, RATE * seconds)?;
     let plan = Plan {
         model: Model::Rate {
@@ -180,12 +210,80 @@ fn one(
     let truths = (truth.as_slice(), served.as_slice());
     let cost = cpu / report.requests.max(1) as f64 * 1e4;
     let passed = row(name, connections, &report, truths, &account);
-    let ratio = cost / bare;
-    println!(
-        "{:20} {cost:.2} CPU s per 10,000; a bare loop {bare:.2}; {ratio:.2}x",
-        ""
-    );
-    Ok((passed, ratio))
+    Ok((passed, cost))
+}
+
+/// What vegeta says it is, in one line.
+fn version(program: &OsStr) -> Result<String, Box<dyn Error>> {
+    let out = Command::new(program)
+        .arg("-version")
+        .output()
+        .map_err(|e| format!("VEGETA={}: {e}", program.display()))?;
+    let said = String::from_utf8_lossy(&out.stdout);
+    if !out.status.success() || !said.contains("Version") {
+        return Err(format!("VEGETA={} is not vegeta", program.display()).into());
+    }
+    Ok(said.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// CPU seconds per 10,000 requests of `vegeta attack`, its results encoded and thrown away.
+///
+/// The same work as the row's: a fresh server of the same name, rate and seconds (the share of requests that meet a
+/// stall, and of connections to open, depends on the length), the CPU that this process was given, and where the row has
+/// a connection limit vegeta has it, too, as `-max-connections`. Its workers stay unlimited: with fewer it does not keep
+/// the rate. It is charged for its process as a whole, of which starting is some 4 ms. Its end is bounded: no request may
+/// take longer than a minute and twice the run, more than any wait here.
+///
+/// # Errors
+/// When bash or vegeta cannot be run, vegeta fails, or the server answered another number of requests than were meant to
+/// be sent.
+fn vegeta(
+    program: &OsStr,
+    name: &str,
+    connections: usize,
+    seconds: u64,
+) -> Result<f64, Box<dyn Error>> {
+    let requests = RATE * seconds;
+    let remote = start(name, requests)?;
+    let mut command = Command::new("bash");
+    // Bash has its child's user and system time from wait4, whole microseconds, and prints it to the millisecond.
+    command
+        .args(["-c", "TIMEFORMAT='%3U %3S'; time \"$@\"", "bash"])
+        .arg(program)
+        .args(["attack", "-rate", &RATE.to_string()])
+        .args(["-duration", &format!("{seconds}s")])
+        .args(["-timeout", &format!("{}s", 60 + 2 * seconds)]);
+    if connections < 65_536 {
+        command.args(["-max-connections", &connections.to_string()]);
+    }
+    let mut child = command
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().ok_or("no input")?;
+    writeln!(stdin, "GET http://{}/", remote.addr)?;
+    drop(stdin);
+    let out = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&out.stderr);
+    if !out.status.success() {
+        return Err(format!("vegeta failed: {}", said.trim()).into());
+    }
+    let mut used = 0.0;
+    let times = said.lines().last().ok_or("bash printed no times")?;
+    for time in times.split_whitespace() {
+        let seconds: f64 = time.parse().map_err(|_| format!("no times: {said}"))?;
+        used += seconds;
+    }
+    let served = remote.end()?.2.len() as u64;
+    if served != requests {
+        return Err(format!(
+            "the server answered {served} of vegeta's {requests} requests: {said}"
+        )
+        .into());
+    }
+    Ok(used / requests as f64 * 1e4)
 }
 
 /// CPU seconds per 10,000 requests of the least that can send them in time: sleep until one is due, read the response to
@@ -259,12 +357,14 @@ fn row(
     passed
 }
 
-/// User and system time of this process so far.
+/// User and system time of this process so far, its ended threads' too.
+#[cfg(target_os = "linux")]
 fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let after = stat.rsplit_once(')').ok_or("no stat")?.1;
-    let field = |n: usize| -> Result<f64, Box<dyn Error>> {
-        Ok(after.split_whitespace().nth(n).ok_or("no field")?.parse()?)
-    };
-    Ok((field(11)? + field(12)?) / 100.0)
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Ok(t.tv_sec as f64 + t.tv_nsec as f64 / 1e9)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
+    Err("CPU time is read on Linux only".into())
 }
