@@ -1,6 +1,6 @@
 //! Prints how far the generator's percentiles are from the truth of servers whose delays are known, and what each
-//! request cost it, beside what a bare loop costs in the same minute, and vegeta where `VEGETA` names its program. Run by
-//! `bench/accuracy`; the server is a process of its own.
+//! request cost it, beside what a bare loop and sleeping alone cost in the same minute, and vegeta where `VEGETA` names
+//! its program. Run by `bench/accuracy`; the server is a process of its own.
 //!
 //! Arguments: seconds of each run (20), then connection limits (64 and `unlimited`).
 
@@ -45,15 +45,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("beside vegeta: {}\n", version(program)?);
     }
     let mut passed = 0;
-    let (mut to_bare, mut to_vegeta) = (Vec::new(), Vec::new());
+    let (mut to_bare, mut to_vegeta, mut to_sleep) = (Vec::new(), Vec::new(), Vec::new());
     for limit in &limits {
         for (name, profile) in Profile::table(RATE * seconds) {
-            let bare = bare()?;
+            let (bare, sleep) = (bare()?, asleep()?);
             let (good, ours) = one(name, profile, *limit, seconds)?;
             passed += good;
             to_bare.push(ours / bare);
+            to_sleep.push(sleep / ours);
             print!(
-                "{:20} ours {ours:.3} CPU s per 10,000; a bare loop {bare:.3} ({:.2}x)",
+                "{:20} ours {ours:.3} CPU s per 10,000; a bare loop {bare:.3} ({:.2}x), sleeping alone {sleep:.3}",
                 "",
                 ours / bare
             );
@@ -70,6 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("\npassed {passed} of {}", limits.len() * 12);
     println!("cost beside a bare loop: {}", spread(to_bare));
+    println!("of our cost, waking alone: {}", spread(to_sleep));
     if rival.is_some() {
         println!("cheaper than vegeta: {}", spread(to_vegeta));
     }
@@ -311,6 +313,18 @@ fn bare() -> Result<f64, Box<dyn Error>> {
     let used = thread_seconds()? - before;
     remote.end()?;
     Ok(used / f64::from(requests) * 1e4)
+}
+
+/// CPU seconds per 10,000 times of sleeping until an instant, as often as there are requests, and doing nothing.
+fn asleep() -> Result<f64, Box<dyn Error>> {
+    let times = 3 * RATE as u32;
+    let before = thread_seconds()?;
+    let start = Instant::now();
+    for i in 0..times {
+        let due = start + Duration::from_secs(1) * i / RATE as u32;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    Ok((thread_seconds()? - before) / f64::from(times) * 1e4)
 }
 
 /// CPU time of this thread so far.
