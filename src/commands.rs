@@ -11,6 +11,7 @@ pub mod dashboards;
 pub mod demo;
 pub mod gate;
 pub mod load;
+mod load_beside;
 mod load_capacity;
 pub mod load_explain;
 mod load_import;

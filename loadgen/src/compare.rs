@@ -1,6 +1,9 @@
 //! Owns the comparison of a run with earlier ones: better, worse or no evidence, per route and percentile, with how
 //! much and how sure. Pure: same reports, same answer.
 
+#[cfg(test)]
+mod at_once;
+mod pairs;
 mod shift;
 #[cfg(test)]
 mod simulated;
@@ -11,6 +14,7 @@ mod tests;
 mod ways;
 
 use crate::report::{Quantiles, Report, RouteSecond, Second};
+use pairs::{Seconds, measured};
 use shift::{Course, DISTURBED, Robust, SWINGS, Shift, aligned, course, location, shift, weights};
 
 /// The chance of a false alarm accepted in a whole comparison.
@@ -53,6 +57,8 @@ pub struct Change {
     pub route: Option<String>,
     /// With so many baselines; of a route, those that have it.
     pub baselines: usize,
+    /// The two runs took place at the same time, and their seconds were compared in pairs.
+    pub paired: bool,
     /// `p50`, `p95`, `p99`, or [`LEVEL`]: mean and percentiles together, each weighed by how little it varies.
     pub metric: &'static str,
     /// The baselines' typical second, microseconds.
@@ -86,14 +92,18 @@ impl Change {
     }
 }
 
-/// What a run is compared with, in words: `the baseline`, `the mean of 3 baselines`.
+/// What a run is compared with, in words: `the baseline`, `the mean of 3 baselines`, `the run beside it`.
 pub fn against(changes: &[Change]) -> String {
-    named(changes.first().map_or(1, |c| c.baselines))
+    changes.first().map_or_else(
+        || named(1, false),
+        |change| named(change.baselines, change.paired),
+    )
 }
 
-/// So many baselines, in words.
-pub fn named(baselines: usize) -> String {
+/// So many baselines, in words; one that took place at the same time is a run beside it.
+pub fn named(baselines: usize, paired: bool) -> String {
     match baselines {
+        0 | 1 if paired => "the run beside it".to_owned(),
         0 | 1 => "the baseline".to_owned(),
         several => format!("the mean of {several} baselines"),
     }
@@ -149,16 +159,19 @@ fn enough(run: &Report, name: &str) -> Result<(), String> {
 
 /// Compares a run with its baselines: the whole, and each route that it and a baseline have, at their level, p50, p95 and
 /// p99. With one baseline the error is what the two runs say of themselves; with several, what they differ by from each
-/// other counts, too. The order of the baselines does not matter.
+/// other counts, too. The order of the baselines does not matter. A run and one baseline that took place at the same time
+/// are compared in pairs of seconds of one time.
 ///
 /// # Errors
-/// When there is no baseline, or a run has fewer than 10 measured seconds in which something was answered.
+/// When there is no baseline, or a run has fewer than 10 measured seconds in which something was answered; when runs at the
+/// same time share fewer than 10.
 pub fn compare(baselines: &[&Report], after: &Report) -> Result<Vec<Change>, String> {
     if baselines.is_empty() {
         return Err("there is no baseline".to_owned());
     }
+    let all = Seconds::of(baselines, after);
     for run in baselines {
-        enough(run, "the baseline")?;
+        enough(run, &named(1, all.paired))?;
     }
     enough(after, "this run")?;
     type Of = fn(&Quantiles) -> f64;
@@ -172,16 +185,20 @@ pub fn compare(baselines: &[&Report], after: &Report) -> Result<Vec<Change>, Str
         ("p99", |q| q.p99 as f64),
     ];
     let whole = of_run.map(|(name, get)| {
-        let seconds = |r: &Report| -> Vec<f64> {
-            let answered = measured(r).filter(|s| s.latency.count > 0);
-            answered.map(|s| log(get(&s.latency))).collect()
-        };
+        let answered = |_, s: &Second| (s.latency.count > 0).then(|| log(get(&s.latency)));
+        let (after, before) = all.series(answered);
         Measure {
             name,
-            before: baselines.iter().map(|r| seconds(r)).collect(),
-            after: seconds(after),
+            before,
+            after,
         }
     });
+    if all.paired && whole[0].after.len() < SECONDS {
+        return Err(format!(
+            "this run and the run beside it share {} measured seconds with percentiles; a comparison needs {SECONDS}",
+            whole[0].after.len()
+        ));
+    }
     let known = |m: &Measure| {
         let mut runs = m.before.iter().chain([&m.after]);
         runs.all(|v| v.iter().any(|log| *log > 0.0))
@@ -195,30 +212,33 @@ pub fn compare(baselines: &[&Report], after: &Report) -> Result<Vec<Change>, Str
         after
             .routes
             .keys()
-            .filter_map(|name| route(baselines, after, name)),
+            .filter_map(|name| route(&all, baselines, after, name)),
     );
-    Ok(judge(&groups))
+    let mut changes = judge(&groups);
+    changes.iter_mut().for_each(|c| c.paired = all.paired);
+    Ok(changes)
 }
 
 /// A route, with the baselines that have it. None when the run or every baseline has too few seconds in which it was
 /// answered.
-fn route(baselines: &[&Report], after: &Report, name: &str) -> Option<Group> {
+fn route(all: &Seconds, baselines: &[&Report], after: &Report, name: &str) -> Option<Group> {
     type Of = fn(&RouteSecond) -> u64;
     let of_route: [(&'static str, Of); 3] =
         [("p50", |q| q.p50), ("p95", |q| q.p95), ("p99", |q| q.p99)];
-    let seconds = |r: &Report, get: Of| -> Option<Vec<f64>> {
-        let i = r.routes.keys().position(|n| n == name)?;
-        let of = measured(r).filter_map(|s| s.routes.get(i));
-        let answered = of.filter(|s| s.count > 0);
-        let all: Vec<f64> = answered.map(|s| log(get(s) as f64)).collect();
-        (all.len() >= SECONDS).then_some(all)
-    };
+    let place = |r: &Report| r.routes.keys().position(|n| n == name);
+    let places: Vec<Option<usize>> = std::iter::once(place(after))
+        .chain(baselines.iter().map(|r| place(r)))
+        .collect();
     let measures = of_route.map(|(name, get)| {
-        let before: Vec<_> = baselines.iter().filter_map(|r| seconds(r, get)).collect();
-        Some(Measure {
+        let (after, mut before) = all.series(|run, s| {
+            let of = s.routes.get(places[run]?)?;
+            (of.count > 0).then(|| log(get(of) as f64))
+        });
+        before.retain(|seconds| seconds.len() >= SECONDS);
+        (after.len() >= SECONDS && !before.is_empty()).then_some(Measure {
             name,
-            after: seconds(after, get).filter(|_| !before.is_empty())?,
             before,
+            after,
         })
     });
     Some(Group {
@@ -229,13 +249,6 @@ fn route(baselines: &[&Report], after: &Report, name: &str) -> Option<Group> {
 
 fn log(us: f64) -> f64 {
     us.max(1.0).ln()
-}
-
-/// Whole seconds of the measured part.
-fn measured(r: &Report) -> impl Iterator<Item = &Second> {
-    r.per_second
-        .iter()
-        .filter(|s| !s.warm_up && s.length_s > 0.9)
 }
 
 /// The verdicts: of each group its level, then its percentiles. The chance that any of them is a false alarm is at most
@@ -331,6 +344,7 @@ fn change(group: &Group, measure: &Measure, found: Shift) -> Change {
     Change {
         route: group.route.clone(),
         baselines: measure.before.len(),
+        paired: false,
         metric: measure.name,
         before_us: (middle - by / 2.0).exp(),
         after_us: (middle + by / 2.0).exp(),

@@ -125,6 +125,10 @@ pub async fn run(
         .is_some_and(|s| s.peak_rate() <= ONE_THREAD_RATE)
         || plan.transport.http2;
     let limit = plan.slots();
+    let start = match &plan.beside {
+        Some(_) => Some(plan.begin().await),
+        None => None,
+    };
     let make = move || Shared {
         stats: Arc::new(Mutex::new(
             Stats::new(plan.warm_up, requests.names.len()).keep_seconds(plan.keep_seconds),
@@ -134,7 +138,7 @@ pub async fn run(
             .map(|s| Mutex::new(Dispatch::new(s.arrivals(), limit))),
         closed: Mutex::default(),
         deadline: OnceLock::new(),
-        start: Instant::now(),
+        start: start.unwrap_or_else(Instant::now),
         workers: TaskTracker::new(),
         requests,
         wire,

@@ -324,6 +324,7 @@ mod tests {
         Change {
             route: None,
             baselines: 1,
+            paired: false,
             metric: "p50",
             before_us: 2000.0,
             after_us: 2100.0,

@@ -3,6 +3,7 @@
 
 pub mod ab;
 pub mod artillery;
+pub mod beside;
 mod beta;
 pub mod capacity;
 pub mod compare;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use crate::LoadError;
+use crate::beside::Beside;
 use crate::conn::Target;
 use crate::outgoing::{Outgoing, Source};
 use crate::schedule::mix;
@@ -67,6 +68,8 @@ pub struct Plan {
     pub transport: Transport,
     /// The closed model: the pause of a connection (of a stream with HTTP/2) between an answer and its next request.
     pub think: Duration,
+    /// Set by [`crate::beside::run`]: this plan is run beside another.
+    pub beside: Option<Beside>,
 }
 
 /// What moves the bytes of a run.
@@ -188,6 +191,7 @@ impl Plan {
             tick: Duration::from_secs(1),
             transport: Transport::default(),
             think: Duration::ZERO,
+            beside: None,
         })
     }
 

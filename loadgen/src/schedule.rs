@@ -39,6 +39,8 @@ pub struct Schedule {
     /// Recorded arrivals and how many times as fast they are repeated.
     recorded: Option<(Entries, f64)>,
     peak: f64,
+    /// By which part of a gap all arrivals are later than they would be.
+    phase: f64,
 }
 
 /// The first index of a worker and the step to its next.
@@ -80,6 +82,7 @@ impl Schedule {
             peak: shape.map_or(from.max(to), |s| s.peak(measured)),
             shape,
             recorded,
+            phase: plan.phase(),
         })
     }
 
@@ -125,16 +128,21 @@ impl Schedule {
     /// Seconds until evenly spaced arrival `index`; infinite when it never comes.
     fn even(&self, index: u64) -> f64 {
         if let Some((entries, speed)) = &self.recorded {
-            return entries
-                .get(index as usize)
-                .map_or(f64::INFINITY, |(at, _)| at.as_secs_f64() / speed);
+            let entry = |i: usize| Some(entries.get(i)?.0.as_secs_f64() / speed);
+            let at = entry(index as usize).unwrap_or(f64::INFINITY);
+            let next = entry(index as usize + 1).unwrap_or(at);
+            return if at.is_finite() {
+                at + self.phase * (next - at)
+            } else {
+                at
+            };
         }
         let warm = if self.from > 0.0 {
             (self.from * self.warm_up - 1e-9).ceil().max(0.0)
         } else {
             0.0
         };
-        let index = index as f64;
+        let index = index as f64 + self.phase;
         if index < warm {
             return index / self.from;
         }
@@ -191,7 +199,8 @@ impl Arrivals {
         let s = &self.schedule;
         let at = if s.poisson {
             // 53 random bits as a number in (0, 1].
-            let u = ((mix(s.seed, self.index, 6) >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+            let stream = if s.phase > 0.0 { 7 } else { 6 };
+            let u = ((mix(s.seed, self.index, stream) >> 11) + 1) as f64 / (1_u64 << 53) as f64;
             self.at - u.ln() / s.from
         } else {
             s.even(self.index)

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use alerts::slo::{Part, Slo, SloFile};
 use clap::Args as ClapArgs;
 use loadgen::Report;
+use loadgen::beside;
 use loadgen::compare::{self, Change, Verdict};
 use loadgen::explain::explain;
 use loadgen::gate::{Check, Rule, validity};
@@ -178,6 +179,12 @@ impl Gate {
         self
     }
 
+    /// Compares with the run that took place beside.
+    pub fn beside(mut self, run: Report) -> Gate {
+        self.baselines = vec![run];
+        self
+    }
+
     /// Judges the run, writes what was asked for, prints one line a broken rule.
     pub fn conclude(&self, report: &Report, shared: Shared) -> CommandResult {
         let asks = self
@@ -216,6 +223,10 @@ impl Gate {
         let mut text = String::new();
         if self.baselines.len() > 1 && !changes.is_empty() {
             text += &format!("against {}:\n", compare::against(&changes));
+        }
+        if changes.first().is_some_and(|c| c.paired) {
+            let against = compare::against(&changes);
+            text += &format!("against {against} (at the same time, compared in pairs):\n");
         }
         for change in &changes {
             text += &format!("{}\n", change.line());
@@ -301,24 +312,44 @@ impl Gate {
     }
 }
 
-/// What is worse than the baselines, a check each; of several, one that says so when nothing is. And all that was compared.
+/// What is worse than the baselines, a check each; of several, and of a run beside it, one that says so when nothing is.
+/// And all that was compared. What is wrong with a run beside it is a check, too, and then nothing is compared.
 fn against_baselines(baselines: &[Report], report: &Report) -> (Vec<Check>, Vec<Change>) {
-    let rule = format!("no worse than {}", compare::named(baselines.len()));
+    let paired = match baselines {
+        [one] => beside::at_once(one, report).then_some(one),
+        _ => None,
+    };
+    let rule = format!(
+        "no worse than {}",
+        compare::named(baselines.len(), paired.is_some())
+    );
+    let mut checks = Vec::new();
+    if let Some(one) = paired {
+        checks.push(beside::comparable(report, one));
+        if !checks[0].passed {
+            return (checks, Vec::new());
+        }
+        checks.push(beside::fails_no_more(report, one));
+    }
     let changes = match compare::compare(&baselines.iter().collect::<Vec<_>>(), report) {
         Ok(changes) => changes,
-        Err(why) => return (vec![Check::new(rule, false, why)], Vec::new()),
+        Err(why) => {
+            checks.push(Check::new(rule, false, why));
+            return (checks, Vec::new());
+        }
     };
     let worse = changes.iter().filter(|c| c.verdict == Verdict::Worse);
-    let mut checks: Vec<Check> = worse
+    let worse: Vec<Check> = worse
         .map(|c| {
             let of = c.route.as_deref().unwrap_or("all requests");
             Check::new(format!("{rule}: {of} {}", c.metric), false, c.line().trim())
         })
         .collect();
-    if checks.is_empty() && baselines.len() > 1 {
+    if worse.is_empty() && (baselines.len() > 1 || paired.is_some()) {
         let seen = format!("nothing worse in {} comparisons", changes.len());
         checks.push(Check::new(rule, true, seen));
     }
+    checks.extend(worse);
     (checks, changes)
 }
 

@@ -11,6 +11,7 @@ use loadgen::ab;
 use model::duration;
 
 use super::gate::{Gate, Judge, read_report};
+use super::load_beside::{self, BesideFlags, Second};
 use super::load_request::{RequestFlags, authorize, owned, owned_host, refused, warn_insecure};
 use super::load_schedule::Schedule;
 use super::load_series::{RemoteWrite, Writers};
@@ -184,6 +185,9 @@ pub struct Common {
     transport: TransportFlags,
 
     #[command(flatten)]
+    beside: BesideFlags,
+
+    #[command(flatten)]
     judge: Judge,
 }
 
@@ -248,7 +252,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
                 requests: Some(num.saturating_mul(count as u64)),
             };
             let gate = Judge::default().ready(None)?;
-            drive(plan, output, gate, Writers::default(), shared)
+            drive(plan, None, output, gate, Writers::default(), shared)
         }
     }
 }
@@ -391,9 +395,10 @@ fn shard(text: &str) -> anyhow::Result<(u32, u32)> {
 
 /// Waits for the time to begin, then runs.
 fn begin(mut plan: loadgen::Plan, common: Common, shared: Shared) -> CommandResult {
+    plan.check().map_err(refused)?;
+    let beside = common.beside.plan(&plan, &common.request)?;
     authorize(&mut plan, &common.url);
     let at = common.start_at.as_deref().map(start_ms).transpose()?;
-    plan.check().map_err(refused)?;
     let gate = common.judge.ready(common.agent.clone())?.explaining();
     let writers = Writers::new(common.agent.as_deref(), &common.remote)?;
     if let Some(at) = at {
@@ -406,7 +411,7 @@ fn begin(mut plan: loadgen::Plan, common: Common, shared: Shared) -> CommandResu
         }
         std::thread::sleep(Duration::from_millis(left.max(0).unsigned_abs()));
     }
-    drive(plan, common.output, gate, writers, shared)
+    drive(plan, beside, common.output, gate, writers, shared)
 }
 
 fn start_ms(text: &str) -> anyhow::Result<i64> {
@@ -432,34 +437,38 @@ fn tell(report: &loadgen::Report, output: Option<PathBuf>, shared: Shared) -> an
             out.push(b'\n');
             return print(&String::from_utf8(out)?);
         }
-        let name = path.display().to_string();
-        write_report(report, &path).map_err(|e| anyhow::anyhow!("cannot write {name}: {e}"))?;
+        store(report, &path)?;
     }
     print(&report.summary())
 }
 
-fn write_report(report: &loadgen::Report, path: &std::path::Path) -> std::io::Result<()> {
-    let mut out = BufWriter::new(std::fs::File::create(path)?);
-    report.write_json(&mut out)?;
-    out.write_all(b"\n")?;
-    out.flush()
+fn store(report: &loadgen::Report, path: &std::path::Path) -> anyhow::Result<()> {
+    let write = || {
+        let mut out = BufWriter::new(std::fs::File::create(path)?);
+        report.write_json(&mut out)?;
+        out.write_all(b"\n")?;
+        out.flush()
+    };
+    write().map_err(|e: std::io::Error| anyhow::anyhow!("cannot write {}: {e}", path.display()))
 }
 
 fn drive(
     plan: loadgen::Plan,
+    beside: Option<Second>,
     output: Option<PathBuf>,
     gate: Gate,
-    mut writers: Writers,
+    writers: Writers,
     shared: Shared,
 ) -> CommandResult {
     plan.check().map_err(refused)?;
     for warning in loadgen::little::before(&plan, loadgen::little::local_ports()) {
         note(&format!("note: {warning}"));
     }
+    let (beside, beside_output) = beside.unzip();
     let live = !shared.quiet && console::is_terminal();
     let whole = Whole::of(&plan);
     let patience = plan.drain() + plan.timeout;
-    let report = block_on(async {
+    let (report, beside) = block_on(async {
         let stop = stop_token();
         let stopped = stop.clone();
         let teller = tokio::spawn(async move {
@@ -472,28 +481,52 @@ fn drive(
                 ));
             }
         });
-        let (progress, mut seen) = tokio::sync::watch::channel(loadgen::Progress::default());
-        let watcher = tokio::spawn(async move {
-            while seen.changed().await.is_ok() {
-                let now = seen.borrow_and_update().clone();
-                if live {
-                    eprint_line(&now, &whole);
-                }
-                writers.send(now.series).await;
+        let channel = || tokio::sync::watch::channel(loadgen::Progress::default());
+        let ((progress, seen), (theirs, seen_beside)) = (channel(), channel());
+        let two = beside.is_some();
+        let show = move |now: &[loadgen::Progress; 2]| {
+            if live {
+                eprint_line(&now[0], two.then_some(&now[1]), &whole);
             }
-            writers.finish().await;
-        });
-        let report = loadgen::run(plan, progress, stop).await.map_err(refused)?;
+        };
+        let watcher = tokio::spawn(load_beside::watch([seen, seen_beside], writers, show));
+        let reports = match beside {
+            None => {
+                drop(theirs);
+                (
+                    loadgen::run(plan, progress, stop).await.map_err(refused)?,
+                    None,
+                )
+            }
+            Some(beside) => {
+                let both = loadgen::beside::run(plan, beside, [progress, theirs], stop).await;
+                let (report, beside) = both.map_err(refused)?;
+                (report, Some(beside))
+            }
+        };
         teller.abort();
         watcher.await?;
-        Ok(report)
+        Ok(reports)
     })?;
     if live {
         note("");
     }
-    let gate = gate.aside(is_stdout(output.as_ref()));
+    let aside = is_stdout(output.as_ref());
+    let gate = gate.aside(aside);
     tell(&report, output, shared)?;
-    gate.conclude(&report, shared)
+    let Some(beside) = beside else {
+        return gate.conclude(&report, shared);
+    };
+    if let Some(path) = beside_output.flatten() {
+        store(&beside, &path)?;
+    }
+    let text = format!("\n{}\n", beside.brief());
+    match aside {
+        true if shared.quiet => {}
+        true => note(text.trim_end()),
+        false => print(&text)?,
+    }
+    gate.beside(beside).conclude(&report, shared)
 }
 
 fn is_stdout(output: Option<&PathBuf>) -> bool {
@@ -534,9 +567,17 @@ impl Whole {
     }
 }
 
-fn eprint_line(now: &loadgen::Progress, whole: &Whole) {
+fn eprint_line(now: &loadgen::Progress, beside: Option<&loadgen::Progress>, whole: &Whole) {
+    let ms = |us: u64| us as f64 / 1e3;
+    let beside = beside.map_or(String::new(), |b| {
+        let (p50, p99) = (ms(b.p50_us), ms(b.p99_us));
+        format!(
+            "  beside: {} errors  p50 {p50:.1} ms  p99 {p99:.1} ms",
+            b.errors
+        )
+    });
     let line = format!(
-        "\r{} {:>6.1}s  {} sent  {} done  {} errors  {:.0}/s of {:.0}/s  p50 {:.1} ms  p99 {:.1} ms\x1b[K",
+        "\r{} {:>6.1}s  {} sent  {} done  {} errors  {:.0}/s of {:.0}/s  p50 {:.1} ms  p99 {:.1} ms{beside}\x1b[K",
         whole.bar(now),
         now.elapsed_s,
         now.sent,
@@ -544,8 +585,8 @@ fn eprint_line(now: &loadgen::Progress, whole: &Whole) {
         now.errors,
         now.achieved_rate,
         now.offered_rate,
-        now.p50_us as f64 / 1e3,
-        now.p99_us as f64 / 1e3
+        ms(now.p50_us),
+        ms(now.p99_us)
     );
     let mut err = std::io::stderr().lock();
     // A terminal that went away ends the run by its signal, not here.

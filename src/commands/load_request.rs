@@ -51,13 +51,18 @@ impl RequestFlags {
     pub(super) fn apply(&self, plan: &mut Plan) -> anyhow::Result<()> {
         plan.timeout = span("--timeout", &self.timeout)?;
         plan.insecure = self.insecure;
-        plan.own_target = owned(self.i_own_this_target, &plan.target);
+        plan.own_target = self.owns(&plan.target);
         plan.seed = self.seed.unwrap_or(plan.seed);
         if let Some(run_id) = &self.run_id {
             plan.run_id.clone_from(run_id);
         }
         warn_insecure(self.insecure);
         Ok(())
+    }
+
+    /// Whether the user says that this target is theirs.
+    pub(super) fn owns(&self, target: &str) -> bool {
+        owned(self.i_own_this_target, target)
     }
 
     /// Sets method, headers and body of the plan's requests.

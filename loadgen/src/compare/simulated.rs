@@ -78,6 +78,18 @@ impl Random {
     }
 }
 
+/// What decides a run: its requests, and what disturbs the machine, when that is another's.
+struct Chance {
+    own: Random,
+    machine: Option<Random>,
+}
+
+impl Chance {
+    fn machine(&mut self) -> &mut Random {
+        self.machine.as_mut().unwrap_or(&mut self.own)
+    }
+}
+
 /// The measures of a run, in the order of [`NAMES`].
 pub type Run = Vec<Vec<f64>>;
 
@@ -86,7 +98,24 @@ const NAMES: [&str; 7] = ["mean", "p25", "p50", "p75", "p90", "p95", "p99"];
 impl Server {
     /// A minute of a server that is slower by `shift`.
     pub fn run(&self, seed: u64, shift: f64) -> Run {
-        let mut r = Random { seed, drawn: 0 };
+        let own = Random { seed, drawn: 0 };
+        self.minute(Chance { own, machine: None }, shift)
+    }
+
+    /// The same on a machine whose disturbances are decided by `machine`: servers that run there at the same time share
+    /// them. Its pauses are no longer for a slower server.
+    pub fn run_on(&self, machine: u64, seed: u64, shift: f64) -> Run {
+        let random = |seed| Random { seed, drawn: 0 };
+        let chance = Chance {
+            own: random(seed),
+            machine: Some(random(machine)),
+        };
+        self.minute(chance, shift)
+    }
+
+    fn minute(&self, mut chance: Chance, shift: f64) -> Run {
+        let of_pauses = if chance.machine.is_some() { 0.0 } else { shift };
+        let r = chance.machine();
         let mut wander = self.adds / (1.0 - self.keeps * self.keeps).sqrt() * r.normal();
         let own = self.own_drift * r.normal();
         // Drawn only where it counts, so that the other servers' seeds mean what they meant.
@@ -104,6 +133,7 @@ impl Server {
         let mut out: Run = vec![Vec::with_capacity(SECONDS); NAMES.len()];
         for second in 0..SECONDS {
             let part = second as f64 / SECONDS as f64;
+            let r = chance.machine();
             wander = self.keeps * wander + self.adds * r.normal();
             walk += self.walks * r.normal();
             let slow = if r.uniform() < self.slow_seconds {
@@ -116,17 +146,18 @@ impl Server {
             let mut taken: Vec<f64> = Vec::with_capacity(self.rate);
             for i in 0..self.rate {
                 let mut at = second as f64 + i as f64 / self.rate as f64;
-                let mut us = level * self.delay(&mut r);
+                let mut us = level * self.delay(&mut chance.own);
                 if let Delays::Queue(_) = self.delays {
-                    arrived += r.exponential() / self.rate as f64;
+                    arrived += chance.own.exponential() / self.rate as f64;
                     at = arrived;
                     free = free.max(at) + us / 1e6;
                     us = (free - at) * 1e6;
                 }
                 while at > pause.1 && at > next_pause {
+                    let r = chance.machine();
                     pause = (
                         next_pause,
-                        next_pause + (0.1 + 0.2 * r.uniform()) * (1.0 + shift),
+                        next_pause + (0.1 + 0.2 * r.uniform()) * (1.0 + of_pauses),
                     );
                     next_pause = pause.1 + self.pauses * r.exponential();
                 }

@@ -13,7 +13,7 @@ const WANDERS: Server = Server {
 
 /// Name, server, and in how many of the minutes 2 % must be found with one baseline, with 5 and with 8, where equal runs
 /// keep to 5 %; 0 where a minute does not tell (docs/gate.md says why).
-const SERVERS: [(&str, Server, f64); 15] = [
+pub(super) const SERVERS: [(&str, Server, f64); 15] = [
     ("lognormal", PLAIN, 0.95),
     (
         "gamma",
@@ -122,20 +122,20 @@ const SERVERS: [(&str, Server, f64); 15] = [
     ),
 ];
 
-fn alarm(all: &[Change]) -> bool {
+pub(super) fn alarm(all: &[Change]) -> bool {
     all.iter().any(|c| c.verdict != Verdict::NoEvidence)
 }
 
-fn found(all: &[Change]) -> bool {
+pub(super) fn found(all: &[Change]) -> bool {
     let has = |verdict| all.iter().any(|c| c.verdict == verdict);
     has(Verdict::Worse) && !has(Verdict::Better)
 }
 
 /// What was seen in runs of one server against one to several baselines.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
-struct Seen {
-    alarms: u64,
-    hits: u64,
+pub(super) struct Seen {
+    pub(super) alarms: u64,
+    pub(super) hits: u64,
 }
 
 /// How many of so many equal runs raise an alarm, and in how many a shift is found.
@@ -215,7 +215,7 @@ fn moments(values: &[f64]) -> (f64, f64) {
 }
 
 /// Clopper and Pearson's 95 % interval of a share, by bisection on the binomial distribution.
-fn interval(hits: u64, of: u64) -> (f64, f64) {
+pub(super) fn interval(hits: u64, of: u64) -> (f64, f64) {
     let at_most = |k: u64, p: f64| -> f64 {
         let (mut term, mut sum) = ((1.0 - p).ln() * of as f64, 0.0);
         for i in 0..=k {

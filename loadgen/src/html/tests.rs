@@ -79,6 +79,7 @@ fn everything_of_the_run_is_there() {
     let change = Change {
         route: None,
         baselines: 3,
+        paired: false,
         metric: "p95",
         before_us: 2000.0,
         after_us: 2200.0,

@@ -1,0 +1,173 @@
+//! Owns two runs of one plan at the same time, one against each of two targets, so that their seconds can be compared in
+//! pairs ("duet benchmarking": Bulej, Horký, Tůma, Farquet, Prokopec, ICPE 2020). Must not know how pairs are compared.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use tokio::sync::{Barrier, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::LoadError;
+use crate::engine::Progress;
+use crate::gate::Check;
+use crate::plan::Plan;
+use crate::report::Report;
+
+/// A run beside it with more requests in a hundred that failed is nothing to compare with.
+const FAILED: f64 = 0.01;
+
+/// What a plan has that is run beside another.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    start: Arc<Start>,
+    /// Its requests fall due between those of the other.
+    between: bool,
+}
+
+/// An instant that two runs share: when both are ready.
+#[derive(Debug)]
+struct Start {
+    ready: Barrier,
+    at: OnceLock<Instant>,
+}
+
+impl Plan {
+    /// Waits for the run beside it to be ready, if there is one, and begins.
+    pub(crate) async fn begin(&self) -> Instant {
+        let Some(beside) = &self.beside else {
+            return Instant::now();
+        };
+        beside.start.ready.wait().await;
+        *beside.start.at.get_or_init(Instant::now)
+    }
+
+    /// By which part of a gap its requests fall due later than those of the other.
+    pub(crate) fn phase(&self) -> f64 {
+        match &self.beside {
+            Some(Beside { between: true, .. }) => 0.5,
+            _ => 0.0,
+        }
+    }
+
+    /// The same plan against another target, to be run beside this one: the same requests in the same order. Its run has
+    /// a name of its own.
+    pub fn beside(&self, target: &str) -> Plan {
+        Plan {
+            target: target.to_owned(),
+            run_id: format!("{}-beside", self.run_id),
+            ..self.clone()
+        }
+    }
+}
+
+/// Runs both plans from the same instant on, each with its own `progress`; see [`crate::run`]. Of open loads the requests
+/// of the second fall due in the middle between two of the first; with Poisson arrivals they have gaps of their own. So
+/// neither server is always asked just after the other. Both reports say what they ran beside.
+///
+/// # Errors
+/// [`LoadError`] before the first request only, of either.
+pub async fn run(
+    plan: Plan,
+    beside: Plan,
+    progress: [watch::Sender<Progress>; 2],
+    stop: CancellationToken,
+) -> Result<(Report, Report), LoadError> {
+    #[cfg(target_os = "linux")]
+    let files = crate::fast::enough_files(&Plan {
+        connections: plan.connections + beside.connections,
+        ..plan.clone()
+    })?;
+    #[cfg(not(target_os = "linux"))]
+    let files: Option<String> = None;
+    let start = Arc::new(Start {
+        ready: Barrier::new(2),
+        at: OnceLock::new(),
+    });
+    let with = |plan: Plan, between| Plan {
+        beside: Some(Beside {
+            start: Arc::clone(&start),
+            between,
+        }),
+        ..plan
+    };
+    let [of_first, of_second] = progress;
+    let first = crate::run(with(plan, false), of_first, stop.clone());
+    let second = crate::run(with(beside, true), of_second, stop);
+    let (mut first, mut second) = tokio::try_join!(first, second)?;
+    let note = |of: &Report| format!("at the same time as run {} of {}", of.run_id, of.target);
+    let notes = (note(&second), note(&first));
+    first.reasons.push(notes.0);
+    second.reasons.push(notes.1);
+    first.reasons.extend(files);
+    Ok((first, second))
+}
+
+/// Whether two runs began within a second of each other, so that their seconds are pairs: what disturbs a machine
+/// disturbs both.
+pub fn at_once(a: &Report, b: &Report) -> bool {
+    a.started_ms.abs_diff(b.started_ms) <= 1000
+}
+
+/// Share of what was planned that failed: no response, never sent, or a status of 500 and above.
+fn failed(run: &Report) -> f64 {
+    let server: u64 = run.status.range(500..600).map(|(_, n)| n).sum();
+    (run.error_count() + run.unsent + server) as f64 / run.planned.max(1) as f64
+}
+
+/// What must hold before a run is compared with the one beside it: that one is valid, at most 1 % of its requests had no
+/// response, and it answered with a status of 500 and above no more often than this run, or by 1 % at most.
+pub fn comparable(run: &Report, beside: &Report) -> Check {
+    let valid = crate::gate::validity(beside);
+    let share = failed(beside);
+    let lost = (beside.error_count() + beside.unsent) as f64;
+    let fails = lost > FAILED * beside.planned as f64 || share > failed(run) + FAILED;
+    let seen = if valid.passed && fails {
+        format!("{:.1} % of its requests failed", 100.0 * share)
+    } else {
+        valid.seen
+    };
+    let rule = format!("beside: {}", valid.rule);
+    Check::new(rule, valid.passed && !fails, seen)
+}
+
+/// Whether a run fails no more often than the one beside it: a request in a hundred, at most.
+pub fn fails_no_more(run: &Report, beside: &Report) -> Check {
+    let (this, other) = (failed(run), failed(beside));
+    Check::new(
+        "no more failures than the run beside it",
+        this <= other + FAILED,
+        format!("{:.2} %, beside {:.2} %", 100.0 * this, 100.0 * other),
+    )
+}
+
+impl Report {
+    /// The run in a few lines, for the text of the one that it ran beside.
+    pub fn brief(&self) -> String {
+        let at = |q| self.latency.value_at_quantile(q) as f64 / 1e3;
+        let mut out = format!(
+            "beside     run {} against {}\n           p50 {:.2} ms   p95 {:.2} ms   p99 {:.2} ms   {:.1}/s   errors {}\n",
+            self.run_id,
+            self.target,
+            at(0.5),
+            at(0.95),
+            at(0.99),
+            self.achieved_rate(),
+            self.error_count()
+        );
+        let status = self.status.iter().filter(|(s, _)| **s >= 400);
+        let kinds = self.errors.iter().map(|(k, n)| format!("{k}: {n}"));
+        let more: Vec<String> = status
+            .map(|(s, n)| format!("{s}: {n}"))
+            .chain(kinds)
+            .collect();
+        if !more.is_empty() {
+            out += &format!("           {}\n", more.join("  "));
+        }
+        let verdict = if self.valid { "valid" } else { "INVALID" };
+        out += &format!("           {verdict}; {:.1} s measured\n", self.duration_s);
+        for reason in &self.reasons {
+            out += &format!("             {reason}\n");
+        }
+        out
+    }
+}

@@ -1,0 +1,146 @@
+//! How often comparisons of runs that take place at the same time cry wolf, and how often they find 2 %, on simulated
+//! machines whose disturbances both servers share, and on servers that disturb themselves. Owns the table of docs/gate.md.
+
+use super::simulated::{Delays, PLAIN, Run, Server, group};
+use super::tests::{SERVERS, Seen, alarm, found, interval};
+use super::{Change, judge};
+use crate::schedule::mix;
+
+/// Machines that change by more than a server does, beside [`SERVERS`].
+const MACHINES: [(&str, Server); 5] = [
+    (
+        "gets slower by a third",
+        Server {
+            drift: 0.33,
+            ..PLAIN
+        },
+    ),
+    (
+        "each run 20 % higher or lower",
+        Server {
+            own_level: 0.2,
+            ..PLAIN
+        },
+    ),
+    (
+        "walks 1 % a second",
+        Server {
+            walks: 0.01,
+            ..PLAIN
+        },
+    ),
+    (
+        "20 % of seconds 3 x slow",
+        Server {
+            slow_seconds: 0.2,
+            ..PLAIN
+        },
+    ),
+    (
+        "pauses twice a second",
+        Server {
+            pauses: 0.5,
+            ..PLAIN
+        },
+    ),
+];
+
+/// What a run and the one beside it share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shared {
+    /// All that disturbs.
+    Machine,
+    /// Nothing: each server disturbs itself.
+    Nothing,
+}
+
+/// A run, faster or slower by `shift`, against the one beside it.
+fn compared(server: &Server, shared: Shared, seed: u64, shift: f64) -> Vec<Change> {
+    let pair = if shift == 0.0 { 0 } else { 1 };
+    let run = |stream: u64, shift| -> Run {
+        let own = mix(seed, 10 * pair + stream, 21);
+        match shared {
+            Shared::Machine => server.run_on(mix(seed, pair, 22), own, shift),
+            Shared::Nothing => server.run(own, shift),
+        }
+    };
+    judge(&[group(None, &[run(0, 0.0)], run(1, shift))])
+}
+
+fn count(server: &Server, shared: Shared, seeds: std::ops::Range<u64>, shift: f64) -> Seen {
+    let mut seen = Seen::default();
+    for seed in seeds {
+        seen.alarms += u64::from(alarm(&compared(server, shared, seed, 0.0)));
+        seen.hits += u64::from(found(&compared(server, shared, seed, shift)));
+    }
+    seen
+}
+
+/// The table of docs/gate.md: `NINES_SIMULATIONS` pairs of equal servers, and of one 2 % slower beside another (400), from
+/// seed `NINES_SEED` on (1,000,000); only of servers whose name has `NINES_SERVER` in it.
+#[test]
+#[ignore = "takes minutes: bench/compare simulate"]
+fn the_table_of_pairs_at_once() {
+    let number =
+        |name: &str, default: u64| std::env::var(name).map_or(default, |n| n.parse().unwrap());
+    let (sets, seed) = (
+        number("NINES_SIMULATIONS", 400),
+        number("NINES_SEED", 1_000_000),
+    );
+    let only = std::env::var("NINES_SERVER").unwrap_or_default();
+    let listed = SERVERS.into_iter().map(|(name, server, _)| (name, server));
+    let disturbed = listed.filter(|(_, s)| !matches!(s.delays, Delays::Gamma | Delays::HitOr(_)));
+    let (mut table, mut bad) = (String::new(), Vec::new());
+    for (name, server) in disturbed.chain(MACHINES).filter(|s| s.0.contains(&only)) {
+        table += &format!("| {name} |");
+        for shared in [Shared::Machine, Shared::Nothing] {
+            let seen = count(&server, shared, seed..seed + sets, 0.02);
+            let share = |n: u64| format!("{:.1} %", 100.0 * n as f64 / sets as f64);
+            table += &format!(" {} | {} |", share(seen.alarms), share(seen.hits));
+            // A queue's ups and downs are its own.
+            let queue = matches!(server.delays, Delays::Queue(_));
+            let cries = interval(seen.alarms, sets).0 > 0.05;
+            let misses = interval(seen.hits, sets).1 < 0.95;
+            if shared == Shared::Machine && (cries || misses && !queue) {
+                bad.push(name);
+            }
+        }
+        table += "\n";
+    }
+    println!(
+        "{sets} pairs\n\n| disturbance | the machine's: alarms | 2 % is found | the server's own: alarms | 2 % is found |\n|---|---|---|---|---|\n{table}"
+    );
+    assert!(bad.is_empty(), "{bad:?}");
+}
+
+#[test]
+fn what_disturbs_both_neither_cries_wolf_nor_hides_a_change() {
+    for (name, server) in MACHINES {
+        // 400 a second with 4 % tell as much as 1,600 with 2 %; the full table is above.
+        let server = Server {
+            rate: 400,
+            ..server
+        };
+        let pairs = 8;
+        let Seen { alarms, hits } = count(&server, Shared::Machine, 0..pairs, 0.04);
+        assert!(
+            alarms <= 1 && hits >= pairs - 1,
+            "{name}: {alarms} alarms, {hits} of {pairs} found"
+        );
+    }
+    // The same that is not shared is no noise that two runs tell.
+    let (_, apart) = MACHINES[1];
+    let server = Server { rate: 400, ..apart };
+    assert!(count(&server, Shared::Nothing, 0..8, 0.04).alarms >= 6);
+}
+
+#[test]
+fn servers_on_one_machine_share_its_seconds_and_not_their_requests() {
+    let (_, slow) = MACHINES[3];
+    let server = Server { rate: 50, ..slow };
+    let [a, b, other] = [(1, 2), (1, 3), (4, 2)].map(|(m, seed)| server.run_on(m, seed, 0.0));
+    let slow = |run: &Run| -> Vec<bool> { run[2].iter().map(|v| *v > 9.1).collect() };
+    assert_eq!(slow(&a), slow(&b));
+    assert_ne!(slow(&a), slow(&other));
+    assert!(a[0].iter().zip(&b[0]).all(|(a, b)| a != b));
+}
