@@ -2,7 +2,8 @@
 //! finds what a server can do, and that the comparison of runs tells equal servers from one that is 2 % slower. Run by
 //! `bench/capacity` and `bench/compare`.
 //!
-//! Arguments: `capacity REPEATS [SECONDS [STEP]]`, `compare RUNS SECONDS RATE AT_ONCE`, or `serve ...` for the servers.
+//! Arguments: `capacity REPEATS [SECONDS [STEP]]`, `compare RUNS SECONDS RATE AT_ONCE`, `beside PAIRS SECONDS RATE AT_ONCE`,
+//! or `serve ...` for the servers.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read};
@@ -33,7 +34,11 @@ fn main() -> Answer<()> {
             let (runs, seconds) = (number(1, 10)?, number(2, 60)?);
             runtime.block_on(compared(runs, seconds, number(3, 1000)?, number(4, 1)?))
         }
-        _ => Err("expected capacity, compare or serve".into()),
+        Some("beside") => {
+            let (pairs, seconds) = (number(1, 10)?, number(2, 60)?);
+            runtime.block_on(beside(pairs, seconds, number(3, 1000)?, number(4, 1)?))
+        }
+        _ => Err("expected capacity, compare, beside or serve".into()),
     }
 }
 
@@ -144,20 +149,24 @@ async fn capacity(repeats: u64, seconds: u64, step: u64) -> Answer<()> {
     Ok(())
 }
 
+fn plan(server: &Started, seed: u64, seconds: u64, rate: u64) -> Answer<Plan> {
+    Ok(Plan {
+        model: Model::Rate {
+            per_second: rate as f64,
+            poisson: false,
+        },
+        duration: Duration::from_secs(seconds),
+        warm_up: Duration::from_secs(1),
+        seed,
+        ..Plan::new(&server.1)?
+    })
+}
+
 async fn one(us: u64, seed: u64, seconds: u64, rate: u64) -> Answer<Report> {
     // A run that the generator spoilt is not one that a gate would compare.
     for again in 0..5 {
         let server = Started::new("random", us, seed + 1000 * again)?;
-        let plan = Plan {
-            model: Model::Rate {
-                per_second: rate as f64,
-                poisson: false,
-            },
-            duration: Duration::from_secs(seconds),
-            warm_up: Duration::from_secs(1),
-            seed,
-            ..Plan::new(&server.1)?
-        };
+        let plan = plan(&server, seed, seconds, rate)?;
         let (progress, _seen) = watch::channel(Progress::default());
         let report = loadgen::run(plan, progress, CancellationToken::new()).await?;
         println!(
@@ -173,6 +182,71 @@ async fn one(us: u64, seed: u64, seconds: u64, rate: u64) -> Answer<Report> {
         }
     }
     Err("five runs in a row were invalid: this machine is too busy".into())
+}
+
+fn alarm(changes: &[Change]) -> bool {
+    changes.iter().any(|c| c.verdict != Verdict::NoEvidence)
+}
+
+fn found(changes: &[Change]) -> bool {
+    changes.iter().any(|c| c.verdict == Verdict::Worse)
+}
+
+/// A server of this median, and one of 5 ms beside it: what differs, and how late the generator was. None when either run
+/// is one that the gate would not compare.
+async fn pair(us: u64, seed: u64, seconds: u64, rate: u64) -> Answer<Option<Vec<Change>>> {
+    let servers = [(us, 2 * seed), (5000, 2 * seed + 1)];
+    let [new, old] = servers.map(|(us, seed)| Started::new("random", us, seed));
+    let (new, old) = (new?, old?);
+    let plan = plan(&new, seed, seconds, rate)?;
+    let theirs = plan.beside(&old.1);
+    let progress = [(); 2].map(|()| watch::channel(Progress::default()).0);
+    let stop = CancellationToken::new();
+    let (run, beside) = loadgen::beside::run(plan, theirs, progress, stop).await?;
+    let may = run.valid && loadgen::beside::comparable(&run, &beside).passed;
+    let changes = compare(&[&beside], &run)?;
+    let late = run.late_p99_us.max(beside.late_p99_us) as f64 / 1e3;
+    println!(
+        "  pair {seed}: {us} us beside 5000; late p99 {late:.2} ms{}; {}",
+        if may { "" } else { "; invalid" },
+        changes[0].line()
+    );
+    Ok(may.then_some(changes))
+}
+
+/// `pairs` of equal servers, and as many of one 2 % slower beside another, in turn.
+async fn beside(pairs: u64, seconds: u64, rate: u64, at_once: u64) -> Answer<()> {
+    println!(
+        "{rate}/s for {seconds} s; lognormal delays, median 5 ms beside 5 ms, and 5.1 ms beside 5 ms\n"
+    );
+    let mut jobs: Vec<(u64, u64)> = (0..pairs)
+        .flat_map(|i| [(5000, 2 * i), (5100, 2 * i + 1)])
+        .collect();
+    jobs.reverse();
+    let (mut equal, mut alarms, mut slower, mut seen, mut invalid) = (0, 0, 0, 0, 0);
+    while !jobs.is_empty() {
+        let mut together = tokio::task::JoinSet::new();
+        for (us, seed) in jobs.split_off(jobs.len().saturating_sub(at_once as usize)) {
+            together.spawn(async move { pair(us, seed, seconds, rate).await.map(|c| (us, c)) });
+        }
+        while let Some(done) = together.join_next().await {
+            match done?? {
+                (_, None) => invalid += 1,
+                (5000, Some(changes)) => {
+                    equal += 1;
+                    alarms += u64::from(alarm(&changes));
+                }
+                (_, Some(changes)) => {
+                    slower += 1;
+                    seen += u64::from(found(&changes));
+                }
+            }
+        }
+    }
+    println!(
+        "\nequal servers: {alarms} of {equal} pairs raise an alarm\n2 % slower: found in {seen} of {slower} pairs\n{invalid} invalid"
+    );
+    Ok(())
 }
 
 /// `runs` of a server, and as many of one that is 2 % slower, in turn.
@@ -193,8 +267,6 @@ async fn compared(runs: u64, seconds: u64, rate: u64, at_once: u64) -> Answer<()
             if us == 5000 { &mut equal } else { &mut slower }.push(report);
         }
     }
-    let alarm = |changes: &[Change]| changes.iter().any(|c| c.verdict != Verdict::NoEvidence);
-    let found = |changes: &[Change]| changes.iter().any(|c| c.verdict == Verdict::Worse);
     let (mut pairs, mut alarms) = (0, 0);
     for group in [&equal, &slower] {
         for (i, a) in group.iter().enumerate() {

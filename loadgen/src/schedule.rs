@@ -362,6 +362,87 @@ mod tests {
     }
 
     #[test]
+    fn arrivals_beside_others_lie_between_them() {
+        let models = [
+            (
+                Model::Rate {
+                    per_second: 41.0,
+                    poisson: false,
+                },
+                1.5,
+            ),
+            (
+                Model::Ramp {
+                    from: 0.0,
+                    to: 77.0,
+                },
+                0.0,
+            ),
+            (
+                Model::Ramp {
+                    from: 50.0,
+                    to: 5.0,
+                },
+                2.0,
+            ),
+            (
+                Model::Shape(Shape::Sine {
+                    mean: 30.0,
+                    amplitude: 20.0,
+                    period: Duration::from_secs(3),
+                }),
+                1.0,
+            ),
+            (Model::Replay { speed: 2.0 }, 0.0),
+        ];
+        let ms = Duration::from_millis;
+        for (model, warm_up) in models {
+            let plan = Plan {
+                model,
+                warm_up: Duration::from_secs_f64(warm_up),
+                recorded: [(ms(0), 0), (ms(500), 0), (ms(3000), 0)].into(),
+                ..Plan::new("http://localhost").unwrap()
+            };
+            let first = Schedule::of(&plan).unwrap();
+            let second = Schedule {
+                phase: 0.5,
+                ..first.clone()
+            };
+            let [a, b] = [first, second].map(|s| s.arrivals().collect::<Vec<_>>());
+            assert!(
+                a.len().abs_diff(b.len()) <= 1,
+                "{model:?}: {} {}",
+                a.len(),
+                b.len()
+            );
+            // The last of a recording has no gap after it.
+            let least = a.windows(2).map(|w| w[1] - w[0]).min().unwrap() / 4;
+            let between = a.windows(2).zip(&b);
+            for (pair, at) in between {
+                assert!(
+                    *at > pair[0] + least && *at + least < pair[1],
+                    "{model:?}: {at:?} {pair:?}"
+                );
+            }
+        }
+        // Random gaps of the same rate, not the same.
+        let poisson = Schedule::of(&Plan {
+            model: Model::Rate {
+                per_second: 1000.0,
+                poisson: true,
+            },
+            ..Plan::new("http://localhost").unwrap()
+        })
+        .unwrap();
+        let second = Schedule {
+            phase: 0.5,
+            ..poisson.clone()
+        };
+        let [a, b] = [poisson, second].map(|s| s.arrivals().collect::<Vec<_>>());
+        assert!((9_700..10_300).contains(&b.len()) && a[..100] != b[..100]);
+    }
+
+    #[test]
     fn ramps_follow_the_area_under_the_line() {
         for (from, to) in [(0.0, 100.0), (100.0, 0.0), (50.0, 50.0), (10.0, 90.0)] {
             let all = arrivals(Model::Ramp { from, to }, 0, 10);

@@ -15,6 +15,7 @@ mod docs;
 mod explain;
 mod import;
 mod live;
+mod load_beside;
 mod load_capacity;
 mod load_ci;
 mod load_fleet;
