@@ -39,7 +39,7 @@ pub struct Schedule {
     /// Recorded arrivals and how many times as fast they are repeated.
     recorded: Option<(Entries, f64)>,
     peak: f64,
-    /// By which part of a gap all arrivals are later than they would be.
+    /// By which part of the gap after it each arrival is later than it would be.
     phase: f64,
 }
 
@@ -128,21 +128,16 @@ impl Schedule {
     /// Seconds until evenly spaced arrival `index`; infinite when it never comes.
     fn even(&self, index: u64) -> f64 {
         if let Some((entries, speed)) = &self.recorded {
-            let entry = |i: usize| Some(entries.get(i)?.0.as_secs_f64() / speed);
-            let at = entry(index as usize).unwrap_or(f64::INFINITY);
-            let next = entry(index as usize + 1).unwrap_or(at);
-            return if at.is_finite() {
-                at + self.phase * (next - at)
-            } else {
-                at
-            };
+            return entries
+                .get(index as usize)
+                .map_or(f64::INFINITY, |(at, _)| at.as_secs_f64() / speed);
         }
         let warm = if self.from > 0.0 {
             (self.from * self.warm_up - 1e-9).ceil().max(0.0)
         } else {
             0.0
         };
-        let index = index as f64 + self.phase;
+        let index = index as f64;
         if index < warm {
             return index / self.from;
         }
@@ -165,6 +160,19 @@ impl Schedule {
             self.warm_up
         } else {
             self.warm_up + t
+        }
+    }
+
+    /// How much later than evenly spaced this arrival is, since another run's is there: a part of the gap that follows.
+    fn later(&self, index: u64) -> f64 {
+        if self.phase == 0.0 {
+            return 0.0;
+        }
+        let gap = self.even(index + 1) - self.even(index);
+        if gap.is_finite() {
+            self.phase * gap
+        } else {
+            0.0
         }
     }
 
@@ -203,7 +211,7 @@ impl Arrivals {
             let u = ((mix(s.seed, self.index, stream) >> 11) + 1) as f64 / (1_u64 << 53) as f64;
             self.at - u.ln() / s.from
         } else {
-            s.even(self.index)
+            s.even(self.index) + s.later(self.index)
         };
         if at >= s.warm_up + s.measured - 1e-9 {
             return None;

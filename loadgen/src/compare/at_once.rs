@@ -1,9 +1,9 @@
 //! How often comparisons of runs that take place at the same time cry wolf, and how often they find 2 %, on simulated
 //! machines whose disturbances both servers share, and on servers that disturb themselves. Owns the table of docs/gate.md.
 
+use super::judge;
 use super::simulated::{Delays, PLAIN, Run, Server, group};
 use super::tests::{SERVERS, Seen, alarm, found, interval};
-use super::{Change, judge};
 use crate::schedule::mix;
 
 /// Machines that change by more than a server does, beside [`SERVERS`].
@@ -54,24 +54,19 @@ enum Shared {
     Nothing,
 }
 
-/// A run, faster or slower by `shift`, against the one beside it.
-fn compared(server: &Server, shared: Shared, seed: u64, shift: f64) -> Vec<Change> {
-    let pair = if shift == 0.0 { 0 } else { 1 };
-    let run = |stream: u64, shift| -> Run {
-        let own = mix(seed, 10 * pair + stream, 21);
-        match shared {
-            Shared::Machine => server.run_on(mix(seed, pair, 22), own, shift),
-            Shared::Nothing => server.run(own, shift),
-        }
-    };
-    judge(&[group(None, &[run(0, 0.0)], run(1, shift))])
-}
-
 fn count(server: &Server, shared: Shared, seeds: std::ops::Range<u64>, shift: f64) -> Seen {
     let mut seen = Seen::default();
     for seed in seeds {
-        seen.alarms += u64::from(alarm(&compared(server, shared, seed, 0.0)));
-        seen.hits += u64::from(found(&compared(server, shared, seed, shift)));
+        let run = |stream, shift| -> Run {
+            let own = mix(seed, stream, 21);
+            match shared {
+                Shared::Machine => server.run_on(mix(seed, 0, 22), own, shift),
+                Shared::Nothing => server.run(own, shift),
+            }
+        };
+        let before = [run(0, 0.0)];
+        seen.alarms += u64::from(alarm(&judge(&[group(None, &before, run(1, 0.0))])));
+        seen.hits += u64::from(found(&judge(&[group(None, &before, run(2, shift))])));
     }
     seen
 }
@@ -90,22 +85,31 @@ fn the_table_of_pairs_at_once() {
     let only = std::env::var("NINES_SERVER").unwrap_or_default();
     let listed = SERVERS.into_iter().map(|(name, server, _)| (name, server));
     let disturbed = listed.filter(|(_, s)| !matches!(s.delays, Delays::Gamma | Delays::HitOr(_)));
+    let servers: Vec<_> = disturbed.chain(MACHINES).collect();
+    let row = |server: Server| {
+        [Shared::Machine, Shared::Nothing].map(|s| count(&server, s, seed..seed + sets, 0.02))
+    };
+    let rows: Vec<(&str, Server, [Seen; 2])> = std::thread::scope(|scope| {
+        let named = servers.into_iter().filter(|s| s.0.contains(&only));
+        let each = named.map(|(name, server)| (name, server, scope.spawn(move || row(server))));
+        let each: Vec<_> = each.collect();
+        let ended = each.into_iter();
+        ended
+            .map(|(n, s, row)| (n, s, row.join().unwrap()))
+            .collect()
+    });
     let (mut table, mut bad) = (String::new(), Vec::new());
-    for (name, server) in disturbed.chain(MACHINES).filter(|s| s.0.contains(&only)) {
-        table += &format!("| {name} |");
-        for shared in [Shared::Machine, Shared::Nothing] {
-            let seen = count(&server, shared, seed..seed + sets, 0.02);
-            let share = |n: u64| format!("{:.1} %", 100.0 * n as f64 / sets as f64);
-            table += &format!(" {} | {} |", share(seen.alarms), share(seen.hits));
-            // A queue's ups and downs are its own.
-            let queue = matches!(server.delays, Delays::Queue(_));
-            let cries = interval(seen.alarms, sets).0 > 0.05;
-            let misses = interval(seen.hits, sets).1 < 0.95;
-            if shared == Shared::Machine && (cries || misses && !queue) {
-                bad.push(name);
-            }
+    for (name, server, seen) in rows {
+        let share = |n: u64| format!("{:.1} %", 100.0 * n as f64 / sets as f64);
+        let cells = seen.map(|s| format!(" {} | {} |", share(s.alarms), share(s.hits)));
+        table += &format!("| {name} |{}\n", cells.concat());
+        // A queue's ups and downs are its own.
+        let queue = matches!(server.delays, Delays::Queue(_));
+        let cries = interval(seen[0].alarms, sets).0 > 0.05;
+        let misses = interval(seen[0].hits, sets).1 < 0.95;
+        if cries || misses && !queue {
+            bad.push(name);
         }
-        table += "\n";
     }
     println!(
         "{sets} pairs\n\n| disturbance | the machine's: alarms | 2 % is found | the server's own: alarms | 2 % is found |\n|---|---|---|---|---|\n{table}"
