@@ -171,3 +171,71 @@ impl Report {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    /// A run of so many requests, of which some had no response and some were answered with 503.
+    fn run(planned: u64, lost: u64, server: u64) -> Report {
+        let mut run = sample();
+        run.planned = planned;
+        run.errors = [("timeout".to_owned(), lost)].into();
+        run.status = [(200, planned - lost - server), (503, server)].into();
+        run
+    }
+
+    #[test]
+    fn a_run_that_fails_is_nothing_to_compare_with() {
+        let good = run(1000, 0, 0);
+        for (beside, why) in [
+            (run(1000, 10, 0), None),
+            (run(1000, 11, 0), Some("1.1 % of its requests failed")),
+            (run(1000, 0, 11), Some("1.1 % of its requests failed")),
+            (run(1000, 0, 1000), Some("100.0 % of its requests failed")),
+            (run(1000, 5, 5), None),
+        ] {
+            let check = comparable(&good, &beside);
+            assert_eq!(check.rule, "beside: the run is valid");
+            assert_eq!(check.passed, why.is_none(), "{check:?}");
+            assert!(why.is_none_or(|why| check.seen == why), "{check:?}");
+        }
+        // A path that answers 503 on both sides can be compared; requests without a response cannot.
+        assert!(comparable(&run(1000, 0, 1000), &run(1000, 0, 1000)).passed);
+        assert!(!comparable(&run(1000, 500, 0), &run(1000, 500, 0)).passed);
+        let mut late = run(1000, 0, 0);
+        late.valid = false;
+        late.reasons = vec!["the generator was late".to_owned()];
+        let check = comparable(&good, &late);
+        assert_eq!(
+            (check.passed, &check.seen[..]),
+            (false, "the generator was late")
+        );
+    }
+
+    #[test]
+    fn a_run_that_fails_more_often_breaks_its_rule() {
+        for (failing, kept) in [(0, true), (10, true), (11, false), (1000, false)] {
+            let check = fails_no_more(&run(1000, 0, failing), &run(1000, 0, 0));
+            assert_eq!(check.passed, kept, "{check:?}");
+        }
+        assert!(fails_no_more(&run(1000, 0, 20), &run(1000, 0, 10)).passed);
+    }
+
+    #[test]
+    fn the_plan_beside_differs_by_its_target_and_name() {
+        let plan = Plan {
+            run_id: "r".to_owned(),
+            seed: 7,
+            ..Plan::new("http://127.0.0.1:1").unwrap()
+        };
+        let beside = plan.beside("http://127.0.0.1:2");
+        assert_eq!(
+            (&beside.target[..], &beside.run_id[..]),
+            ("http://127.0.0.1:2", "r-beside")
+        );
+        assert_eq!((beside.seed, &beside.requests), (7, &plan.requests));
+        assert!(plan.beside.is_none() && plan.phase() == 0.0);
+    }
+}
