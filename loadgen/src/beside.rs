@@ -114,8 +114,21 @@ fn failed(run: &Report) -> f64 {
     (run.error_count() + run.unsent + server) as f64 / run.planned.max(1) as f64
 }
 
+/// The first kind of answers, redirects or refusals (300 to 399, 400 to 499), of which two runs have shares of what was
+/// planned that differ by more than 1 %; its first digit, and the shares.
+fn unlike(run: &Report, beside: &Report) -> Option<(u16, f64, f64)> {
+    let share = |of: &Report, kind: u16| {
+        let answers = of.status.range(kind * 100..(kind + 1) * 100);
+        answers.map(|(_, n)| n).sum::<u64>() as f64 / of.planned.max(1) as f64
+    };
+    let shares = [3, 4].map(|kind| (kind, share(run, kind), share(beside, kind)));
+    let mut unlike = shares.into_iter();
+    unlike.find(|(_, ours, theirs)| (ours - theirs).abs() > FAILED)
+}
+
 /// What must hold before a run is compared with the one beside it: that one is valid, at most 1 % of its requests had no
-/// response, and it answered with a status of 500 and above no more often than this run, or by 1 % at most.
+/// response, and it answered with a status of 500 and above no more often than this run, or by 1 % at most; and both were
+/// redirected and refused equally often, to 1 %: an answer of another kind takes another time.
 pub fn comparable(run: &Report, beside: &Report) -> Check {
     let valid = crate::gate::validity(beside);
     let share = failed(beside);
@@ -126,8 +139,16 @@ pub fn comparable(run: &Report, beside: &Report) -> Check {
     } else {
         valid.seen
     };
-    let rule = format!("beside: {}", valid.rule);
-    Check::new(rule, valid.passed && !fails, seen)
+    let good = valid.passed && !fails;
+    if good && let Some((kind, ours, theirs)) = unlike(run, beside) {
+        let seen = format!(
+            "{:.1} % of its answers are {kind}xx, {:.1} % of this run's; does --beside name the same path?",
+            100.0 * theirs,
+            100.0 * ours
+        );
+        return Check::new("beside: both answer alike", false, seen);
+    }
+    Check::new(format!("beside: {}", valid.rule), good, seen)
 }
 
 /// Whether a run fails no more often than the one beside it: a request in a hundred, at most.
@@ -205,6 +226,14 @@ mod tests {
         assert!(comparable(&run(1000, 0, 1000), &run(1000, 0, 1000)).passed);
         assert!(!comparable(&run(1000, 500, 0), &run(1000, 500, 0)).passed);
         let mut late = run(1000, 0, 0);
+        let mut missing = run(1000, 0, 0);
+        missing.status = [(200, 989), (404, 11)].into();
+        for (one, other) in [(&good, &missing), (&missing, &good)] {
+            let check = comparable(one, other);
+            assert_eq!(check.rule, "beside: both answer alike");
+            assert!(!check.passed && check.seen.contains("1.1 %"), "{check:?}");
+        }
+        assert!(comparable(&missing, &missing).passed);
         late.valid = false;
         late.reasons = vec!["the generator was late".to_owned()];
         let check = comparable(&good, &late);

@@ -22,7 +22,7 @@ const LEAST: Duration = Duration::from_secs(10);
 #[command(next_help_heading = "Beside each other")]
 pub struct BesideFlags {
     /// Drive this URL at the same time in the same way, such as the old build, and compare with it in pairs of seconds: what
-    /// disturbs this machine disturbs both and cancels. What is worse than there breaks the gate
+    /// disturbs this machine disturbs both and cancels. What is worse than there breaks the gate. Without a path: the same
     #[arg(long, value_name = "URL", conflicts_with_all = ["shard", "baseline", "connect_to", "unix_socket", "resolve"])]
     beside: Option<String>,
 
@@ -59,8 +59,8 @@ impl BesideFlags {
         let theirs = target(url).map_err(named)?;
         let mut beside = plan.beside(&theirs.target);
         beside.own_target = request.owns(&beside.target);
-        // Targets of a file and what a log holds have paths of their own.
-        if !plan.in_turn && plan.recorded.is_empty() {
+        // Targets of a file and what a log holds have paths of their own; a URL that names none means this one's.
+        if !plan.in_turn && plan.recorded.is_empty() && names_path(url) {
             for (request, theirs) in beside.requests.iter_mut().zip(theirs.requests) {
                 (request.name, request.path) = (theirs.name, theirs.path);
             }
@@ -69,6 +69,13 @@ impl BesideFlags {
         beside.check().map_err(|e| named(refused(e)))?;
         Ok(Some((beside, self.beside_output.clone())))
     }
+}
+
+/// Whether anything follows the host.
+fn names_path(url: &str) -> bool {
+    let (url, _) = loadgen::transport::take_userinfo(url);
+    let host = url.split_once("://").map_or(&url[..], |(_, host)| host);
+    host.contains(['/', '?'])
 }
 
 /// Shows the runs' progress and sends their series, until both are over.
@@ -97,4 +104,20 @@ pub async fn watch(
         writers.send(series).await;
     }
     writers.finish().await;
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_url_without_a_path_means_the_other_ones() {
+        for (url, named) in [
+            ("http://127.0.0.1:8081", false),
+            ("http://user:pass@127.0.0.1:8081", false),
+            ("127.0.0.1:8081", false),
+            ("http://127.0.0.1:8081/", true),
+            ("http://[::1]:8081?x=1", true),
+        ] {
+            assert_eq!(super::names_path(url), named, "{url}");
+        }
+    }
 }

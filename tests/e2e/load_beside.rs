@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use super::running::{nines, stderr, stdout};
 
-/// Answers every request after a while, `/missing` with 503.
+/// Answers every request after a while, `/missing` with 503 and `/lost` with 404.
 fn server(ms: u64) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let addr = listener.local_addr().expect("it listens");
@@ -21,9 +21,13 @@ fn server(ms: u64) -> String {
             std::thread::spawn(move || {
                 let mut buffer = [0_u8; 4096];
                 while let Ok(n) = stream.read(&mut buffer) {
-                    let missing = buffer[..n].starts_with(b"GET /missing ");
+                    let is = |path: &[u8]| buffer[..n].starts_with(path);
+                    let status = match () {
+                        () if is(b"GET /missing ") => "503 Gone",
+                        () if is(b"GET /lost ") => "404 Not Found",
+                        () => "200 OK",
+                    };
                     std::thread::sleep(Duration::from_millis(ms));
-                    let status = if missing { "503 Gone" } else { "200 OK" };
                     let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok");
                     if n == 0 || stream.write_all(answer.as_bytes()).is_err() {
                         return;
@@ -119,7 +123,8 @@ fn equal_servers_are_no_evidence_and_their_reports_are_two() {
 #[test]
 fn a_slower_server_a_failing_one_and_one_that_is_down_are_told() {
     let (quick, slow) = (server(3), server(9));
-    let failing = format!("{quick}/missing");
+    let [root, failing, lost] = ["/", "/missing", "/lost"].map(|path| format!("{quick}{path}"));
+    let slow = format!("{slow}/missing/not");
     let down = "http://127.0.0.1:9";
     let cases = [
         (
@@ -128,7 +133,7 @@ fn a_slower_server_a_failing_one_and_one_that_is_down_are_told() {
             "no worse than the run beside it: all requests level  (worse",
         ),
         (
-            &quick,
+            &root,
             &failing,
             "no more failures than the run beside it  (100.00 %, beside 0.00 %)",
         ),
@@ -136,6 +141,11 @@ fn a_slower_server_a_failing_one_and_one_that_is_down_are_told() {
             &failing,
             &quick,
             "beside: the run is valid  (100.0 % of its requests failed)",
+        ),
+        (
+            &root,
+            &lost,
+            "beside: both answer alike  (0.0 % of its answers are 4xx, 100.0 % of this run's",
         ),
         (
             down,
