@@ -214,32 +214,50 @@ async fn pair(us: u64, seed: u64, seconds: u64, rate: u64) -> Answer<Option<Vec<
     Ok(may.then_some(changes))
 }
 
+/// So many jobs for a server of 5 ms and as many for one that is 2 % slower, in turn and so many at once: the median each
+/// had, in microseconds, and what came of it.
+async fn in_turn<T, F>(
+    each: u64,
+    at_once: u64,
+    job: impl Fn(u64, u64) -> F,
+) -> Answer<Vec<(u64, T)>>
+where
+    T: Send + 'static,
+    F: Future<Output = Answer<T>> + Send + 'static,
+{
+    let mut jobs = (0..each).flat_map(|i| [(5000, 2 * i), (5100, 2 * i + 1)]);
+    let mut out = Vec::new();
+    loop {
+        let mut together = tokio::task::JoinSet::new();
+        for (us, seed) in jobs.by_ref().take(at_once.max(1) as usize) {
+            let job = job(us, seed);
+            together.spawn(async move { job.await.map(|done| (us, done)) });
+        }
+        if together.is_empty() {
+            return Ok(out);
+        }
+        while let Some(done) = together.join_next().await {
+            out.push(done??);
+        }
+    }
+}
+
 /// `pairs` of equal servers, and as many of one 2 % slower beside another, in turn.
 async fn beside(pairs: u64, seconds: u64, rate: u64, at_once: u64) -> Answer<()> {
     println!(
         "{rate}/s for {seconds} s; lognormal delays, median 5 ms beside 5 ms, and 5.1 ms beside 5 ms\n"
     );
-    let mut jobs: Vec<(u64, u64)> = (0..pairs)
-        .flat_map(|i| [(5000, 2 * i), (5100, 2 * i + 1)])
-        .collect();
-    jobs.reverse();
     let (mut equal, mut alarms, mut slower, mut seen, mut invalid) = (0, 0, 0, 0, 0);
-    while !jobs.is_empty() {
-        let mut together = tokio::task::JoinSet::new();
-        for (us, seed) in jobs.split_off(jobs.len().saturating_sub(at_once as usize)) {
-            together.spawn(async move { pair(us, seed, seconds, rate).await.map(|c| (us, c)) });
-        }
-        while let Some(done) = together.join_next().await {
-            match done?? {
-                (_, None) => invalid += 1,
-                (5000, Some(changes)) => {
-                    equal += 1;
-                    alarms += u64::from(alarm(&changes));
-                }
-                (_, Some(changes)) => {
-                    slower += 1;
-                    seen += u64::from(found(&changes));
-                }
+    for done in in_turn(pairs, at_once, |us, seed| pair(us, seed, seconds, rate)).await? {
+        match done {
+            (_, None) => invalid += 1,
+            (5000, Some(changes)) => {
+                equal += 1;
+                alarms += u64::from(alarm(&changes));
+            }
+            (_, Some(changes)) => {
+                slower += 1;
+                seen += u64::from(found(&changes));
             }
         }
     }
@@ -253,19 +271,8 @@ async fn beside(pairs: u64, seconds: u64, rate: u64, at_once: u64) -> Answer<()>
 async fn compared(runs: u64, seconds: u64, rate: u64, at_once: u64) -> Answer<()> {
     println!("{rate}/s for {seconds} s; lognormal delays, median 5 ms and 5.1 ms, sigma 0.5\n");
     let (mut equal, mut slower) = (Vec::new(), Vec::new());
-    let mut jobs: Vec<(u64, u64)> = (0..runs)
-        .flat_map(|i| [(5000, 2 * i), (5100, 2 * i + 1)])
-        .collect();
-    jobs.reverse();
-    while !jobs.is_empty() {
-        let mut together = tokio::task::JoinSet::new();
-        for (us, seed) in jobs.split_off(jobs.len().saturating_sub(at_once as usize)) {
-            together.spawn(async move { one(us, seed, seconds, rate).await.map(|r| (us, r)) });
-        }
-        while let Some(done) = together.join_next().await {
-            let (us, report) = done??;
-            if us == 5000 { &mut equal } else { &mut slower }.push(report);
-        }
+    for (us, report) in in_turn(runs, at_once, |us, seed| one(us, seed, seconds, rate)).await? {
+        if us == 5000 { &mut equal } else { &mut slower }.push(report);
     }
     let (mut pairs, mut alarms) = (0, 0);
     for group in [&equal, &slower] {
@@ -303,12 +310,8 @@ fn several(equal: &[Report], slower: &[Report], baselines: usize) -> Answer<()> 
     for (i, (same, slow)) in equal.iter().zip(slower).enumerate() {
         let next = (1..=baselines).map(|j| &equal[(i + j) % equal.len()]);
         let before: Vec<&Report> = next.collect();
-        let is = |verdict, run| -> Answer<bool> {
-            let changes = compare(&before, run)?;
-            Ok(changes.iter().any(|c| c.verdict == verdict))
-        };
-        alarms += u64::from(is(Verdict::Worse, same)? || is(Verdict::Better, same)?);
-        seen += u64::from(is(Verdict::Worse, slow)?);
+        alarms += u64::from(alarm(&compare(&before, same)?));
+        seen += u64::from(found(&compare(&before, slow)?));
     }
     let runs = equal.len().min(slower.len());
     println!(

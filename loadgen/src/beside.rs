@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::LoadError;
 use crate::engine::Progress;
-use crate::gate::Check;
+use crate::gate::{self, Bad, Check};
 use crate::plan::Plan;
 use crate::report::Report;
 
@@ -102,26 +102,27 @@ pub async fn run(
     Ok((first, second))
 }
 
-/// Whether two runs began within a second of each other, so that their seconds are pairs: what disturbs a machine
-/// disturbs both.
-pub fn at_once(a: &Report, b: &Report) -> bool {
-    a.started_ms.abs_diff(b.started_ms) <= 1000
+/// The only baseline of a run, if both began within a second of each other, so that their seconds are pairs: what
+/// disturbs a machine disturbs both.
+pub fn of<'a>(baselines: &[&'a Report], run: &Report) -> Option<&'a Report> {
+    match baselines {
+        [one] if one.started_ms.abs_diff(run.started_ms) <= 1000 => Some(*one),
+        _ => None,
+    }
 }
 
-/// Share of what was planned that failed: no response, never sent, or a status of 500 and above.
-fn failed(run: &Report) -> f64 {
-    let server: u64 = run.status.range(500..600).map(|(_, n)| n).sum();
-    (run.error_count() + run.unsent + server) as f64 / run.planned.max(1) as f64
+/// Share of what was planned; 0 of nothing.
+fn share(run: &Report, bad: Bad) -> f64 {
+    gate::share_of(run, bad).unwrap_or(0.0)
 }
 
 /// The first kind of answers, redirects or refusals (300 to 399, 400 to 499), of which two runs have shares of what was
 /// planned that differ by more than 1 %; its first digit, and the shares.
 fn unlike(run: &Report, beside: &Report) -> Option<(u16, f64, f64)> {
-    let share = |of: &Report, kind: u16| {
-        let answers = of.status.range(kind * 100..(kind + 1) * 100);
-        answers.map(|(_, n)| n).sum::<u64>() as f64 / of.planned.max(1) as f64
-    };
-    let shares = [3, 4].map(|kind| (kind, share(run, kind), share(beside, kind)));
+    let shares = [3, 4].map(|kind| {
+        let of = |run| share(run, Bad::Class(kind));
+        (kind, of(run), of(beside))
+    });
     let mut unlike = shares.into_iter();
     unlike.find(|(_, ours, theirs)| (ours - theirs).abs() > FAILED)
 }
@@ -130,12 +131,11 @@ fn unlike(run: &Report, beside: &Report) -> Option<(u16, f64, f64)> {
 /// response, and it answered with a status of 500 and above no more often than this run, or by 1 % at most; and both were
 /// redirected and refused equally often, to 1 %: an answer of another kind takes another time.
 pub fn comparable(run: &Report, beside: &Report) -> Check {
-    let valid = crate::gate::validity(beside);
-    let share = failed(beside);
-    let lost = (beside.error_count() + beside.unsent) as f64;
-    let fails = lost > FAILED * beside.planned as f64 || share > failed(run) + FAILED;
+    let valid = gate::validity(beside);
+    let failed = share(beside, Bad::Any);
+    let fails = share(beside, Bad::Failed) > FAILED || failed > share(run, Bad::Any) + FAILED;
     let seen = if valid.passed && fails {
-        format!("{:.1} % of its requests failed", 100.0 * share)
+        format!("{:.1} % of its requests failed", 100.0 * failed)
     } else {
         valid.seen
     };
@@ -153,7 +153,7 @@ pub fn comparable(run: &Report, beside: &Report) -> Check {
 
 /// Whether a run fails no more often than the one beside it: a request in a hundred, at most.
 pub fn fails_no_more(run: &Report, beside: &Report) -> Check {
-    let (this, other) = (failed(run), failed(beside));
+    let (this, other) = (share(run, Bad::Any), share(beside, Bad::Any));
     Check::new(
         "no more failures than the run beside it",
         this <= other + FAILED,

@@ -24,7 +24,7 @@ const OF_LEVEL: f64 = 0.85;
 /// Changes smaller than this are not reported as such: 1.2 %. A level that wanders from run to run moves by so much.
 pub const LEAST: f64 = 0.012;
 /// Fewest seconds of each run.
-const SECONDS: usize = 10;
+pub const SECONDS: usize = 10;
 /// The name of what all percentiles say together.
 pub const LEVEL: &str = "level";
 

@@ -52,8 +52,9 @@ enum Stat {
     Max,
 }
 
+/// What of the planned is not as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bad {
+pub(crate) enum Bad {
     /// No response, never sent, or a status of 500 and above.
     Any,
     /// No response or never sent.
@@ -317,10 +318,7 @@ impl Rule {
                 of(h, stat)
             }
             Subject::Late => Some(r.late_p99_us as f64),
-            Subject::Share(bad) => {
-                let failed = r.error_count();
-                share(bad, failed, r.unsent, &r.status, r.planned)
-            }
+            Subject::Share(bad) => share_of(r, bad),
             Subject::Count(what) => Some(match what {
                 Counted::Requests => r.requests,
                 Counted::Responses => r.responses,
@@ -374,6 +372,11 @@ fn of(h: &Histogram<u64>, stat: Stat) -> Option<f64> {
         Stat::Mean => h.mean(),
         Stat::Max => h.max() as f64,
     })
+}
+
+/// Of what a run planned, that share; none of nothing.
+pub(crate) fn share_of(run: &Report, bad: Bad) -> Option<f64> {
+    share(bad, run.error_count(), run.unsent, &run.status, run.planned)
 }
 
 fn share(bad: Bad, failed: u64, unsent: u64, status: &BTreeMap<u16, u64>, all: u64) -> Option<f64> {

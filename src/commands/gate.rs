@@ -315,10 +315,8 @@ impl Gate {
 /// What is worse than the baselines, a check each; of several, and of a run beside it, one that says so when nothing is.
 /// And all that was compared. What is wrong with a run beside it is a check, too, and then nothing is compared.
 fn against_baselines(baselines: &[Report], report: &Report) -> (Vec<Check>, Vec<Change>) {
-    let paired = match baselines {
-        [one] => beside::at_once(one, report).then_some(one),
-        _ => None,
-    };
+    let baselines: Vec<&Report> = baselines.iter().collect();
+    let paired = beside::of(&baselines, report);
     let rule = format!(
         "no worse than {}",
         compare::named(baselines.len(), paired.is_some())
@@ -331,7 +329,7 @@ fn against_baselines(baselines: &[Report], report: &Report) -> (Vec<Check>, Vec<
         }
         checks.push(beside::fails_no_more(report, one));
     }
-    let changes = match compare::compare(&baselines.iter().collect::<Vec<_>>(), report) {
+    let changes = match compare::compare(&baselines, report) {
         Ok(changes) => changes,
         Err(why) => {
             checks.push(Check::new(rule, false, why));

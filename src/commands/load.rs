@@ -278,11 +278,7 @@ fn as_ab(args: Vec<String>, owned: bool) -> CommandResult {
 /// Splits the URL into the target and one request for its path, without user and password.
 pub(super) fn target(url: &str) -> anyhow::Result<loadgen::Plan> {
     let (url, _) = loadgen::transport::take_userinfo(url);
-    let after_scheme = url.find("://").map_or(0, |i| i + 3);
-    let path_at = url[after_scheme..]
-        .find(['/', '?'])
-        .map_or(url.len(), |i| after_scheme + i);
-    let (base, path) = url.split_at(path_at);
+    let (base, path) = url.split_at(path_at(&url));
     let path = if path.starts_with('/') {
         path.to_owned()
     } else {
@@ -300,6 +296,13 @@ pub(super) fn target(url: &str) -> anyhow::Result<loadgen::Plan> {
         weight: 1,
     }];
     Ok(plan)
+}
+
+/// Where path and query of a URL begin, of one without user and password: at its end when it names none.
+pub(super) fn path_at(url: &str) -> usize {
+    let after_scheme = url.find("://").map_or(0, |i| i + 3);
+    let path = url[after_scheme..].find(['/', '?']);
+    path.map_or(url.len(), |i| after_scheme + i)
 }
 
 /// A length of time: a duration, or a bare number of seconds as wrk and oha take it.

@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use loadgen::compare::SECONDS;
 use loadgen::{Plan, Progress};
 use tokio::sync::watch::Receiver;
 
-use super::load::target;
+use super::load::{path_at, target};
 use super::load_request::{RequestFlags, authorize, refused};
 use super::load_series::Writers;
 use crate::console::usage;
 
 /// A comparison needs so many measured seconds.
-const LEAST: Duration = Duration::from_secs(10);
+const LEAST: Duration = Duration::from_secs(SECONDS as u64);
 
 /// A second target.
 #[derive(Debug, Default, ClapArgs)]
@@ -42,7 +43,7 @@ impl BesideFlags {
         };
         if plan.duration < LEAST {
             return Err(usage(format!(
-                "--beside compares second by second and needs 10 of them: --duration is {:.1} s",
+                "--beside compares second by second and needs {SECONDS} of them: --duration is {:.1} s",
                 plan.duration.as_secs_f64()
             )));
         }
@@ -74,8 +75,7 @@ impl BesideFlags {
 /// Whether anything follows the host.
 fn names_path(url: &str) -> bool {
     let (url, _) = loadgen::transport::take_userinfo(url);
-    let host = url.split_once("://").map_or(&url[..], |(_, host)| host);
-    host.contains(['/', '?'])
+    path_at(&url) < url.len()
 }
 
 /// Shows the runs' progress and sends their series, until both are over.

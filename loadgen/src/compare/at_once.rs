@@ -3,7 +3,7 @@
 
 use super::judge;
 use super::simulated::{Delays, PLAIN, Run, Server, group};
-use super::tests::{SERVERS, Seen, alarm, found, interval};
+use super::tests::{SERVERS, Seen, alarm, asked, found, interval};
 use crate::schedule::mix;
 
 /// Machines that change by more than a server does, beside [`SERVERS`].
@@ -76,13 +76,7 @@ fn count(server: &Server, shared: Shared, seeds: std::ops::Range<u64>, shift: f6
 #[test]
 #[ignore = "takes minutes: bench/compare simulate"]
 fn the_table_of_pairs_at_once() {
-    let number =
-        |name: &str, default: u64| std::env::var(name).map_or(default, |n| n.parse().unwrap());
-    let (sets, seed) = (
-        number("NINES_SIMULATIONS", 400),
-        number("NINES_SEED", 1_000_000),
-    );
-    let only = std::env::var("NINES_SERVER").unwrap_or_default();
+    let (sets, seed, only) = asked();
     let listed = SERVERS.into_iter().map(|(name, server, _)| (name, server));
     let disturbed = listed.filter(|(_, s)| !matches!(s.delays, Delays::Gamma | Delays::HitOr(_)));
     let servers: Vec<_> = disturbed.chain(MACHINES).collect();

@@ -1,7 +1,7 @@
 //! Owns which seconds of several runs are compared with which: those of one time where two runs took place at the same
 //! time, otherwise those of one place in their runs. Pure.
 
-use crate::beside::at_once;
+use crate::beside;
 use crate::report::{Report, Second};
 
 /// A step is the same in two runs that lasts as long but for this part of it, and begins as much apart at most.
@@ -18,10 +18,7 @@ pub(super) struct Seconds<'a> {
 impl<'a> Seconds<'a> {
     pub(super) fn of(baselines: &[&'a Report], after: &'a Report) -> Seconds<'a> {
         let all = |run: &'a Report| measured(run).collect::<Vec<_>>();
-        let paired = match baselines {
-            [one] if at_once(one, after) => Some(pairs(one, after)),
-            _ => None,
-        };
+        let paired = beside::of(baselines, after).map(|one| pairs(one, after));
         Seconds {
             paired: paired.is_some(),
             runs: paired.unwrap_or_else(|| {

@@ -260,19 +260,24 @@ fn intervals_of_shares_match_the_tables() {
     );
 }
 
+/// What a table is asked for: how many sets, from which seed on, and what a server's name has in it.
+pub(super) fn asked() -> (u64, u64, String) {
+    let number =
+        |name: &str, default: u64| std::env::var(name).map_or(default, |n| n.parse().unwrap());
+    (
+        number("NINES_SIMULATIONS", 400),
+        number("NINES_SEED", 1_000_000),
+        std::env::var("NINES_SERVER").unwrap_or_default(),
+    )
+}
+
 /// The table of docs/gate.md: `NINES_SIMULATIONS` sets of runs of each server (400), from seed `NINES_SEED` on
 /// (1,000,000); only of servers whose name has `NINES_SERVER` in it. A set is eight baselines, one more run of the same
 /// server and one of a slower; it is judged with the first 1, 2, 3, 5 and 8 baselines.
 #[test]
 #[ignore = "takes minutes: bench/compare simulate"]
 fn the_table_of_simulated_servers() {
-    let number =
-        |name: &str, default: u64| std::env::var(name).map_or(default, |n| n.parse().unwrap());
-    let (sets, seed) = (
-        number("NINES_SIMULATIONS", 400),
-        number("NINES_SEED", 1_000_000),
-    );
-    let only = std::env::var("NINES_SERVER").unwrap_or_default();
+    let (sets, seed, only) = asked();
     let mut bad = Vec::new();
     let (mut alarms, mut power) = (String::new(), String::new());
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
