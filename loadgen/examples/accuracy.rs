@@ -1,5 +1,5 @@
 //! Prints how far the generator's percentiles are from the truth of servers whose delays are known, and what each
-//! request cost it, beside what a bare loop and sleeping alone cost in the same minute, and vegeta where `VEGETA` names
+//! request cost it, beside what a bare loop and sleeping alone cost before and after it, and vegeta where `VEGETA` names
 //! its program. Run by `bench/accuracy`; the server is a process of its own.
 //!
 //! Arguments: seconds of each run (20), then connection limits (64 and `unlimited`).
@@ -48,8 +48,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut to_bare, mut to_vegeta, mut to_sleep) = (Vec::new(), Vec::new(), Vec::new());
     for limit in &limits {
         for (name, profile) in Profile::table(RATE * seconds) {
-            let (bare, sleep) = (bare()?, asleep()?);
+            let (bare_before, sleep_before) = (bare()?, asleep()?);
             let (good, ours) = one(name, profile, *limit, seconds)?;
+            // The machine's speed changes meanwhile: both before and after.
+            let (bare, sleep) = (
+                (bare_before + bare()?) / 2.0,
+                (sleep_before + asleep()?) / 2.0,
+            );
             passed += good;
             to_bare.push(ours / bare);
             to_sleep.push(sleep / ours);

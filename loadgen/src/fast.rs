@@ -27,6 +27,7 @@ mod driver;
 mod early;
 mod epoll;
 mod lazy;
+mod memory;
 mod pipeline;
 pub(crate) mod reactor;
 mod request;
@@ -50,8 +51,9 @@ const ONE_THREAD_RATE: f64 = 50_000.0;
 /// Fewer connections than this are not worth a thread.
 const THREAD_CONNECTIONS: usize = 16;
 
-/// How this plan is to be carried: `None` by hyper, else by the fast engine. The rule: HTTP/1.1 with or without TLS goes
-/// over io_uring where the kernel has what it takes, over epoll where not; what the fast engine does not know (see
+/// How this plan is to be carried: `None` by hyper, else by the fast engine. The rule: of HTTP/1.1, with or without TLS,
+/// a closed load goes over io_uring where the kernel has what it takes, since it may wait for many responses at once, and
+/// an open one, which must not, over epoll, which costs less at every rate; what the fast engine does not know (see
 /// [`request::refusal`]) goes over hyper. A plan may name its engine.
 ///
 /// # Errors
@@ -64,7 +66,7 @@ pub(crate) fn choose(
     let Plan {
         target: _,
         requests: _,
-        model: _,
+        model,
         duration: _,
         warm_up: _,
         connections: _,
@@ -106,7 +108,10 @@ pub(crate) fn choose(
         (_, Some(why)) => Err(LoadError::Plan(format!(
             "the engines io_uring and epoll do not send {why}; use hyper, or leave the choice open"
         ))),
-        (Engine::Auto, None) => Ok(Some(&[Engine::IoUring, Engine::Epoll])),
+        (Engine::Auto, None) => Ok(Some(match model {
+            Model::Closed { .. } => &[Engine::IoUring, Engine::Epoll],
+            _ => &[Engine::Epoll],
+        })),
         (Engine::IoUring, None) => Ok(Some(&[Engine::IoUring])),
         (Engine::Epoll, None) => Ok(Some(&[Engine::Epoll])),
     }
