@@ -31,6 +31,7 @@ mod read;
 mod read_tests;
 mod report;
 mod request;
+mod routes;
 mod run;
 #[cfg(test)]
 mod run_tests;
@@ -46,5 +47,6 @@ pub use ensure::Verdict;
 pub use mistake::Mistake;
 pub use read::{ReadOptions, read};
 pub use report::{Period, Results};
+pub(crate) use run::check_target;
 pub use run::{Event, PhaseShown, RunError, RunOptions, run};
 pub use script::Script;

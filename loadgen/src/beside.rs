@@ -1,13 +1,15 @@
-//! Owns two runs of one plan at the same time, one against each of two targets, so that their seconds can be compared in
+//! Owns two runs of one plan or script at the same time, one against each of two targets, so that their seconds can be compared in
 //! pairs ("duet benchmarking": Bulej, Horký, Tůma, Farquet, Prokopec, ICPE 2020). Must not know how pairs are compared.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use tokio::sync::{Barrier, watch};
+use futures_util::TryFutureExt as _;
+use tokio::sync::{Barrier, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::LoadError;
+use crate::artillery::{self, Event, Results, RunError, RunOptions, Script};
 use crate::engine::Progress;
 use crate::gate::{self, Bad, Check};
 use crate::plan::Plan;
@@ -31,22 +33,43 @@ struct Start {
     at: OnceLock<Instant>,
 }
 
+impl Beside {
+    /// What two runs have that begin together, that of the second `between` the requests of the first.
+    fn pair() -> [Beside; 2] {
+        let start = Arc::new(Start {
+            ready: Barrier::new(2),
+            at: OnceLock::new(),
+        });
+        [false, true].map(|between| Beside {
+            start: Arc::clone(&start),
+            between,
+        })
+    }
+
+    /// Waits for the other run to be ready, and begins.
+    pub(crate) async fn begin(&self) -> Instant {
+        self.start.ready.wait().await;
+        *self.start.at.get_or_init(Instant::now)
+    }
+
+    /// By which part of a gap what falls due does so later than that of the other.
+    pub(crate) fn phase(&self) -> f64 {
+        if self.between { 0.5 } else { 0.0 }
+    }
+}
+
 impl Plan {
     /// Waits for the run beside it to be ready, if there is one, and begins.
     pub(crate) async fn begin(&self) -> Instant {
-        let Some(beside) = &self.beside else {
-            return Instant::now();
-        };
-        beside.start.ready.wait().await;
-        *beside.start.at.get_or_init(Instant::now)
+        match &self.beside {
+            None => Instant::now(),
+            Some(beside) => beside.begin().await,
+        }
     }
 
     /// By which part of a gap its requests fall due later than those of the other.
     pub(crate) fn phase(&self) -> f64 {
-        match &self.beside {
-            Some(Beside { between: true, .. }) => 0.5,
-            _ => 0.0,
-        }
+        self.beside.as_ref().map_or(0.0, Beside::phase)
     }
 
     /// The same plan against another target, to be run beside this one: the same requests in the same order. Its run has
@@ -79,26 +102,61 @@ pub async fn run(
     })?;
     #[cfg(not(target_os = "linux"))]
     let files: Option<String> = None;
-    let start = Arc::new(Start {
-        ready: Barrier::new(2),
-        at: OnceLock::new(),
-    });
-    let with = |plan: Plan, between| Plan {
-        beside: Some(Beside {
-            start: Arc::clone(&start),
-            between,
-        }),
+    let with = |plan: Plan, beside| Plan {
+        beside: Some(beside),
         ..plan
     };
     let [of_first, of_second] = progress;
-    let first = crate::run(with(plan, false), of_first, stop.clone());
-    let second = crate::run(with(beside, true), of_second, stop);
+    let [one, other] = Beside::pair();
+    let first = crate::run(with(plan, one), of_first, stop.clone());
+    let second = crate::run(with(beside, other), of_second, stop);
     let (mut first, mut second) = tokio::try_join!(first, second)?;
-    let note = |of: &Report| format!("at the same time as run {} of {}", of.run_id, of.target);
-    let notes = (note(&second), note(&first));
+    note(&mut first, &mut second);
+    first.reasons.extend(files);
+    Ok((first, second))
+}
+
+/// Says in both reports what they ran beside.
+fn note(first: &mut Report, second: &mut Report) {
+    let beside = |of: &Report| format!("at the same time as run {} of {}", of.run_id, of.target);
+    let notes = (beside(second), beside(first));
     first.reasons.push(notes.0);
     second.reasons.push(notes.1);
-    first.reasons.extend(files);
+}
+
+/// A script, how it is run, and who hears what happens.
+pub type Scripted = (Script, RunOptions, mpsc::Sender<Event>);
+
+/// Runs a script against two targets from the same instant on, once `before` has run against both; see [`run`]. Users of
+/// the second arrive in the middle between two of the first, judged by the first two; the same user runs the same
+/// scenario on both.
+///
+/// # Errors
+/// [`RunError`] of either, when no user was started.
+pub async fn scripts(
+    [first, second]: [Scripted; 2],
+    stop: CancellationToken,
+) -> Result<(Results, Results), RunError> {
+    for (script, options, _) in [&first, &second] {
+        artillery::check_target(script, options.own_target)?;
+    }
+    let target = second.0.target_url();
+    let with = |(script, options, events): Scripted, beside, stop| {
+        let options = RunOptions {
+            beside: Some(beside),
+            ..options
+        };
+        artillery::run(script, options, events, stop)
+    };
+    let [one, other] = Beside::pair();
+    let first = with(first, one, stop.clone());
+    let named = |e| match e {
+        RunError::Before(why) => RunError::Before(format!("{why}, against {target} beside")),
+        other => other,
+    };
+    let second = with(second, other, stop).map_err(named);
+    let (mut first, mut second) = tokio::try_join!(first, second)?;
+    note(&mut first.run, &mut second.run);
     Ok((first, second))
 }
 

@@ -16,7 +16,7 @@ use crate::LoadError;
 use crate::dispatch::{Dispatch, Next, Placed, Ticket};
 use crate::pacer::{Paced, pace};
 use crate::plan::{Model, Plan, Requests};
-use crate::report::{Own, Report, Second};
+use crate::report::{Own, Report, Second, named};
 use crate::schedule::{Schedule, share};
 use crate::stats::{Answer, Sample, Stats, growing, micros, note};
 use crate::wire::{Lane, Trip, Wire};
@@ -531,12 +531,7 @@ pub(crate) fn conclude(
         let late = |h: &Histogram<u64>| h.len().saturating_sub(on_time(h));
         late_sends = late(&paced.late).max(late(&stats.phases.generator));
     }
-    let mut order: Vec<usize> = (0..names.len()).collect();
-    order.sort_unstable_by_key(|i| &names[*i]);
-    let mut per_second = stats.per_second;
-    for second in per_second.iter_mut().filter(|s| !s.routes.is_empty()) {
-        second.routes = order.iter().map(|i| second.routes[*i]).collect();
-    }
+    let (per_second, routes) = named(names, stats.per_second, stats.routes);
     let mut report = Report {
         run_id: plan.run_id.clone(),
         scenario: plan.scenario.clone(),
@@ -567,7 +562,7 @@ pub(crate) fn conclude(
         reasons: Vec::new(),
         per_second,
         counts: std::collections::BTreeMap::new(),
-        routes: names.iter().cloned().zip(stats.routes).collect(),
+        routes,
         late_sends,
         own,
     };

@@ -206,6 +206,20 @@ impl RouteSecond {
     }
 }
 
+/// Gives routes their names; those of each second, in the order of the names, as [`Second::routes`] has them.
+pub(crate) fn named(
+    names: &[String],
+    mut per_second: Vec<Second>,
+    routes: Vec<RouteReport>,
+) -> (Vec<Second>, BTreeMap<String, RouteReport>) {
+    let mut order: Vec<usize> = (0..names.len()).collect();
+    order.sort_unstable_by_key(|i| &names[*i]);
+    for second in per_second.iter_mut().filter(|s| !s.routes.is_empty()) {
+        second.routes = order.iter().map(|i| second.routes[*i]).collect();
+    }
+    (per_second, names.iter().cloned().zip(routes).collect())
+}
+
 /// One second of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Second {

@@ -16,7 +16,7 @@ use super::load_series::Writers;
 use crate::console::usage;
 
 /// A comparison needs so many measured seconds.
-const LEAST: Duration = Duration::from_secs(SECONDS as u64);
+pub const LEAST: Duration = Duration::from_secs(SECONDS as u64);
 
 /// A second target.
 #[derive(Debug, Default, ClapArgs)]

@@ -70,30 +70,3 @@ pub fn observed(client: &client::Client, report: &Report) -> Option<Observed> {
         }
     }
 }
-
-/// Ends a run that no gate judges: says the cause when an agent is near, writes the page when it is asked for.
-pub fn conclude(
-    report: &Report,
-    agent: Option<String>,
-    html: Option<PathBuf>,
-    show: bool,
-) -> anyhow::Result<()> {
-    let seen = agent.and_then(|url| observed(&client::Client::new(url), report));
-    if seen.is_none() && html.is_none() {
-        return Ok(());
-    }
-    let why = explain(report, seen.as_ref());
-    if seen.is_some() && show {
-        print(&format!("\n{}", why.text()))?;
-    }
-    let Some(path) = html else { return Ok(()) };
-    let page = loadgen::html::Page {
-        report,
-        checks: &[],
-        changes: &[],
-        seen: seen.as_ref(),
-        why: &why,
-    };
-    std::fs::write(&path, loadgen::html::page(&page))
-        .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))
-}

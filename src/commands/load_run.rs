@@ -6,9 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use loadgen::artillery::{self, Event, PhaseShown, ReadOptions, Results, RunOptions};
+use loadgen::artillery::{
+    self, Event, PhaseShown, ReadOptions, Results, RunError, RunOptions, Script,
+};
+use loadgen::compare::SECONDS;
 use tokio::sync::mpsc;
 
+use super::gate::Judge;
+use super::load_beside::LEAST;
 use super::load_request::{owned, refused};
 use super::reach::json;
 use crate::cli::Shared;
@@ -84,16 +89,35 @@ pub struct Args {
     #[arg(long, env = "NINES_URL", value_name = "URL")]
     agent: Option<String>,
 
-    /// Write the report as one HTML page that needs no network
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-
     /// Read the script, say what is wrong with it, send nothing
     #[arg(long)]
     check: bool,
+
+    /// Run the script against this target, too, at the same time, such as the old build, and compare with it in pairs of
+    /// seconds: what disturbs this machine disturbs both and cancels. What is worse than there breaks the gate
+    #[arg(
+        long,
+        value_name = "URL",
+        conflicts_with = "baseline",
+        help_heading = "Beside each other"
+    )]
+    beside: Option<String>,
+
+    /// Write the JSON report of the run beside it here
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "beside",
+        help_heading = "Beside each other"
+    )]
+    beside_output: Option<PathBuf>,
+
+    #[command(flatten)]
+    judge: Judge,
 }
 
-/// Runs the script. Exit codes are Artillery's: 1 when `ensure` fails, 21 when an expectation does.
+/// Runs the script. Exit codes are Artillery's: 1 when `ensure` fails, 21 when an expectation does. Where it says 0, a
+/// broken rule of the gate says 3.
 pub fn run(args: Args, shared: Shared) -> CommandResult {
     let options = ReadOptions {
         script: args.script,
@@ -111,31 +135,53 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
     for text in script.notes() {
         note(&format!("warning: {text}"));
     }
+    let theirs = args.beside.map(|url| beside(&options, &script, url));
+    let theirs = theirs.transpose()?;
     let about = about(args.name, args.tags.as_deref(), args.note)?;
     let _ = args.solo;
+    let keep_seconds = args.judge.keeps_seconds();
+    let gate = args.judge.ready(args.agent.clone())?.explaining();
     if args.check {
         print(&format!("{}: fine\n", options.script.display()))?;
         return Ok(Outcome::Good);
     }
     let run = RunOptions {
+        keep_seconds,
         run_id: format!("t{:012x}", now_ms()),
         seed: now_ms().unsigned_abs(),
         own_target: owned(args.i_own_this_target, &script.target_url()),
+        beside: None,
     };
     let show = !shared.quiet;
     if show {
         print(&format!("Test run id: {}\n", run.run_id))?;
     }
-    let results = block_on(async {
-        let (events, seen) = mpsc::channel(1024);
+    let failed = |e| match e {
+        RunError::Load(e) => refused(e),
+        e @ RunError::Before(_) => e.into(),
+    };
+    let (results, theirs) = block_on(async {
         let client = args.agent.clone().map(client::Client::new);
-        let printer = tokio::spawn(watch(seen, client, show));
-        let results = artillery::run(script, run, events, stop_token()).await;
+        let (events, seen) = mpsc::channel(1024);
+        let printer = tokio::spawn(watch(seen, client.clone(), show, ""));
+        let Some(theirs) = theirs else {
+            let results = artillery::run(script, run, events, stop_token()).await;
+            printer.await??;
+            return Ok((results.map_err(failed)?, None));
+        };
+        let options = RunOptions {
+            run_id: format!("{}-beside", run.run_id),
+            own_target: owned(args.i_own_this_target, &theirs.target_url()),
+            ..run.clone()
+        };
+        let (of_theirs, seen) = mpsc::channel(1024);
+        let other = tokio::spawn(watch(seen, client, false, "beside: "));
+        let both = [(script, run, events), (theirs, options, of_theirs)];
+        let both = loadgen::beside::scripts(both, stop_token()).await;
         printer.await??;
-        results.map_err(|e| match e {
-            artillery::RunError::Load(e) => refused(e),
-            e @ artillery::RunError::Before(_) => e.into(),
-        })
+        other.await??;
+        let (results, theirs) = both.map_err(failed)?;
+        Ok((results, Some(theirs)))
     })?;
     let words = match show {
         true => last_words(&results),
@@ -143,22 +189,53 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
     };
     print(&words)?;
     if let Some(path) = args.output {
-        let name = path.display().to_string();
-        let mut report = results.to_json();
-        if let Some(about) = about {
-            report["nines"]["about"] = about;
-        }
-        std::fs::write(&path, json(&report)?)
-            .map_err(|e| anyhow::anyhow!("cannot write {name}: {e}"))?;
+        store(&results, about.clone(), &path)?;
         if show {
-            print(&format!("Log file: {name}\n"))?;
+            print(&format!("Log file: {}\n", path.display()))?;
         }
     }
-    super::load_explain::conclude(&results.run, args.agent, args.html, show)?;
+    let mut gate = gate.script(results.held());
+    if let Some(theirs) = theirs {
+        if let Some(path) = args.beside_output {
+            store(&theirs, about, &path)?;
+        }
+        print(&format!("\n{}\n", theirs.run.brief()))?;
+        gate = gate.beside(theirs.run);
+    }
+    let judged = gate.conclude(&results.run, shared)?;
     Ok(match results.exit_code() {
-        0 => Outcome::Good,
+        0 => judged,
         code => Outcome::Other(code),
     })
+}
+
+/// The same script for a second target.
+fn beside(options: &ReadOptions, script: &Script, url: String) -> anyhow::Result<Script> {
+    if script.length() < LEAST {
+        return Err(usage(format!(
+            "--beside compares second by second and needs {SECONDS} of them: the phases of {} last {:.1} s",
+            options.script.display(),
+            script.length().as_secs_f64()
+        )));
+    }
+    let options = ReadOptions {
+        target: Some(url),
+        ..options.clone()
+    };
+    artillery::read(&options).map_err(|e| usage(format!("--beside: {e}")))
+}
+
+fn store(
+    results: &Results,
+    about: Option<serde_json::Value>,
+    path: &std::path::Path,
+) -> anyhow::Result<()> {
+    let mut report = results.to_json();
+    if let Some(about) = about {
+        report["nines"]["about"] = about;
+    }
+    std::fs::write(path, json(&report)?)
+        .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))
 }
 
 /// What `--name`, `--tags` and `--note` say, for the report.
@@ -185,11 +262,12 @@ fn about(
     Ok((!all.is_empty()).then(|| all.into()))
 }
 
-/// Prints what happens and sends samples to the agent, until the run is over.
+/// Prints what happens, what is said with `whose` before it, and sends samples to the agent, until the run is over.
 async fn watch(
     mut seen: mpsc::Receiver<Event>,
     client: Option<client::Client>,
     show: bool,
+    whose: &str,
 ) -> anyhow::Result<()> {
     let mut told = false;
     while let Some(event) = seen.recv().await {
@@ -202,8 +280,8 @@ async fn watch(
                     note(&format!("the run's series do not reach the agent: {error}"));
                 }
             }
-            Event::Log(text) => print(&format!("{text}\n"))?,
-            Event::Complaint(text) => note(&text),
+            Event::Log(text) => print(&format!("{whose}{text}\n"))?,
+            Event::Complaint(text) => note(&format!("{whose}{text}")),
             _ if !show => {}
             Event::PhaseStarted(phase) => print(&phase_line("started", &phase))?,
             Event::PhaseCompleted(phase) => print(&phase_line("completed", &phase))?,

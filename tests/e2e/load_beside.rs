@@ -261,11 +261,85 @@ fn what_cannot_be_run_beside_is_refused_before_the_run() {
             "x.json",
             url,
         ][..],
-        &["load", "run", "x.yml", "--beside", url],
+        &["load", "run", "x.yml", "--beside-output", "y.json"],
         &[
             "load", "capacity", "--ensure", "p99<1s", "--beside", url, url,
         ],
     ] {
         assert_eq!(nines(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+/// A script of two requests a user, written into the folder; 11 seconds of 20 users each.
+fn script(dir: &Path, target: &str, seconds: u32) -> String {
+    let file = path(dir, "s.yml");
+    let text = format!(
+        "config: {{target: '{target}', phases: [{{duration: {seconds}, arrivalRate: 20}}]}}
+before: {{flow: [{{log: begin}}]}}
+scenarios:
+  - {{name: often, weight: 3, flow: [{{get: {{url: /a}}}}, {{get: {{url: /b, name: the b}}}}]}}
+  - {{name: seldom, weight: 1, flow: [{{get: {{url: /c}}}}]}}
+"
+    );
+    std::fs::write(&file, text).expect("the script is written");
+    file
+}
+
+#[test]
+fn a_script_runs_beside_itself_user_by_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (server(3), server(9));
+    let file = |name| path(dir.path(), name);
+    let (ours, theirs) = (file("n.json"), file("o.json"));
+    let script = script(dir.path(), &new, 11);
+    let all = ["load", "run", "-q", &script, "-o", &ours, "--beside", &old];
+    let output = nines(&[&all[..], &["--beside-output", &theirs]].concat());
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}{}", stderr(&output));
+    for part in [
+        "begin\n",
+        "beside: begin\n",
+        "\nbeside     run t",
+        "against the run beside it (at the same time, compared in pairs):\nworse        all requests level",
+        "worse        the b p50",
+        "broken  no worse than the run beside it: GET /a p50",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let [ours, theirs] = [&ours, &theirs].map(|p| json(p)["nines"].clone());
+    assert_eq!(
+        format!("{}-beside", ours["run_id"].as_str().unwrap()),
+        theirs["run_id"].as_str().unwrap()
+    );
+    // The same users did the same on both sides.
+    let asked = |of: &Json, route: &str| of["routes"][route]["requests"].as_u64().unwrap();
+    for route in ["GET /a", "the b", "GET /c"] {
+        assert!(asked(&ours, route) > 20, "{ours}");
+        assert_eq!(asked(&ours, route), asked(&theirs, route), "{route}");
+    }
+    let started = |of: &Json| of["started_ms"].as_i64().unwrap();
+    assert!(started(&ours).abs_diff(started(&theirs)) <= 2);
+}
+
+#[test]
+fn a_script_that_cannot_run_beside_is_refused_before_anything_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = server(1);
+    for (seconds, beside, part) in [
+        (9, &target[..], "needs 10 of them: the phases of "),
+        (11, "ftp://x", "--beside: "),
+        (60, "http://192.0.2.1", "192.0.2.1"),
+    ] {
+        let script = script(dir.path(), &target, seconds);
+        let more = [
+            "--overrides",
+            "{\"config\": {\"phases\": [{\"duration\": 60, \"arrivalRate\": 200}]}}",
+        ];
+        let more = if seconds == 60 { &more[..] } else { &[] };
+        let output = nines(&[&["load", "run", &script, "--beside", beside][..], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+        let text = stderr(&output);
+        assert!(text.contains(part), "{text}");
+        assert!(!stdout(&output).contains("begin"), "{}", stdout(&output));
     }
 }

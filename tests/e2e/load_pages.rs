@@ -37,6 +37,10 @@ fn help_pages_are_as_they_were() {
         ),
         ("quick", &["-c, --count", "-n, --num"]),
         ("merge", &["-o, --output", "--baseline"]),
+        (
+            "run",
+            &["-t, --target", "--junit", "--baseline", "--beside"],
+        ),
     ] {
         let text = page(name);
         for flag in flags {

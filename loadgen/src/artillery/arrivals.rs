@@ -32,6 +32,15 @@ pub(crate) fn schedule(phases: &[Phase], seed: u64) -> impl Iterator<Item = (Dur
     })
 }
 
+/// From the first user to the second, a second at most; nothing where there are not two.
+pub(crate) fn first_gap(phases: &[Phase], seed: u64) -> Duration {
+    let mut users = schedule(phases, seed).filter(|(_, due)| matches!(due, Due::User(_)));
+    match (users.next(), users.next()) {
+        (Some((first, _)), Some((second, _))) => (second - first).min(Duration::from_secs(1)),
+        _ => Duration::ZERO,
+    }
+}
+
 /// When users of a phase arrive, in seconds from its start.
 fn offsets(phase: &Phase, seed: u64) -> Box<dyn Iterator<Item = f64> + Send> {
     let length = phase.length.as_secs_f64();
@@ -133,6 +142,19 @@ mod tests {
         assert!((1_850..2_150).contains(&poisson.len()), "{}", poisson.len());
         assert!(poisson.is_sorted());
         assert!(peak(&two) <= 1.0);
+    }
+
+    #[test]
+    fn the_first_gap_is_that_of_the_first_two_users() {
+        let rate = |rate| PhaseKind::Rate {
+            rate,
+            poisson: false,
+        };
+        let gap = |phases: &[Phase]| first_gap(phases, 1).as_millis();
+        let pause = phase(5.0, PhaseKind::Pause);
+        assert_eq!(gap(&[pause, phase(1.0, rate(50.0))]), 20);
+        assert_eq!(gap(&[phase(10.0, rate(0.25))]), 1000, "a second at most");
+        assert_eq!(gap(&[phase(1.0, PhaseKind::Count(1))]), 0);
     }
 
     #[test]

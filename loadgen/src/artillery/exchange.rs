@@ -218,7 +218,7 @@ impl Vu {
         // What follows is due now, not when the response arrived: a user acts on what it has read.
         *clock = now;
         if self.counted {
-            self.record(due, ended, &trip, &sent);
+            self.record(step.route, due, ended, &trip, &sent);
         }
         let exchange = match sent {
             Ok(exchange) => exchange,
@@ -245,6 +245,7 @@ impl Vu {
 
     fn record(
         &self,
+        route: usize,
         due: Duration,
         ended: Duration,
         trip: &Trip,
@@ -267,7 +268,7 @@ impl Vu {
             Err(_) => trip.sent,
         };
         lock(&shared.stats).record(&Sample {
-            route: 0,
+            route,
             due,
             picked: offset(trip.picked),
             sent: offset(at),

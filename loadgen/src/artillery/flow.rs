@@ -355,6 +355,7 @@ fn request(verb: &str, node: &Node, around: &Around<'_>) -> Read<Step> {
     };
     let method = http::Method::from_bytes(verb.to_uppercase().as_bytes());
     Ok(Step::Request(Box::new(RequestStep {
+        route: 0,
         method: method.unwrap_or_default(),
         url,
         name: fields.get("name").map(|n| text(n, "name")).transpose()?,

@@ -309,7 +309,7 @@ impl Vu {
             });
             let at = sent.saturating_duration_since(shared.start);
             lock(&shared.stats).record(&Sample {
-                route: 0,
+                route: step.route,
                 due,
                 picked: at,
                 sent: at,

@@ -73,6 +73,7 @@ pub(crate) fn call(node: &Node, around: &Around<'_>) -> Read<GrpcStep> {
         }
     }
     Ok(GrpcStep {
+        route: 0,
         method,
         message: fields
             .get("message")

@@ -13,8 +13,8 @@ use super::exchange::APDEX;
 use super::metrics::Figures;
 use super::script::Script;
 use super::vu::Shared;
-use crate::json::{phases, quantiles};
-use crate::report::{Own, Report};
+use crate::gate;
+use crate::report::{Own, Report, named};
 use crate::stats::Stats;
 
 /// The figures of ten seconds, or of the whole run.
@@ -36,7 +36,6 @@ pub struct Results {
     /// The whole run.
     pub aggregate: Period,
     pub(crate) intermediate: Vec<Value>,
-    pub(crate) nines: Value,
     /// The checks of `ensure`, those that hold first; none when the run was stopped.
     pub checks: Vec<Verdict>,
     pub(crate) expectation_failed: bool,
@@ -47,15 +46,43 @@ pub struct Results {
     pub elapsed: Duration,
     /// True when it was stopped before its end.
     pub stopped: bool,
-    pub(crate) footer: String,
-    /// The same run as every other load reports it: seconds, latency, phases; without routes.
+    /// Events that nobody took.
+    pub(crate) lost_events: u64,
+    /// The same run as every other load reports it.
     pub run: Report,
 }
 
 impl Results {
-    /// Artillery's JSON report with a `nines` object.
+    /// Artillery's JSON report with the `nines` object that every load has ([`Report::from_json`] reads it), and in it what
+    /// only scripts have.
     pub fn to_json(&self) -> Value {
-        json!({ "aggregate": self.aggregate.json, "intermediate": self.intermediate, "nines": self.nines })
+        let verdict = |c: &Verdict| json!({ "check": c.check, "ok": c.ok, "strict": c.strict, "problem": c.problem });
+        let mut nines = self.run.to_json()["nines"].take();
+        nines["script"] = self.run.scenario.as_str().into();
+        nines["lost_events"] = self.lost_events.into();
+        nines["checks"] = self.checks.iter().map(verdict).collect();
+        json!({ "aggregate": self.aggregate.json, "intermediate": self.intermediate, "nines": nines })
+    }
+
+    /// The checks of `ensure` as every gate has them; what is optional is kept whatever it says.
+    pub fn held(&self) -> Vec<gate::Check> {
+        let seen = |v: &Verdict| match (&v.problem, v.ok, v.strict) {
+            (Some(why), ..) => why.clone(),
+            (None, true, _) => "it holds".to_owned(),
+            (None, false, true) => "it does not hold".to_owned(),
+            (None, false, false) => "it does not hold, and is optional".to_owned(),
+        };
+        let check = |v: &Verdict| {
+            gate::Check::new(format!("ensure: {}", v.check), v.ok || !v.strict, seen(v))
+        };
+        let mut all: Vec<gate::Check> = self.checks.iter().map(check).collect();
+        if self.expectation_failed {
+            all.push(gate::Check::new("expectations", false, "one failed"));
+        }
+        if self.after_failed {
+            all.push(gate::Check::new("after", false, "it failed"));
+        }
+        all
     }
 
     /// 130 when stopped, 1 when a strict check of `ensure` or `after` failed, 21 when an expectation failed, else 0.
@@ -85,7 +112,7 @@ impl Results {
             };
             out.push_str(&format!("Apdex score: {score} ({rank})\n\n"));
         }
-        out.push_str(&self.footer);
+        out.push_str(&footer(&self.run));
         out.push_str(&self.verdicts());
         out
     }
@@ -258,53 +285,16 @@ fn text(figures: &Figures, script: &Script) -> String {
 /// The generator is late when 1 % of what it should have sent left later than this, in microseconds.
 const LATE_US: u64 = 10_000;
 
-/// Our own object: what Artillery's figures leave out. Microseconds.
-pub(crate) fn nines(
-    shared: &Shared,
-    stats: &Stats,
-    checks: &[Verdict],
-    stopped: bool,
-    own: &Own,
-) -> Value {
-    let late = |q| stats.phases.generator.value_at_quantile(q);
-    let verdict = |c: &Verdict| json!({ "check": c.check, "ok": c.ok, "strict": c.strict, "problem": c.problem });
-    let lost = &shared.lost_events;
-    let (latency, service_time) = stats.whole();
-    json!({
-        "run_id": shared.run_id,
-        "script": shared.script.name,
-        "target": shared.script.target,
-        "started_ms": shared.wall_ms,
-        "duration_s": shared.start.elapsed().as_secs_f64(),
-        "valid": late(0.99) <= LATE_US,
-        "stopped": stopped,
-        "requests": stats.requests,
-        "responses": stats.responses,
-        "errors": stats.errors,
-        "status": stats.status,
-        "reconnects": stats.reconnects,
-        "connections_opened": stats.connections_opened,
-        "bytes": stats.bytes,
-        "latency_us": quantiles(&latency),
-        "service_time_us": quantiles(&service_time),
-        "phases_us": phases(&stats.phases),
-        "late_us": { "0.5": late(0.5), "0.99": late(0.99) },
-        "engine": own.engine,
-        "client": { "threads": own.threads, "cpu_s": own.cpu_s, "busy": own.busy },
-        "lost_events": lost.load(std::sync::atomic::Ordering::Relaxed),
-        "checks": checks.iter().map(verdict).collect::<Vec<_>>(),
-    })
-}
-
 /// The run as every other load reports it. Its users' requests fall due as their flows come to them, so what is due and
 /// what is sent are one.
-pub(crate) fn whole(shared: &Shared, stats: &Stats, stopped: bool, own: Own) -> Report {
+pub(crate) fn whole(shared: &Shared, stats: Stats, stopped: bool, own: Own) -> Report {
     let late = |q| stats.phases.generator.value_at_quantile(q);
+    let (late_p50_us, late_p99_us) = (late(0.5), late(0.99));
     let mut reasons = Vec::new();
-    if late(0.99) > LATE_US {
+    if late_p99_us > LATE_US {
         reasons.push(format!(
             "the generator was late: 1 % of the requests left {:.2} ms or more after they were due",
-            late(0.99) as f64 / 1e3
+            late_p99_us as f64 / 1e3
         ));
     }
     if stats.responses == 0 {
@@ -315,10 +305,11 @@ pub(crate) fn whole(shared: &Shared, stats: &Stats, stopped: bool, own: Own) -> 
         reasons.push("stopped before its end".to_owned());
     }
     let (latency, service_time) = stats.whole();
-    let mut per_second = stats.per_second.clone();
+    let generator = &stats.phases.generator;
+    let late_sends = generator.len() - generator.count_between(0, 1000);
+    let (mut per_second, routes) = named(&shared.routes.names, stats.per_second, stats.routes);
     for second in &mut per_second {
         second.offered = second.sent as f64 / second.length_s.max(1e-9);
-        second.routes.clear();
     }
     Report {
         run_id: shared.run_id.clone(),
@@ -330,18 +321,18 @@ pub(crate) fn whole(shared: &Shared, stats: &Stats, stopped: bool, own: Own) -> 
         planned: stats.requests,
         requests: stats.requests,
         responses: stats.responses,
-        errors: stats.errors.clone(),
-        status: stats.status.clone(),
+        errors: stats.errors,
+        status: stats.status,
         bytes: stats.bytes,
         reconnects: stats.reconnects,
         connections_opened: stats.connections_opened,
         waited_for_connection: stats.waited_for_connection,
         latency,
-        failure_time: stats.failure_time.clone(),
+        failure_time: stats.failure_time,
         service_time,
-        phases: stats.phases.clone(),
-        late_p50_us: late(0.5),
-        late_p99_us: late(0.99),
+        phases: stats.phases,
+        late_p50_us,
+        late_p99_us,
         timeouts: stats.timeouts,
         unsent: 0,
         unsent_wait: crate::stats::histogram(),
@@ -349,18 +340,15 @@ pub(crate) fn whole(shared: &Shared, stats: &Stats, stopped: bool, own: Own) -> 
         valid,
         reasons,
         per_second,
-        routes: BTreeMap::new(),
-        late_sends: {
-            let generator = &stats.phases.generator;
-            generator.len() - generator.count_between(0, 1000)
-        },
+        routes,
+        late_sends,
         own,
         counts: BTreeMap::new(),
     }
 }
 
 /// What stands below Artillery's figures.
-pub(crate) fn footer(stats: &Stats) -> String {
+fn footer(run: &Report) -> String {
     let ms = |us: u64| shown(&Value::from(us as f64 / 1e3));
     let line = |name: &str, h: &Histogram<u64>| {
         if h.is_empty() {
@@ -372,10 +360,9 @@ pub(crate) fn footer(stats: &Stats) -> String {
             ms(h.max())
         )
     };
-    let (latency, service_time) = stats.whole();
-    let mut out = line("latency from the intended instant", &latency);
-    out.push_str(&line("from the actual send", &service_time));
-    let late = stats.phases.generator.value_at_quantile(0.99);
+    let mut out = line("latency from the intended instant", &run.latency);
+    out.push_str(&line("from the actual send", &run.service_time));
+    let late = run.late_p99_us;
     if late > LATE_US {
         let _ = writeln!(
             out,

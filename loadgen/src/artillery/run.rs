@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use model::Labels;
 use serde_json::{Map, Value};
@@ -15,16 +15,20 @@ use url::Url;
 use super::arrivals::{self, Due};
 use super::net::{Dialers, Pool};
 use super::report::{self, Period, Results};
+use super::routes::Routes;
 use super::script::{Hooks, Scenario, Script};
 use super::template::{self, as_text};
 use super::vu::{Shared, Vu, lock, most_requests};
 use super::{config, ensure};
 use crate::LoadError;
+use crate::beside::Beside;
 use crate::conn::Target;
+use crate::engine::wall_clock;
 use crate::fast::reactor::{self, Ended, sleep_until};
 use crate::fast::{lost_thread, no_thread, spare_cores};
 use crate::plan::{Engine, MAX_RATE_ELSEWHERE, trace_key};
 use crate::report::Own;
+use crate::schedule::mix;
 use crate::stats::{Stats, micros};
 
 /// The most users at work at once, whatever the script says.
@@ -37,10 +41,14 @@ const MAX_THREADS: usize = 8;
 pub struct RunOptions {
     /// Sent in `x-nines-run-id`, put on every sample, and `$testId` in templates.
     pub run_id: String,
-    /// Decides Poisson gaps.
+    /// Decides Poisson gaps, and which user runs which scenario.
     pub seed: u64,
     /// The statement that a target elsewhere belongs to the user.
     pub own_target: bool,
+    /// Keep each second's whole histogram, for a heat map or an HdrHistogram log.
+    pub keep_seconds: bool,
+    /// Set by [`crate::beside::scripts`]: it is run beside another.
+    pub beside: Option<Beside>,
 }
 
 /// What happens during a run.
@@ -87,19 +95,19 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] when no user was started; what goes wrong afterwards is in the results.
 pub async fn run(
-    script: Script,
+    mut script: Script,
     options: RunOptions,
     events: mpsc::Sender<Event>,
     stop: CancellationToken,
 ) -> Result<Results, RunError> {
     let confined = check_target(&script, options.own_target)?;
-    let wall = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let start = Instant::now();
     let dialers = Arc::new(Dialers::new(script.insecure));
     let pool = script.http.pool.map(|n| Arc::new(Pool::new(n, &dialers)));
     let stop = stop.child_token();
     let _guard = stop.clone().drop_guard();
+    let routes = Routes::number(&mut script);
+    let stats = Stats::new(Duration::ZERO, routes.names.len());
     let mut shared = Shared {
         target_url: Url::parse(&script.target).ok(),
         http_target: Url::parse(&script.target_url()).ok(),
@@ -108,9 +116,10 @@ pub async fn run(
         pool,
         dialers,
         metrics: Mutex::default(),
-        stats: Mutex::new(Stats::new(Duration::ZERO, 1)),
-        start: Instant::now(),
-        wall_ms: wall.as_millis() as i64,
+        stats: Mutex::new(stats.keep_seconds(options.keep_seconds)),
+        routes,
+        start,
+        wall_ms: wall_clock(start).as_millis() as i64,
         run_id: options.run_id,
         events,
         lost_events: AtomicU64::new(0),
@@ -127,12 +136,14 @@ pub async fn run(
             .map_err(RunError::Before)?;
         shared = Arc::into_inner(hook)
             .ok_or_else(|| RunError::Before("it is still running".to_owned()))?;
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        shared.start = Instant::now();
-        shared.wall_ms = wall.as_millis() as i64;
     }
+    shared.start = match &options.beside {
+        None => Instant::now(),
+        Some(beside) => beside.begin().await,
+    };
+    shared.wall_ms = wall_clock(shared.start).as_millis() as i64;
+    let phase = options.beside.as_ref().map_or(0.0, Beside::phase);
+    let later = arrivals::first_gap(&shared.script.phases, options.seed).mul_f64(phase);
     let shared = Arc::new(shared);
     begin(&shared);
     let weights = Weights::of(&shared, &given)?;
@@ -144,6 +155,7 @@ pub async fn run(
         stop: stop.clone(),
         seed: options.seed,
         threads: threads(&shared),
+        later,
         shared: Arc::clone(&shared),
     });
     let mut ends = Vec::new();
@@ -198,7 +210,7 @@ fn begin(shared: &Arc<Shared>) {
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Whether the run must keep to this machine and its target.
-fn check_target(script: &Script, own_target: bool) -> Result<bool, LoadError> {
+pub(crate) fn check_target(script: &Script, own_target: bool) -> Result<bool, LoadError> {
     let most = most_requests(script).filter(|most| *most <= MAX_RATE_ELSEWHERE);
     if own_target || most.is_some() {
         return Ok(false);
@@ -263,9 +275,10 @@ impl Weights {
         Ok(Weights { ends })
     }
 
-    fn pick(&self) -> usize {
+    /// By a random number.
+    fn pick(&self, random: u64) -> usize {
         let total = self.ends.last().copied().unwrap_or(1);
-        let draw = rand::random_range(0..total);
+        let draw = random % total;
         self.ends.partition_point(|end| *end <= draw)
     }
 }
@@ -315,6 +328,8 @@ struct Crowd {
     /// Decides Poisson gaps, the same on each thread.
     seed: u64,
     threads: usize,
+    /// All arrivals are so much later than the phases say.
+    later: Duration,
 }
 
 impl Crowd {
@@ -340,12 +355,12 @@ impl Crowd {
             tokio::select! {
                 biased;
                 () = &mut stopped => return,
-                () = sleep_until(shared.start + at) => {}
+                () = sleep_until(shared.start + self.later + at) => {}
             }
             match due {
                 Due::Begins(i) => shared.tell(Event::PhaseStarted(self.shown(i))),
                 Due::Ends(i) => shared.tell(Event::PhaseCompleted(self.shown(i))),
-                Due::User(i) => self.user(at, i, &tracker),
+                Due::User(i) => self.user(self.later + at, i, user as u64, &tracker),
             }
             if user % 64 == 0 {
                 // Whoever is late must not keep the users waiting that are there.
@@ -368,7 +383,7 @@ impl Crowd {
         }
     }
 
-    fn user(self: &Arc<Crowd>, at: Duration, phase: usize, tracker: &TaskTracker) {
+    fn user(self: &Arc<Crowd>, at: Duration, phase: usize, number: u64, tracker: &TaskTracker) {
         let shared = &self.shared;
         let most = shared.script.phases[phase].max_vusers.unwrap_or(MAX_USERS);
         if self.pending.load(Ordering::Relaxed) >= most.min(MAX_USERS) {
@@ -376,7 +391,7 @@ impl Crowd {
             return;
         }
         self.pending.fetch_add(1, Ordering::Relaxed);
-        let index = self.weights.pick();
+        let index = self.weights.pick(mix(self.seed, number, 13));
         let scenario = &shared.script.scenarios[index];
         let name = &scenario.name;
         shared.count(&format!("vusers.created_by_name.{name}"), 1);
@@ -490,7 +505,9 @@ fn scenario_label(name: &str) -> &str {
 
 fn results(shared: &Shared, recorder: Recorder, stopped: bool, own: Own) -> Results {
     let mut metrics = lock(&shared.metrics);
-    let stats = lock(&shared.stats);
+    // Who is late still finds its route.
+    let stats = Stats::new(Duration::ZERO, shared.routes.names.len());
+    let stats = std::mem::replace(&mut *lock(&shared.stats), stats);
     let checks = match stopped {
         true => Vec::new(),
         false => ensure::judge(&shared.script.checks, &report::figures(metrics.total())),
@@ -498,14 +515,13 @@ fn results(shared: &Shared, recorder: Recorder, stopped: bool, own: Own) -> Resu
     Results {
         aggregate: Period::of(shared.wall_ms, metrics.total(), &shared.script),
         intermediate: recorder.periods,
-        nines: report::nines(shared, &stats, &checks, stopped, &own),
         checks,
         expectation_failed: shared.expectation_failed.load(Ordering::Relaxed),
         after_failed: false,
         suggested: shared.script.processor.as_ref().and_then(|p| p.exit_code()),
         elapsed: shared.start.elapsed(),
         stopped,
-        footer: report::footer(&stats),
-        run: report::whole(shared, &stats, stopped, own),
+        lost_events: shared.lost_events.load(Ordering::Relaxed),
+        run: report::whole(shared, stats, stopped, own),
     }
 }

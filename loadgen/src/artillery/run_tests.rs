@@ -117,6 +117,8 @@ pub(crate) async fn play_at(
         run_id: "r1".into(),
         seed: 1,
         own_target: false,
+        keep_seconds: false,
+        beside: None,
     };
     let (tx, mut rx) = mpsc::channel(1024);
     let results = run(script, options, tx, CancellationToken::new())

@@ -57,6 +57,11 @@ impl Script {
         &self.notes
     }
 
+    /// How long its phases are together.
+    pub fn length(&self) -> Duration {
+        self.phases.iter().map(|phase| phase.length).sum()
+    }
+
     /// Where it goes, a WebSocket's URL as that of its HTTP.
     pub fn target_url(&self) -> String {
         super::config::as_http(&self.target)
@@ -122,6 +127,8 @@ pub(crate) struct GrpcOptions {
 /// A unary call.
 #[derive(Debug, Clone)]
 pub(crate) struct GrpcStep {
+    /// Which of the script's routes; see [`super::routes::Routes`].
+    pub(crate) route: usize,
     /// `package.Service/Method`.
     pub(crate) method: String,
     pub(crate) message: Value,
@@ -222,6 +229,8 @@ pub(crate) enum Turns {
 
 #[derive(Debug, Clone)]
 pub(crate) struct RequestStep {
+    /// Which of the script's routes; see [`super::routes::Routes`].
+    pub(crate) route: usize,
     pub(crate) method: http::Method,
     pub(crate) url: String,
     pub(crate) name: Option<String>,

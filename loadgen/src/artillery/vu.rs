@@ -17,6 +17,7 @@ use super::flow;
 use super::grpc::Channel;
 use super::metrics::Metrics;
 use super::net::{Dialers, Pool};
+use super::routes::Routes;
 use super::run::Event;
 use super::script::{Engine, Hooks, LoopStep, Scenario, Script, Step, Turns};
 use super::template::{self, Segment, Variables, as_text};
@@ -28,6 +29,7 @@ use crate::stats::Stats;
 /// What all virtual users of a run share.
 pub(crate) struct Shared {
     pub(crate) script: Script,
+    pub(crate) routes: Routes,
     /// Connections shared by all users, when `config.http.pool` says so.
     pub(crate) pool: Option<Arc<Pool>>,
     pub(crate) dialers: Arc<Dialers>,

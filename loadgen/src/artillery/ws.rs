@@ -270,7 +270,7 @@ impl Vu {
     fn ws_record(&self, due: Duration, began: Instant, outcome: Result<Answer, ErrorKind>) {
         let sent = began.saturating_duration_since(self.shared.start);
         lock(&self.shared.stats).record(&Sample {
-            route: 0,
+            route: self.shared.routes.websocket,
             due,
             picked: sent,
             sent,
