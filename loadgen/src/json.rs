@@ -287,14 +287,14 @@ fn summary(q: Quantiles) -> Value {
 }
 
 /// The phases of requests by name, each as [`quantiles`].
-pub(crate) fn phases(phases: &Phases) -> Map<String, Value> {
+fn phases(phases: &Phases) -> Map<String, Value> {
     let all = phases.named().into_iter();
     all.map(|(name, h)| (name.to_owned(), quantiles(h)))
         .collect()
 }
 
 /// An empty histogram has a count and nothing else: absence is not zero.
-pub(crate) fn quantiles(h: &Histogram<u64>) -> Value {
+fn quantiles(h: &Histogram<u64>) -> Value {
     brief(Quantiles::of(h))
 }
 

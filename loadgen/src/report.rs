@@ -206,6 +206,11 @@ impl RouteSecond {
     }
 }
 
+/// So many routes are kept apart where files name them: each keeps two histograms, up to some 100 KB.
+pub(crate) const MOST_ROUTES: usize = 64;
+/// What the rest is called.
+pub(crate) const OTHER_ROUTE: &str = "other";
+
 /// Gives routes their names; those of each second, in the order of the names, as [`Second::routes`] has them.
 pub(crate) fn named(
     names: &[String],

@@ -8,11 +8,10 @@ use std::time::Duration;
 use base64::Engine;
 
 use crate::plan::RequestSpec;
+use crate::report::{MOST_ROUTES, OTHER_ROUTE};
 
 /// More entries than this are refused.
 const MAX_ENTRIES: usize = 10_000_000;
-/// Distinct names kept apart in a report; the rest is `other`.
-const MAX_NAMES: usize = 64;
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -199,15 +198,15 @@ fn limit_names(all: &mut [RequestSpec]) {
     for spec in all.iter() {
         *counts.entry(spec.name.clone()).or_default() += u64::from(spec.weight.max(1));
     }
-    if counts.len() <= MAX_NAMES {
+    if counts.len() <= MOST_ROUTES {
         return;
     }
     let mut order: Vec<_> = counts.into_iter().collect();
     order.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    order.truncate(MAX_NAMES - 1);
+    order.truncate(MOST_ROUTES - 1);
     let kept: std::collections::HashSet<String> = order.into_iter().map(|(n, _)| n).collect();
     for spec in all.iter_mut().filter(|s| !kept.contains(&s.name)) {
-        "other".clone_into(&mut spec.name);
+        OTHER_ROUTE.clone_into(&mut spec.name);
     }
 }
 
@@ -436,6 +435,6 @@ garbage
         let text: String = (0..200).map(|i| format!("GET /{i}\n")).collect();
         let all = vegeta(&text, "http://h", body).unwrap();
         let names: std::collections::BTreeSet<_> = all.iter().map(|s| &s.name).collect();
-        assert_eq!(names.len(), MAX_NAMES);
+        assert_eq!(names.len(), MOST_ROUTES);
     }
 }

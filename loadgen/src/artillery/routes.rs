@@ -1,6 +1,7 @@
 //! Owns what a script's requests are called in reports: a route a name. Sends nothing.
 
 use super::script::{Engine, Script, Step};
+use crate::report::{MOST_ROUTES, OTHER_ROUTE};
 
 /// What goes over WebSockets is one route.
 const WEBSOCKET: &str = "WebSocket";
@@ -46,11 +47,14 @@ impl Routes {
     }
 
     fn named(&mut self, name: String) -> usize {
-        let known = self.names.iter().position(|n| *n == name);
-        known.unwrap_or_else(|| {
-            self.names.push(name);
-            self.names.len() - 1
-        })
+        if let Some(known) = self.names.iter().position(|n| *n == name) {
+            return known;
+        }
+        if self.names.len() >= MOST_ROUTES - 1 && name != OTHER_ROUTE {
+            return self.named(OTHER_ROUTE.to_owned());
+        }
+        self.names.push(name);
+        self.names.len() - 1
     }
 }
 
@@ -90,6 +94,17 @@ scenarios:
             other => panic!("{other:?}"),
         };
         assert_eq!([route(&steps[0]), route(&steps[1])], [0, 2]);
+    }
+
+    #[test]
+    fn beyond_so_many_they_are_others() {
+        let mut routes = Routes::default();
+        let numbers: Vec<usize> = (0..150)
+            .map(|i| routes.named(format!("GET /{i}")))
+            .collect();
+        assert_eq!((numbers[62], numbers[63], numbers[149]), (62, 63, 63));
+        assert_eq!((routes.names.len(), &routes.names[63][..]), (64, "other"));
+        assert_eq!(routes.named("GET /7".to_owned()), 7);
     }
 
     #[test]
