@@ -1,5 +1,6 @@
-//! Owns two runs of one plan or script at the same time, one against each of two targets, so that their seconds can be compared in
-//! pairs ("duet benchmarking": Bulej, Horký, Tůma, Farquet, Prokopec, ICPE 2020). Must not know how pairs are compared.
+//! Owns two runs of one plan or script at the same time, one against each of two targets, so that their seconds can be
+//! compared in pairs ("duet benchmarking": Bulej, Horký, Tůma, Farquet, Prokopec, ICPE 2020). Must not know how pairs are
+//! compared.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -46,30 +47,33 @@ impl Beside {
         })
     }
 
-    /// Waits for the other run to be ready, and begins.
-    pub(crate) async fn begin(&self) -> Instant {
-        self.start.ready.wait().await;
-        *self.start.at.get_or_init(Instant::now)
+    /// Waits for the run beside it to be ready, if there is one, and begins.
+    pub(crate) async fn begin(beside: Option<&Beside>) -> Instant {
+        let Some(Beside { start, .. }) = beside else {
+            return Instant::now();
+        };
+        start.ready.wait().await;
+        *start.at.get_or_init(Instant::now)
     }
 
     /// By which part of a gap what falls due does so later than that of the other.
-    pub(crate) fn phase(&self) -> f64 {
-        if self.between { 0.5 } else { 0.0 }
+    pub(crate) fn phase(beside: Option<&Beside>) -> f64 {
+        match beside {
+            Some(Beside { between: true, .. }) => 0.5,
+            _ => 0.0,
+        }
     }
 }
 
 impl Plan {
     /// Waits for the run beside it to be ready, if there is one, and begins.
     pub(crate) async fn begin(&self) -> Instant {
-        match &self.beside {
-            None => Instant::now(),
-            Some(beside) => beside.begin().await,
-        }
+        Beside::begin(self.beside.as_ref()).await
     }
 
     /// By which part of a gap its requests fall due later than those of the other.
     pub(crate) fn phase(&self) -> f64 {
-        self.beside.as_ref().map_or(0.0, Beside::phase)
+        Beside::phase(self.beside.as_ref())
     }
 
     /// The same plan against another target, to be run beside this one: the same requests in the same order. Its run has

@@ -500,6 +500,11 @@ impl Ticker {
     }
 }
 
+/// How many of these microseconds are late sends.
+pub(crate) fn late(h: &Histogram<u64>) -> u64 {
+    h.len().saturating_sub(h.count_between(0, LATE_US))
+}
+
 /// Sums a run up. `open`: what the open model's pacer did, and when what it released and nobody took was due.
 #[expect(clippy::too_many_arguments, reason = "each is one fact about the run")]
 pub(crate) fn conclude(
@@ -527,8 +532,6 @@ pub(crate) fn conclude(
         stopped = paced.stopped;
         late_p50_us = late_p50_us.max(paced.late.value_at_quantile(0.5));
         late_p99_us = late_p99_us.max(paced.late.value_at_quantile(0.99));
-        let on_time = |h: &Histogram<u64>| h.count_between(0, LATE_US);
-        let late = |h: &Histogram<u64>| h.len().saturating_sub(on_time(h));
         late_sends = late(&paced.late).max(late(&stats.phases.generator));
     }
     let (per_second, routes) = named(names, stats.per_second, stats.routes);

@@ -259,6 +259,9 @@ impl Gate {
             std::fs::write(path, loadgen::html::page(&page))
                 .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
         }
+        if silent {
+            return Ok(Outcome::Good);
+        }
         let mut text = String::new();
         if self.baselines.len() > 1 && !changes.is_empty() {
             text += &format!("against {}:\n", compare::against(&changes));
@@ -273,9 +276,6 @@ impl Gate {
         let broken: Vec<&Check> = checks.iter().filter(|c| !c.passed).collect();
         for check in &broken {
             text += &format!("{}\n", check.line());
-        }
-        if silent {
-            return Ok(Outcome::Good);
         }
         if !shared.quiet && (checks.len() > 1 || !changes.is_empty()) {
             let kept = checks.len() - broken.len();

@@ -16,7 +16,7 @@ use super::load_series::Writers;
 use crate::console::usage;
 
 /// A comparison needs so many measured seconds.
-pub const LEAST: Duration = Duration::from_secs(SECONDS as u64);
+const LEAST: Duration = Duration::from_secs(SECONDS as u64);
 
 /// A second target.
 #[derive(Debug, Default, ClapArgs)]
@@ -41,12 +41,7 @@ impl BesideFlags {
         let Some(url) = &self.beside else {
             return Ok(None);
         };
-        if plan.duration < LEAST {
-            return Err(usage(format!(
-                "--beside compares second by second and needs {SECONDS} of them: --duration is {:.1} s",
-                plan.duration.as_secs_f64()
-            )));
-        }
+        long_enough(plan.duration, "--duration is")?;
         if self
             .beside_output
             .as_ref()
@@ -70,6 +65,17 @@ impl BesideFlags {
         beside.check().map_err(|e| named(refused(e)))?;
         Ok(Some((beside, self.beside_output.clone())))
     }
+}
+
+/// Refuses a run that is too short to be compared; `what` is so long.
+pub fn long_enough(length: Duration, what: &str) -> anyhow::Result<()> {
+    if length >= LEAST {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "--beside compares second by second and needs {SECONDS} of them: {what} {:.1} s",
+        length.as_secs_f64()
+    )))
 }
 
 /// Whether anything follows the host.

@@ -9,11 +9,10 @@ use clap::Args as ClapArgs;
 use loadgen::artillery::{
     self, Event, PhaseShown, ReadOptions, Results, RunError, RunOptions, Script,
 };
-use loadgen::compare::SECONDS;
 use tokio::sync::mpsc;
 
 use super::gate::Judge;
-use super::load_beside::LEAST;
+use super::load_beside::long_enough;
 use super::load_request::{owned, refused};
 use super::reach::json;
 use crate::cli::Shared;
@@ -93,27 +92,25 @@ pub struct Args {
     #[arg(long)]
     check: bool,
 
-    /// Run the script against this target, too, at the same time, such as the old build, and compare with it in pairs of
-    /// seconds: what disturbs this machine disturbs both and cancels. What is worse than there breaks the gate
-    #[arg(
-        long,
-        value_name = "URL",
-        conflicts_with = "baseline",
-        help_heading = "Beside each other"
-    )]
-    beside: Option<String>,
-
-    /// Write the JSON report of the run beside it here
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "beside",
-        help_heading = "Beside each other"
-    )]
-    beside_output: Option<PathBuf>,
+    #[command(flatten)]
+    second: Second,
 
     #[command(flatten)]
     judge: Judge,
+}
+
+/// A second target.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Beside each other")]
+struct Second {
+    /// Run the script against this target, too, at the same time, such as the old build, and compare with it in pairs of
+    /// seconds: what disturbs this machine disturbs both and cancels. What is worse than there breaks the gate
+    #[arg(long, value_name = "URL", conflicts_with = "baseline")]
+    beside: Option<String>,
+
+    /// Write the JSON report of the run beside it here
+    #[arg(long, value_name = "FILE", requires = "beside")]
+    beside_output: Option<PathBuf>,
 }
 
 /// Runs the script. Exit codes are Artillery's: 1 when `ensure` fails, 21 when an expectation does. Where it says 0, a
@@ -135,7 +132,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
     for text in script.notes() {
         note(&format!("warning: {text}"));
     }
-    let theirs = args.beside.map(|url| beside(&options, &script, url));
+    let theirs = args.second.beside.map(|url| beside(&options, &script, url));
     let theirs = theirs.transpose()?;
     let about = about(args.name, args.tags.as_deref(), args.note)?;
     let _ = args.solo;
@@ -196,7 +193,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
     }
     let mut gate = gate.script(results.held());
     if let Some(theirs) = theirs {
-        if let Some(path) = args.beside_output {
+        if let Some(path) = args.second.beside_output {
             store(&theirs, about, &path)?;
         }
         print(&format!("\n{}\n", theirs.run.brief()))?;
@@ -211,13 +208,8 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
 
 /// The same script for a second target.
 fn beside(options: &ReadOptions, script: &Script, url: String) -> anyhow::Result<Script> {
-    if script.length() < LEAST {
-        return Err(usage(format!(
-            "--beside compares second by second and needs {SECONDS} of them: the phases of {} last {:.1} s",
-            options.script.display(),
-            script.length().as_secs_f64()
-        )));
-    }
+    let what = format!("the phases of {} last", options.script.display());
+    long_enough(script.length(), &what)?;
     let options = ReadOptions {
         target: Some(url),
         ..options.clone()
@@ -225,6 +217,7 @@ fn beside(options: &ReadOptions, script: &Script, url: String) -> anyhow::Result
     artillery::read(&options).map_err(|e| usage(format!("--beside: {e}")))
 }
 
+/// Writes the JSON report.
 fn store(
     results: &Results,
     about: Option<serde_json::Value>,

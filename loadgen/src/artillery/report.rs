@@ -13,9 +13,9 @@ use super::exchange::APDEX;
 use super::metrics::Figures;
 use super::script::Script;
 use super::vu::Shared;
-use crate::gate;
 use crate::report::{Own, Report, named};
 use crate::stats::Stats;
+use crate::{engine, gate};
 
 /// The figures of ten seconds, or of the whole run.
 #[derive(Debug, Clone)]
@@ -305,8 +305,7 @@ pub(crate) fn whole(shared: &Shared, stats: Stats, stopped: bool, own: Own) -> R
         reasons.push("stopped before its end".to_owned());
     }
     let (latency, service_time) = stats.whole();
-    let generator = &stats.phases.generator;
-    let late_sends = generator.len() - generator.count_between(0, 1000);
+    let late_sends = engine::late(&stats.phases.generator);
     let (mut per_second, routes) = named(&shared.routes.names, stats.per_second, stats.routes);
     for second in &mut per_second {
         second.offered = second.sent as f64 / second.length_s.max(1e-9);

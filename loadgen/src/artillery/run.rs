@@ -137,13 +137,11 @@ pub async fn run(
         shared = Arc::into_inner(hook)
             .ok_or_else(|| RunError::Before("it is still running".to_owned()))?;
     }
-    shared.start = match &options.beside {
-        None => Instant::now(),
-        Some(beside) => beside.begin().await,
-    };
+    let beside = options.beside.as_ref();
+    shared.start = Beside::begin(beside).await;
     shared.wall_ms = wall_clock(shared.start).as_millis() as i64;
-    let phase = options.beside.as_ref().map_or(0.0, Beside::phase);
-    let later = arrivals::first_gap(&shared.script.phases, options.seed).mul_f64(phase);
+    let gap = arrivals::first_gap(&shared.script.phases, options.seed);
+    let later = gap.mul_f64(Beside::phase(beside));
     let shared = Arc::new(shared);
     begin(&shared);
     let weights = Weights::of(&shared, &given)?;
@@ -352,15 +350,16 @@ impl Crowd {
             if whose != number {
                 continue;
             }
+            let at = self.later + at;
             tokio::select! {
                 biased;
                 () = &mut stopped => return,
-                () = sleep_until(shared.start + self.later + at) => {}
+                () = sleep_until(shared.start + at) => {}
             }
             match due {
                 Due::Begins(i) => shared.tell(Event::PhaseStarted(self.shown(i))),
                 Due::Ends(i) => shared.tell(Event::PhaseCompleted(self.shown(i))),
-                Due::User(i) => self.user(self.later + at, i, user as u64, &tracker),
+                Due::User(i) => self.user(at, i, user as u64, &tracker),
             }
             if user % 64 == 0 {
                 // Whoever is late must not keep the users waiting that are there.

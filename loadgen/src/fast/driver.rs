@@ -10,6 +10,8 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 
+use super::memory;
+
 /// What happened on the socket with this key, or to the loop.
 pub(super) enum Event {
     /// It is connected.
@@ -95,8 +97,8 @@ impl AsFd for Waker {
     }
 }
 
-/// A socket that is being connected.
-pub(super) fn dial(to: SocketAddr) -> io::Result<OwnedFd> {
+/// A socket that is being connected; with `stamps` the kernel is asked when bytes arrive.
+pub(super) fn dial(to: SocketAddr, stamps: bool) -> io::Result<OwnedFd> {
     let family = match to {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -104,6 +106,10 @@ pub(super) fn dial(to: SocketAddr) -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     let _ = sockopt::set_tcp_nodelay(&fd, true);
+    if stamps {
+        // A receive without a stamp is one whose time is not known.
+        let _ = memory::stamp(&fd);
+    }
     match rustix::net::connect(&fd, &to) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(fd),
         Err(e) => Err(e.into()),

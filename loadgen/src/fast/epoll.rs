@@ -77,8 +77,7 @@ impl Driver for Epoll {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             filled: 0,
             arrived: None,
-            // Elsewhere the stamp has another form.
-            stamps: stamps && cfg!(target_pointer_width = "64"),
+            stamps: stamps && memory::STAMPS,
         })
     }
 
@@ -88,11 +87,7 @@ impl Driver for Epoll {
             self.sockets.resize_with(key + 1, || None);
             self.generations.resize(key + 1, 0);
         }
-        let fd = dial(to)?;
-        if self.stamps {
-            // A receive without a stamp is one whose time is not known.
-            let _ = memory::stamp(&fd);
-        }
+        let fd = dial(to, self.stamps)?;
         let data = EventData::new_u64(u64::from(self.generations[key]) << 32 | key as u64);
         let both = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, &fd, data, both)?;

@@ -28,6 +28,9 @@ const PREFIX: usize = 16;
 /// What follows it: one control message, a `struct cmsghdr` and a `struct timespec`.
 const CONTROL: usize = 32;
 
+/// Stamps are read as a 64-bit kernel writes them; elsewhere they have another form.
+pub(super) const STAMPS: bool = cfg!(target_pointer_width = "64");
+
 /// Asks the kernel to say of each receive when its last byte arrived (`SO_TIMESTAMPNS`, `socket(7)`).
 pub(super) fn stamp(socket: &impl AsRawFd) -> io::Result<()> {
     let on: libc::c_int = 1;
@@ -58,8 +61,7 @@ pub(super) fn receive(
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
     };
-    // SAFETY: all zeroes are a message without address, control message and bytes.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    let mut message = empty();
     message.msg_iov = &raw mut bytes;
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control).cast();
@@ -68,6 +70,12 @@ pub(super) fn receive(
     let n = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
     Ok((n, time(&control.0)))
+}
+
+/// A message without address, control message and bytes.
+fn empty() -> libc::msghdr {
+    // SAFETY: of a C struct of numbers and pointers, all zeroes are a value.
+    unsafe { std::mem::zeroed() }
 }
 
 /// A control message, aligned as the kernel wants it.
@@ -163,8 +171,7 @@ impl Buffers {
             memory,
             tail: 0,
             leaked: false,
-            // SAFETY: all zeroes are a message without address, control message and bytes.
-            message: Box::new(unsafe { std::mem::zeroed() }),
+            message: Box::new(empty()),
         };
         buffers.message.msg_controllen = CONTROL as _;
         // SAFETY: the memory is page-aligned, holds COUNT entries, and outlives the ring: `Uring` drops the ring first.

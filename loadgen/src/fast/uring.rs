@@ -131,8 +131,7 @@ impl Driver for Uring {
             current: None,
             sends: 0,
             pending: 0,
-            // Elsewhere the stamp has another form.
-            stamps: stamps && cfg!(target_pointer_width = "64"),
+            stamps: stamps && memory::STAMPS,
         };
         uring.watch_waker()?;
         Ok(uring)
@@ -144,11 +143,7 @@ impl Driver for Uring {
             self.sockets.resize_with(key + 1, || None);
             self.generations.resize(key + 1, 0);
         }
-        let fd = dial(to)?;
-        if self.stamps {
-            // A receive without a stamp is one whose time is not known.
-            let _ = memory::stamp(&fd);
-        }
+        let fd = dial(to, self.stamps)?;
         let generation = self.generations[key];
         let poll = opcode::PollAdd::new(Fd(fd.as_raw_fd()), WRITABLE).build();
         self.push(poll.user_data(pack(key, generation, Op::Connect)))?;
