@@ -28,6 +28,7 @@ mod early;
 mod epoll;
 mod lazy;
 mod memory;
+mod naps;
 mod pipeline;
 pub(crate) mod reactor;
 mod request;
@@ -296,8 +297,7 @@ fn joined(ended: Vec<Ended>) -> (Option<Paced>, Vec<Duration>) {
     let mut whole: Option<Paced> = None;
     let mut rest = Vec::new();
     for mut queue in ended.into_iter().filter_map(|e| e.queue) {
-        let waiting = queue.waiting() as usize;
-        rest.extend(queue.rest.by_ref().take(waiting));
+        rest.extend(queue.rest());
         let part = queue.paced();
         let whole = whole.get_or_insert_with(|| Paced {
             released: 0,

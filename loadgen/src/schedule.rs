@@ -39,6 +39,8 @@ pub struct Schedule {
     /// Recorded arrivals and how many times as fast they are repeated.
     recorded: Option<(Entries, f64)>,
     peak: f64,
+    /// Evenly spaced arrivals of the warm-up.
+    warm: f64,
     /// By which part of the gap after it each arrival is later than it would be.
     phase: f64,
 }
@@ -82,6 +84,11 @@ impl Schedule {
             peak: shape.map_or(from.max(to), |s| s.peak(measured)),
             shape,
             recorded,
+            warm: if from > 0.0 {
+                (from * warm_up - 1e-9).ceil().max(0.0)
+            } else {
+                0.0
+            },
             phase: plan.phase(),
         })
     }
@@ -132,16 +139,11 @@ impl Schedule {
                 .get(index as usize)
                 .map_or(f64::INFINITY, |(at, _)| at.as_secs_f64() / speed);
         }
-        let warm = if self.from > 0.0 {
-            (self.from * self.warm_up - 1e-9).ceil().max(0.0)
-        } else {
-            0.0
-        };
         let index = index as f64;
-        if index < warm {
+        if index < self.warm {
             return index / self.from;
         }
-        let n = index - warm;
+        let n = index - self.warm;
         if n == 0.0 && self.from > 0.0 {
             return self.warm_up;
         }
@@ -194,7 +196,33 @@ pub struct Arrivals {
     at: f64,
 }
 
+/// One of them, and all that is needed to go on after it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Arrival {
+    /// Among all workers' requests.
+    pub(crate) index: u64,
+    pub(crate) due: Duration,
+    /// The same, as exact as the schedule has it, in seconds.
+    at: f64,
+}
+
 impl Arrivals {
+    /// The next, with its index.
+    pub(crate) fn arrival(&mut self) -> Option<Arrival> {
+        let due = self.next()?;
+        Some(Arrival {
+            index: self.index - 1,
+            due,
+            at: self.at,
+        })
+    }
+
+    /// What comes after this one comes next.
+    pub(crate) fn go_on_after(&mut self, last: Arrival) {
+        self.index = last.index + 1;
+        self.at = last.at;
+    }
+
     /// The index, among all workers' requests, of the arrival that comes next here.
     pub(crate) fn next_index(&self) -> u64 {
         let (first, step) = self.schedule.share;
@@ -218,7 +246,7 @@ impl Arrivals {
         }
         self.index += 1;
         self.at = at;
-        Some(Duration::from_secs_f64(at))
+        Some(Duration::from_nanos((at * 1e9 + 0.5) as u64))
     }
 }
 

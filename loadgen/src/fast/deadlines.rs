@@ -36,6 +36,18 @@ impl Deadlines {
         Some((self.first as usize, node.at))
     }
 
+    /// Whose deadlines there are, in their order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = usize> {
+        let node = |key: u32| self.nodes.get(key as usize);
+        let first = Some(self.first).filter(|key| node(*key).is_some());
+        let next = move |key: &u32| {
+            node(*key)
+                .map(|n| n.after)
+                .filter(|key| node(*key).is_some())
+        };
+        std::iter::successors(first, next).map(|key| key as usize)
+    }
+
     /// Adds a deadline that is not before any other.
     pub(super) fn push(&mut self, key: usize, at: Duration) {
         self.remove(key);
@@ -86,13 +98,14 @@ mod tests {
     fn they_come_in_the_order_they_were_added() {
         let mut list = Deadlines::new();
         let at = |n| Duration::from_secs(n);
-        assert_eq!(list.first(), None);
+        assert_eq!((list.first(), list.keys().next()), (None, None));
         for key in [3, 0, 2, 1] {
             list.push(key, at(10 + key as u64));
         }
         list.remove(0);
         list.remove(0);
         list.push(3, at(20));
+        assert_eq!(list.keys().collect::<Vec<_>>(), [2, 1, 3]);
         let mut order = Vec::new();
         while let Some((key, at)) = list.first() {
             order.push((key, at.as_secs()));

@@ -30,8 +30,14 @@ pub(super) enum Event {
     Woken,
 }
 
-/// As many responses as never come.
-pub(super) const LAZY: usize = usize::MAX;
+/// Sleep between two requests of a slow load, whatever comes meanwhile.
+pub(super) struct Nap<'a> {
+    pub(super) left: Duration,
+    /// How far away the end of the nap after it is, if that is known.
+    pub(super) then: Option<Duration>,
+    /// The only sockets on which anything is expected; empty when they are many, or none is left out.
+    pub(super) ask: &'a [usize],
+}
 
 /// Sockets by key, and one wait for all of them.
 pub(super) trait Driver: Sized {
@@ -57,10 +63,13 @@ pub(super) trait Driver: Sized {
     fn close(&mut self, key: usize);
 
     /// Waits for an event, at most for so long; with `enough` above 1 until so many responses are there, but then not
-    /// for long; with [`LAZY`] until the time is over, if there is one, whatever comes.
+    /// for long.
     fn wait(&mut self, left: Option<Duration>, enough: usize) -> io::Result<()>;
 
-    /// The next event of those that [`Driver::wait`] found.
+    /// Lets the time pass, then sees what there is.
+    fn nap(&mut self, nap: &Nap) -> io::Result<()>;
+
+    /// The next event of those that [`Driver::wait`] or [`Driver::nap`] found.
     fn next(&mut self) -> Option<Event>;
 
     /// What the last event brought.

@@ -15,8 +15,9 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use super::driver::{Driver, Event, LAZY, Waker, dial, dialled};
+use super::driver::{Driver, Event, Nap, Waker, dial, dialled};
 use super::memory;
+use super::naps::{Naps, timespec};
 
 const WAKER: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
@@ -42,6 +43,9 @@ pub(super) struct Epoll {
     timer: OwnedFd,
     /// When the timer fires, if it was set and has not.
     fires: Option<Instant>,
+    naps: Naps,
+    /// Sockets that hold bytes for which there was no room.
+    unsent: usize,
     sockets: Vec<Option<Socket>>,
     /// One more with each socket of a key, so that events of the last one are not taken for its own.
     generations: Vec<u32>,
@@ -70,6 +74,8 @@ impl Driver for Epoll {
             waker: waker.clone(),
             timer,
             fires: None,
+            naps: Naps::new()?,
+            unsent: 0,
             sockets: Vec::new(),
             generations: Vec::new(),
             events: Vec::with_capacity(256),
@@ -88,7 +94,7 @@ impl Driver for Epoll {
             self.generations.resize(key + 1, 0);
         }
         let fd = dial(to, self.stamps)?;
-        let data = EventData::new_u64(u64::from(self.generations[key]) << 32 | key as u64);
+        let data = data(key, self.generations[key]);
         let both = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, &fd, data, both)?;
         self.sockets[key] = Some(Socket {
@@ -103,12 +109,13 @@ impl Driver for Epoll {
         let Some(socket) = self.sockets.get_mut(key).and_then(Option::as_mut) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let sent = if socket.out.is_empty() {
-            write(&socket.fd, bytes)?
-        } else {
-            0
+        let empty = socket.out.is_empty();
+        let sent = match empty {
+            true => write(&socket.fd, bytes)?,
+            false => 0,
         };
         socket.out.extend_from_slice(&bytes[sent..]);
+        self.unsent += usize::from(empty && !socket.out.is_empty());
         Ok(())
     }
 
@@ -118,38 +125,50 @@ impl Driver for Epoll {
 
     fn close(&mut self, key: usize) {
         if let Some(slot) = self.sockets.get_mut(key)
-            && slot.take().is_some()
+            && let Some(socket) = slot.take()
         {
+            self.unsent -= usize::from(!socket.out.is_empty());
             // Closing the descriptor takes it out of the epoll set.
             self.generations[key] = self.generations[key].wrapping_add(1);
         }
     }
 
     fn wait(&mut self, left: Option<Duration>, enough: usize) -> io::Result<()> {
-        if enough > 1 && enough != LAZY && left != Some(Duration::ZERO) {
+        if enough > 1 && left != Some(Duration::ZERO) {
             // epoll cannot wait for several; asleep, we are not woken for each.
             let _ = rustix::thread::nanosleep(&NAP);
         }
         let zero = Timespec::default();
         let timeout = match left {
             Some(Duration::ZERO) => Some(&zero),
-            Some(left) if enough == LAZY => {
-                // It ends early by a signal only, and then the next wait goes on.
-                let _ = rustix::thread::nanosleep(&timespec(left));
-                Some(&zero)
-            }
             Some(left) => {
                 self.arm(left)?;
                 None
             }
             None => None,
         };
+        self.look(timeout)
+    }
+
+    fn nap(&mut self, nap: &Nap) -> io::Result<()> {
+        if self.unsent > 0 {
+            // A peer waits for the rest.
+            return self.wait(Some(nap.left), 1);
+        }
+        self.naps.sleep(nap.left, nap.then)?;
+        if nap.ask.is_empty() {
+            return self.look(Some(&Timespec::default()));
+        }
         self.events.clear();
         self.at = 0;
-        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(e) => Err(e.into()),
+        for key in nap.ask {
+            let generation = self.generations.get(*key).copied().unwrap_or_default();
+            self.events.push(epoll::Event {
+                flags: EventFlags::IN,
+                data: data(*key, generation),
+            });
         }
+        Ok(())
     }
 
     fn next(&mut self) -> Option<Event> {
@@ -189,6 +208,16 @@ impl Driver for Epoll {
 }
 
 impl Epoll {
+    /// Takes the events that are there, or the first that come.
+    fn look(&mut self, timeout: Option<&Timespec>) -> io::Result<()> {
+        self.events.clear();
+        self.at = 0;
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// Sets the timer unless it fires early enough already; a wake too early only costs another wait.
     fn arm(&mut self, left: Duration) -> io::Result<()> {
         let now = Instant::now();
@@ -221,7 +250,10 @@ impl Epoll {
         }
         if !socket.out.is_empty() && flags.contains(EventFlags::OUT) {
             match write(&socket.fd, &socket.out) {
-                Ok(sent) => drop(socket.out.drain(..sent)),
+                Ok(sent) => {
+                    socket.out.drain(..sent);
+                    self.unsent -= usize::from(socket.out.is_empty());
+                }
                 Err(error) => return Some(broken(key, error, false)),
             }
         }
@@ -264,11 +296,9 @@ impl Epoll {
     }
 }
 
-fn timespec(time: Duration) -> Timespec {
-    Timespec {
-        tv_sec: time.as_secs() as i64,
-        tv_nsec: time.subsec_nanos().into(),
-    }
+/// What events of this socket are known by.
+fn data(key: usize, generation: u32) -> EventData {
+    EventData::new_u64(u64::from(generation) << 32 | key as u64)
 }
 
 fn broken(key: usize, error: io::Error, unsent: bool) -> Event {
@@ -281,5 +311,43 @@ fn write(fd: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
         Ok(sent) => Ok(sent),
         Err(Errno::AGAIN | Errno::INTR) => Ok(0),
         Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_nap_does_not_keep_waiting_who_reads_what_had_no_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut epoll = Epoll::new(&Waker::new().unwrap(), false).unwrap();
+        epoll.connect(3, listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        epoll.wait(None, 1).unwrap();
+        assert!(matches!(epoll.next(), Some(Event::Connected(3))));
+        let length = 64 << 20;
+        epoll.send(3, &mut vec![7; length]).unwrap();
+        assert!(epoll.sending(3));
+        let reader = std::thread::spawn(move || {
+            let mut all = vec![0; length];
+            peer.read_exact(&mut all).map(|()| (all, peer))
+        });
+        let (began, long) = (Instant::now(), Duration::from_secs(60));
+        while epoll.sending(3) {
+            let nap = Nap {
+                left: long,
+                then: None,
+                ask: &[3],
+            };
+            epoll.nap(&nap).unwrap();
+            while epoll.next().is_some() {}
+        }
+        let (all, _peer) = reader.join().unwrap().unwrap();
+        assert!(all.iter().all(|octet| *octet == 7));
+        assert!(began.elapsed() < long, "it slept");
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use http::{HeaderName, Method, header};
 
-use crate::plan::{Prepared, Requests, parent};
+use crate::plan::{Prepared, Requests};
 
 /// Header fields with which a request is not one head and one body of known length.
 const UNSUPPORTED: [HeaderName; 5] = [
@@ -69,7 +69,7 @@ impl Templates {
         for piece in &template.pieces {
             match piece {
                 Piece::Bytes(bytes) => out.extend_from_slice(bytes),
-                Piece::Parent => out.extend_from_slice(&parent(requests.trace(index))),
+                Piece::Parent => out.extend_from_slice(&requests.parent(index)),
                 Piece::Number => out.extend_from_slice(number.of(requests, index, picked)),
                 Piece::Length(bytes, numbers) => {
                     let length = bytes + numbers * number.of(requests, index, picked).len();

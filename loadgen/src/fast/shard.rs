@@ -18,7 +18,7 @@ use crate::transport::Dns;
 
 use super::batching::Batching;
 use super::deadlines::Deadlines;
-use super::driver::{Driver, Event, LAZY, Waker};
+use super::driver::{Driver, Event, Nap, Waker};
 use super::early::Early;
 use super::lazy::Lazy;
 use super::resolve::Resolver;
@@ -130,6 +130,8 @@ pub(super) struct Shard<D> {
     known: Known,
     early: Early,
     lazy: Lazy,
+    /// What is looked at after a nap, when it is not all.
+    asked: Vec<usize>,
     /// Connections that are being opened.
     opening: usize,
     /// No connection is free, as of when the last wait began.
@@ -167,6 +169,7 @@ impl<D: Driver> Shard<D> {
             known: Known::default(),
             early: Early::default(),
             lazy: Lazy::default(),
+            asked: Vec::new(),
             opening: 0,
             blocked: false,
             waited: Duration::ZERO,
@@ -205,6 +208,8 @@ impl<D: Driver> Shard<D> {
         let cpu_before = cpu_time();
         // The last wait ended by its time.
         let mut woken = false;
+        // It was a nap, so that nothing more is looked for just now.
+        let mut napped = false;
         loop {
             let now = self.now();
             let stop = self.run.stop.load(Ordering::Relaxed);
@@ -228,15 +233,22 @@ impl<D: Driver> Shard<D> {
                 Some(_) => self.early.shorten(left, woken),
                 None => left,
             });
-            let enough = match self.lies(wait) {
-                true => LAZY,
-                false => self.batching.enough(),
-            };
-            self.driver.wait(wait, enough)?;
+            let lies = self.lies(wait);
+            if lies && napped && wait == Some(Duration::ZERO) {
+                // It ended some microseconds early.
+                self.spin_until(now + left.unwrap_or_default());
+                (napped, woken) = (false, true);
+                continue;
+            }
+            napped = lies && wait.is_some_and(|wait| !wait.is_zero());
+            match wait {
+                Some(wait) if napped => self.nap(wait, left.unwrap_or(wait), now)?,
+                _ => self.driver.wait(wait, self.batching.enough())?,
+            }
             let over = wait.and_then(|w| self.now().checked_sub(now + w));
             woken = true;
             while let Some(event) = self.driver.next() {
-                woken = enough == LAZY;
+                woken = lies;
                 let now = self.now();
                 if self.blocked {
                     // What fell due meanwhile waited for this.
@@ -270,12 +282,34 @@ impl<D: Driver> Shard<D> {
             && self.lazy.allows(left)
     }
 
+    /// Lets a few microseconds pass.
+    fn spin_until(&self, at: Duration) {
+        while self.now() < at {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Sleeps for `wait`, of what is `left` until something falls due, and looks where a response may be.
+    fn nap(&mut self, wait: Duration, left: Duration, now: Duration) -> io::Result<()> {
+        let after = self.queue.as_ref().and_then(Queue::after);
+        let then = after.map(|at| at.saturating_sub(now + left.saturating_sub(wait)));
+        self.asked.clear();
+        if self.lazy.asks(self.flying) {
+            self.asked.extend(self.deadlines.keys());
+        }
+        self.driver.nap(&Nap {
+            left: wait,
+            then,
+            ask: &self.asked,
+        })
+    }
+
     /// Whether what was seen may wait for more of its kind before it is handed over: responses lie, it is not much yet, and
     /// no second ends meanwhile. One at a time, each would find the histograms gone from the CPU's caches.
     fn gathers(&mut self, now: Duration) -> bool {
         let left = self.wakes().map(|at| at.saturating_sub(now));
-        let tick = self.run.plan.tick.as_nanos().max(1);
-        let second = |at: Duration| at.as_nanos() / tick;
+        let tick = nanos(self.run.plan.tick).max(1);
+        let second = |at: Duration| nanos(at) / tick;
         self.samples.len() < MANY
             && self.lies(left)
             && second(now) == second(now + left.unwrap_or_default() + NEAR)
@@ -701,6 +735,9 @@ impl<D: Driver> Shard<D> {
         let closed = matches!(kind, ErrorKind::Closed | ErrorKind::Reset) && flight.received == 0;
         // What is pipelined is not repeated: which of them the server acted on is not known.
         let alone = self.run.plan.transport.pipeline == 1;
+        if flight.reused && closed {
+            self.lazy.surprised();
+        }
         let stale = alone && flight.reused && closed && (flight.idempotent || never_sent);
         if stale && !flight.reconnected {
             flight.reconnected = true;
@@ -752,6 +789,11 @@ impl<D: Driver> Shard<D> {
             stats.record(&sample);
         }
     }
+}
+
+/// Whole nanoseconds, of which 64 bits hold some centuries: quicker to divide than 128.
+fn nanos(time: Duration) -> u64 {
+    time.as_nanos() as u64
 }
 
 impl Flight {

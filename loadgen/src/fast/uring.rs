@@ -16,7 +16,7 @@ use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::net::Shutdown;
 
-use super::driver::{Driver, Event, LAZY, Waker, dial, dialled};
+use super::driver::{Driver, Event, Nap, Waker, dial, dialled};
 use super::memory::{self, Buffers, Stamped};
 
 /// `MSG_NOSIGNAL`: a broken connection is an error, not a signal.
@@ -203,15 +203,8 @@ impl Driver for Uring {
     }
 
     fn wait(&mut self, left: Option<Duration>, enough: usize) -> io::Result<()> {
-        self.release();
-        self.fetched.clear();
-        self.at = 0;
-        let sends = std::mem::take(&mut self.sends);
-        if enough == LAZY && left.is_some() {
-            self.enter(left, ROOM, false)?;
-            return self.fetch();
-        }
-        if enough > 1 && enough != LAZY {
+        let sends = self.begin();
+        if enough > 1 {
             self.enter(left, sends + enough, true)?;
             return self.fetch();
         }
@@ -225,6 +218,12 @@ impl Driver for Uring {
             self.fetch()?;
         }
         Ok(())
+    }
+
+    fn nap(&mut self, nap: &Nap) -> io::Result<()> {
+        self.begin();
+        self.enter(Some(nap.left), ROOM, false)?;
+        self.fetch()
     }
 
     fn next(&mut self) -> Option<Event> {
@@ -268,6 +267,14 @@ fn ring() -> io::Result<IoUring> {
 }
 
 impl Uring {
+    /// Forgets the last wait; how much was sent since.
+    fn begin(&mut self) -> usize {
+        self.release();
+        self.fetched.clear();
+        self.at = 0;
+        std::mem::take(&mut self.sends)
+    }
+
     /// Hands an operation to the kernel with the next submission.
     fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
         if self.ring.submission().is_full() {

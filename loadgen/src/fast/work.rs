@@ -1,25 +1,31 @@
 //! Owns which request is sent next: of an open load, what fell due, in order; of a closed one, the next number. Reads no
 //! clock and sends nothing.
 
-use std::iter::Peekable;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::dispatch::Ticket;
 use crate::pacer::Paced;
 use crate::plan::{Model, Plan};
-use crate::schedule::{Arrivals, Schedule, share};
+use crate::schedule::{Arrival, Arrivals, Schedule, share};
 use crate::stats::{growing, micros, note};
 
 /// So many are counted at once: one at a time, each would find its histogram gone from the CPU's caches.
 const MANY: usize = 32;
 
-/// The queue of an open load. Requests wait as a count only: their instants come from the schedule when they are taken.
+/// The queue of an open load. Requests wait as a count and the first of them only: the others' instants come from the
+/// schedule, once more, when they are taken.
 pub(super) struct Queue {
-    due: Peekable<Arrivals>,
-    /// What is not yet taken.
-    pub(super) rest: Arrivals,
-    pub(super) taken: u64,
+    /// What falls due next, and after it.
+    next: Option<Arrival>,
+    after: Option<Arrival>,
+    /// What falls due after that.
+    due: Arrivals,
+    /// The released request that is taken next, while any waits.
+    first: Option<Arrival>,
+    /// Goes on after it.
+    rest: Arrivals,
+    taken: u64,
     paced: Paced,
     /// How late those released last were, microseconds; counted when they are many: see [`MANY`].
     late: Vec<u64>,
@@ -32,8 +38,12 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new(schedule: &Schedule, plan: &Plan) -> Queue {
+        let mut due = schedule.arrivals();
         Queue {
-            due: schedule.arrivals().peekable(),
+            next: due.arrival(),
+            after: due.arrival(),
+            due,
+            first: None,
             rest: schedule.arrivals(),
             taken: 0,
             paced: Paced {
@@ -55,9 +65,18 @@ impl Queue {
         if self.cut.is_some() {
             return false;
         }
-        let Some(due) = self.due.next_if(|due| *due <= now) else {
+        let Some(arrival) = self.next.filter(|next| next.due <= now) else {
             return false;
         };
+        self.next = self.after;
+        self.after = match self.after {
+            Some(_) => self.due.arrival(),
+            None => None,
+        };
+        if self.first.is_none() {
+            self.first = Some(arrival);
+        }
+        let due = arrival.due;
         self.paced.released += 1;
         if due >= self.warm_up {
             self.paced.measured += 1;
@@ -86,7 +105,7 @@ impl Queue {
         if self.cut.is_some() {
             return;
         }
-        let over = self.due.peek().is_none() && now >= self.end;
+        let over = self.next.is_none() && now >= self.end;
         if over || stop {
             self.paced.stopped = !over;
             self.cut = Some(now + self.drain);
@@ -113,17 +132,32 @@ impl Queue {
     pub(super) fn wakes(&mut self, blocked: bool) -> Option<Duration> {
         match self.cut {
             None if blocked => Some(self.end),
-            None => Some(self.due.peek().copied().unwrap_or(self.end)),
+            None => Some(self.next.map_or(self.end, |next| next.due)),
             Some(cut) => (self.waiting() > 0).then_some(cut),
         }
     }
 
+    /// What falls due after the next.
+    pub(super) fn after(&self) -> Option<Duration> {
+        self.after.map(|after| after.due)
+    }
+
     /// Takes the request that waits longest; `queued` when no connection was free as it fell due.
     pub(super) fn take(&mut self, queued: bool) -> Option<Ticket> {
-        let index = self.rest.next_index();
-        let due = self.rest.next()?;
+        let first = self.first.take()?;
         self.taken += 1;
+        if self.waiting() > 0 {
+            self.rest.go_on_after(first);
+            self.first = self.rest.arrival();
+        }
+        let Arrival { index, due, .. } = first;
         Some(Ticket { index, due, queued })
+    }
+
+    /// Takes all that waits: when each was due.
+    pub(super) fn rest(&mut self) -> Vec<Duration> {
+        let all = std::iter::from_fn(|| self.take(true));
+        all.map(|ticket| ticket.due).collect()
     }
 }
 
