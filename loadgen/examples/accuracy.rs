@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut passed = 0;
     let (mut to_bare, mut to_vegeta, mut to_sleep) = (Vec::new(), Vec::new(), Vec::new());
+    let mut costs = Vec::new();
     for limit in &limits {
         for (name, profile) in Profile::table(RATE * seconds) {
             let (bare_before, sleep_before) = (bare()?, asleep()?);
@@ -56,6 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 (sleep_before + asleep()?) / 2.0,
             );
             passed += good;
+            costs.push(ours);
             to_bare.push(ours / bare);
             to_sleep.push(sleep / ours);
             print!(
@@ -75,23 +77,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("\npassed {passed} of {}", limits.len() * 12);
-    println!("cost beside a bare loop: {}", spread(to_bare));
-    println!("of our cost, waking alone: {}", spread(to_sleep));
+    println!("CPU s per 10,000 requests: {}", spread(costs, ""));
+    println!("cost beside a bare loop: {}", spread(to_bare, "x"));
+    println!("of our cost, waking alone: {}", spread(to_sleep, "x"));
     if rival.is_some() {
-        println!("cheaper than vegeta: {}", spread(to_vegeta));
+        println!("cheaper than vegeta: {}", spread(to_vegeta, "x"));
     }
     Ok(())
 }
 
-/// Median, least and most of some ratios; there is at least one.
-fn spread(mut ratios: Vec<f64>) -> String {
-    ratios.sort_by(f64::total_cmp);
-    let (below, above) = (ratios[(ratios.len() - 1) / 2], ratios[ratios.len() / 2]);
+/// Median, least and most of some figures in this unit; there is at least one.
+fn spread(mut all: Vec<f64>, unit: &str) -> String {
+    all.sort_by(f64::total_cmp);
+    let (below, above) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
     format!(
-        "median {:.2}x ({:.2} to {:.2})",
+        "median {:.2}{unit} ({:.2} to {:.2})",
         (below + above) / 2.0,
-        ratios[0],
-        ratios[ratios.len() - 1]
+        all[0],
+        all[all.len() - 1]
     )
 }
 
