@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::schedule::Arrivals;
+use crate::schedule::{Arrival, Arrivals};
 
 /// One request to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +66,7 @@ impl Dispatch {
     }
 
     fn take(&mut self, queued: bool) -> Option<Ticket> {
-        let index = self.arrivals.next_index();
-        let due = self.arrivals.next()?;
+        let Arrival { index, due, .. } = self.arrivals.arrival()?;
         self.taken += 1;
         Some(Ticket { index, due, queued })
     }

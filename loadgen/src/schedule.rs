@@ -224,7 +224,7 @@ impl Arrivals {
     }
 
     /// The index, among all workers' requests, of the arrival that comes next here.
-    pub(crate) fn next_index(&self) -> u64 {
+    fn next_index(&self) -> u64 {
         let (first, step) = self.schedule.share;
         // The iterator's own index is where it looks next; its share of it is the next at or after that.
         self.index + (first + step - self.index % step) % step

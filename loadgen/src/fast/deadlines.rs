@@ -38,14 +38,9 @@ impl Deadlines {
 
     /// Whose deadlines there are, in their order.
     pub(super) fn keys(&self) -> impl Iterator<Item = usize> {
-        let node = |key: u32| self.nodes.get(key as usize);
-        let first = Some(self.first).filter(|key| node(*key).is_some());
-        let next = move |key: &u32| {
-            node(*key)
-                .map(|n| n.after)
-                .filter(|key| node(*key).is_some())
-        };
-        std::iter::successors(first, next).map(|key| key as usize)
+        let node = |key: u32| Some((key as usize, self.nodes.get(key as usize)?));
+        let each = std::iter::successors(node(self.first), move |(_, n)| node(n.after));
+        each.map(|(key, _)| key)
     }
 
     /// Adds a deadline that is not before any other.

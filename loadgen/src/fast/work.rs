@@ -68,14 +68,8 @@ impl Queue {
         let Some(arrival) = self.next.filter(|next| next.due <= now) else {
             return false;
         };
-        self.next = self.after;
-        self.after = match self.after {
-            Some(_) => self.due.arrival(),
-            None => None,
-        };
-        if self.first.is_none() {
-            self.first = Some(arrival);
-        }
+        self.next = std::mem::replace(&mut self.after, self.due.arrival());
+        self.first.get_or_insert(arrival);
         let due = arrival.due;
         self.paced.released += 1;
         if due >= self.warm_up {
