@@ -2,7 +2,8 @@
 //! request cost it, beside what a bare loop and sleeping alone cost before and after it, and vegeta where `VEGETA` names
 //! its program. Run by `bench/accuracy`; the server is a process of its own.
 //!
-//! Arguments: seconds of each run (20), then connection limits (64 and `unlimited`).
+//! Arguments: seconds of each run (20), then connection limits (64 and `unlimited`). With `KEEP_AWAKE` set it all runs
+//! with the processors kept awake.
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -11,6 +12,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use loadgen::awake::Awake;
 use loadgen::schedule::Schedule;
 use loadgen::truth::{Profile, quantile, serve};
 use loadgen::{Model, Plan, Progress, Report};
@@ -23,6 +25,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     if args.first().is_some_and(|a| a == "serve") {
         return server(&args[1], args[2].parse()?);
     }
+    let keep_awake = std::env::var_os("KEEP_AWAKE").is_some();
+    // For the loops and the rival, too, which are compared with what ran so.
+    let _awake = keep_awake.then(Awake::hold).transpose()?;
     let seconds: u64 = args.first().map_or(Ok(20), |a| a.parse())?;
     let limits: Vec<usize> = match args.get(1..) {
         Some(given) if !given.is_empty() => given
@@ -40,6 +45,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "{RATE} requests a second for {seconds} s; served = truth and the server's own lateness; passed = got is within 1 % or 0.1 ms of served\n"
     );
+    if keep_awake {
+        println!("processors kept awake, for all that runs here\n");
+    }
     let rival = std::env::var_os("VEGETA");
     if let Some(program) = &rival {
         println!("beside vegeta: {}\n", version(program)?);
@@ -50,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for limit in &limits {
         for (name, profile) in Profile::table(RATE * seconds) {
             let (bare_before, sleep_before) = (bare()?, asleep()?);
-            let (good, ours) = one(name, profile, *limit, seconds)?;
+            let (good, ours) = one(name, profile, *limit, seconds, keep_awake)?;
             // The machine's speed changes meanwhile: both before and after.
             let (bare, sleep) = (
                 (bare_before + bare()?) / 2.0,
@@ -182,6 +190,7 @@ fn one(
     profile: Profile,
     connections: usize,
     seconds: u64,
+    keep_awake: bool,
 ) -> Result<(usize, f64), Box<dyn Error>> {
     let remote = start(name, RATE * seconds)?;
     let plan = Plan {
@@ -192,6 +201,7 @@ fn one(
         duration: Duration::from_secs(seconds),
         connections,
         drain: Some(Duration::from_secs(600)),
+        keep_awake,
         ..Plan::new(&format!("http://{}", remote.addr))?
     };
     let due: Vec<Duration> = Schedule::of(&plan)

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::LoadError;
+use crate::awake::Awake;
 use crate::dispatch::{Dispatch, Next, Placed, Ticket};
 use crate::pacer::{Paced, pace};
 use crate::plan::{Model, Plan, Requests};
@@ -98,6 +99,20 @@ pub async fn run(
     plan.check()?;
     let requests = Requests::prepare(&plan)?;
     let wire = Wire::new(&plan)?;
+    let awake = plan.keep_awake.then(Awake::hold).transpose()?;
+    let mut report = ready(plan, requests, wire, progress, stop).await?;
+    report.own.kept_awake = awake.is_some();
+    Ok(report)
+}
+
+/// Runs what has been checked.
+async fn ready(
+    plan: Plan,
+    requests: Requests,
+    wire: Wire,
+    progress: watch::Sender<Progress>,
+    stop: CancellationToken,
+) -> Result<Report, LoadError> {
     #[cfg(target_os = "linux")]
     if let Some(engines) = crate::fast::choose(&plan, &requests)? {
         let connector = wire.connector().clone();
@@ -224,6 +239,7 @@ async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
         threads: 1,
         cpu_s,
         busy: cpu_s / ended.as_secs_f64().max(1e-9),
+        kept_awake: false,
     };
     let stats = std::mem::replace(
         &mut *lock(&shared.stats),

@@ -83,6 +83,7 @@ pub(crate) fn choose(
         recorded: _,
         keep_seconds: _,
         beside: _,
+        keep_awake: _,
         tick: _,
         threads: _,
         engine,

@@ -125,7 +125,7 @@ impl Report {
             "late_us": { "0.5": self.late_p50_us, "0.99": self.late_p99_us },
             "late_sends": self.late_sends,
             "engine": self.own.engine,
-            "client": { "threads": self.own.threads, "cpu_s": self.own.cpu_s, "busy": self.own.busy },
+            "client": { "threads": self.own.threads, "cpu_s": self.own.cpu_s, "busy": self.own.busy, "kept_awake": self.own.kept_awake },
             "unsent_wait_us": quantiles(&self.unsent_wait),
             "routes": routes,
             "step_s": self.step_s(),

@@ -3,6 +3,7 @@
 
 pub mod ab;
 pub mod artillery;
+pub mod awake;
 pub mod beside;
 mod beta;
 pub mod capacity;
@@ -72,6 +73,9 @@ pub enum LoadError {
         /// The rate asked for, as text.
         rate: String,
     },
+    /// This machine's processors cannot be kept awake.
+    #[error("keep the processors awake: {0}")]
+    Awake(String),
     /// TLS could not be set up.
     #[error("set up TLS: {0}")]
     Tls(String),

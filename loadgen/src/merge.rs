@@ -104,6 +104,7 @@ fn add(whole: &mut Report, part: Report) -> Result<(), String> {
     own.threads += part.own.threads;
     own.cpu_s += part.own.cpu_s;
     own.busy = own.busy.max(part.own.busy);
+    own.kept_awake |= part.own.kept_awake;
     whole.late_p50_us = whole.late_p50_us.max(part.late_p50_us);
     whole.late_p99_us = whole.late_p99_us.max(part.late_p99_us);
     add_counts(&mut whole.errors, part.errors);

@@ -68,6 +68,8 @@ pub struct Plan {
     pub transport: Transport,
     /// The closed model: the pause of a connection (of a stream with HTTP/2) between an answer and its next request.
     pub think: Duration,
+    /// Hold [`crate::awake::Awake`] as long as the run lasts.
+    pub keep_awake: bool,
     /// Set by [`crate::beside::run`]: this plan is run beside another.
     pub beside: Option<Beside>,
 }
@@ -191,6 +193,7 @@ impl Plan {
             tick: Duration::from_secs(1),
             transport: Transport::default(),
             think: Duration::ZERO,
+            keep_awake: false,
             beside: None,
         })
     }

@@ -92,6 +92,8 @@ pub struct Own {
     pub cpu_s: f64,
     /// Share of its time that the busiest thread used its core, 0 to 1.
     pub busy: f64,
+    /// This machine's processors were kept from sleeping ([`crate::awake`]).
+    pub kept_awake: bool,
 }
 
 impl Own {
@@ -103,6 +105,7 @@ impl Own {
             threads: cpu.len() as u32,
             cpu_s: cpu.iter().map(Duration::as_secs_f64).sum(),
             busy: busiest.as_secs_f64() / over.as_secs_f64().max(1e-9),
+            kept_awake: false,
         }
     }
 }
@@ -491,12 +494,18 @@ impl Report {
                 threads,
                 cpu_s,
                 busy,
+                kept_awake,
             } = &self.own;
             writeln!(
                 out,
-                "generator {engine}, {threads} thread{}, {cpu_s:.2} CPU s, {:.0} % busy",
+                "generator {engine}, {threads} thread{}, {cpu_s:.2} CPU s, {:.0} % busy{}",
                 if *threads == 1 { "" } else { "s" },
-                busy * 100.0
+                busy * 100.0,
+                if *kept_awake {
+                    ", processors kept awake"
+                } else {
+                    ""
+                }
             )?;
         }
         if self.routes.len() > 1 {

@@ -195,12 +195,14 @@ impl Report {
 /// Reports of versions before 0.2 say nothing of it.
 fn own(n: &At<'_>) -> Own {
     let text = |key: &str| n.map.get(key).and_then(Value::as_str);
-    let number = |key: &str| n.map.get("client").and_then(|c| c.get(key)?.as_f64());
+    let client = |key: &str| n.map.get("client").and_then(|c| c.get(key));
+    let number = |key: &str| client(key).and_then(Value::as_f64);
     Own {
         engine: text("engine").unwrap_or_default().to_owned(),
         threads: number("threads").unwrap_or(0.0) as u32,
         cpu_s: number("cpu_s").unwrap_or(0.0),
         busy: number("busy").unwrap_or(0.0),
+        kept_awake: client("kept_awake").and_then(Value::as_bool) == Some(true),
     }
 }
 

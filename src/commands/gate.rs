@@ -242,6 +242,13 @@ impl Gate {
         }
         let mut changes = Vec::new();
         if !self.baselines.is_empty() {
+            let other = |b: &&Report| b.own.kept_awake != report.own.kept_awake;
+            if let Some(other) = self.baselines.iter().find(other) {
+                note(&format!(
+                    "warning: the processors were kept awake in this run or in {}, not in both: what changed may be that",
+                    other.run_id
+                ));
+            }
             let (held, found) = against_baselines(&self.baselines, report);
             checks.extend(held);
             changes = found;

@@ -170,6 +170,9 @@ pub struct Common {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 
+    #[command(flatten)]
+    awake: AwakeFlag,
+
     /// Write the JSON report here; - is standard output, and the text then goes to standard error
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -189,6 +192,15 @@ pub struct Common {
 
     #[command(flatten)]
     judge: Judge,
+}
+
+/// What every run of the user's own processors is asked.
+#[derive(Debug, ClapArgs)]
+pub struct AwakeFlag {
+    /// Let none of this machine's processors sleep while the run lasts: requests leave more punctually and cost less.
+    /// Takes power and the right to write to /dev/cpu_dma_latency, and hastens a server on the same machine
+    #[arg(long)]
+    pub(super) keep_awake: bool,
 }
 
 /// Runs the subcommand.
@@ -323,6 +335,7 @@ fn plan(common: &Common) -> anyhow::Result<loadgen::Plan> {
         None => None,
     };
     plan.connections = common.connections;
+    plan.keep_awake = common.awake.keep_awake;
     plan.threads = common.threads;
     plan.engine = match common.engine.as_str() {
         "io_uring" => loadgen::Engine::IoUring,

@@ -127,6 +127,7 @@ pub fn refused(error: loadgen::LoadError) -> anyhow::Error {
         loadgen::LoadError::NotYours { host, .. } => {
             format!(": give --i-own-this-target, or set NINES_I_OWN_THIS_TARGET={host} once")
         }
+        loadgen::LoadError::Awake(_) => ", or leave --keep-awake out".to_owned(),
         _ => String::new(),
     };
     usage(format!("{error}{more}"))

@@ -12,6 +12,7 @@ use loadgen::artillery::{
 use tokio::sync::mpsc;
 
 use super::gate::Judge;
+use super::load::AwakeFlag;
 use super::load_beside::long_enough;
 use super::load_request::{owned, refused};
 use super::reach::json;
@@ -84,6 +85,9 @@ pub struct Args {
     #[arg(long)]
     i_own_this_target: bool,
 
+    #[command(flatten)]
+    awake: AwakeFlag,
+
     /// Send the run's own series to this agent
     #[arg(long, env = "NINES_URL", value_name = "URL")]
     agent: Option<String>,
@@ -144,6 +148,7 @@ pub fn run(args: Args, shared: Shared) -> CommandResult {
     }
     let run = RunOptions {
         keep_seconds,
+        keep_awake: args.awake.keep_awake,
         run_id: format!("t{:012x}", now_ms()),
         seed: now_ms().unsigned_abs(),
         own_target: owned(args.i_own_this_target, &script.target_url()),

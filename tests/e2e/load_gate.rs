@@ -156,6 +156,50 @@ fn a_run_is_judged_at_once_and_later() {
     }
 }
 
+#[test]
+fn a_baseline_whose_processors_slept_is_named() {
+    let (url, _) = server();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let run = nines(&[
+        "load",
+        "rate",
+        "-R",
+        "20",
+        "-d",
+        "1s",
+        "-o",
+        &path("run.json"),
+        &url,
+    ]);
+    assert!(
+        run.status.code().is_some_and(|code| code != 2),
+        "{}",
+        stderr(&run)
+    );
+    let run: Json =
+        serde_json::from_str(&std::fs::read_to_string(path("run.json")).unwrap()).unwrap();
+    assert_eq!(run["nines"]["client"]["kept_awake"], false);
+    for (name, awake) in [("a", false), ("b", false), ("awake", true)] {
+        let mut run = run.clone();
+        run["nines"]["client"]["kept_awake"] = awake.into();
+        like(&run, &path(name), name, 12, 1.0);
+    }
+    let against = |before: &str, after: &str| {
+        let output = nines(&["gate", &path(after), "--baseline", &path(before)]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert_eq!(against("a", "b"), "");
+    for (before, after) in [("awake", "a"), ("a", "awake")] {
+        let said = against(before, after);
+        assert!(
+            said.contains(&format!("in this run or in {before}, not in both")),
+            "{said}"
+        );
+    }
+}
+
 /// Stores a run of 12 seconds like the one given, `slower` times as slow, under another name.
 fn like(run: &Json, to: &str, id: &str, seconds: usize, slower: f64) {
     let mut run = run.clone();

@@ -257,6 +257,44 @@ fn a_refusing_kernel_gets_epoll() {
 }
 
 #[test]
+fn processors_are_kept_awake_and_the_report_says_so_or_the_run_is_refused() {
+    let server = echo(Duration::ZERO);
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("s.yml").display().to_string();
+    let phases = "phases: [{duration: 1, arrivalRate: 9}]";
+    let flow = "scenarios: [{flow: [{get: {url: /}}]}]";
+    std::fs::write(
+        &script,
+        format!("config: {{target: \"{server}\", {phases}}}\n{flow}\n"),
+    )
+    .unwrap();
+    let json = folder.path().join("r.json").display().to_string();
+    let wide_awake = ["--keep-awake", "-o", &json];
+    let rate = ["load", "rate", "-R", "20", "-d", "1s", &server];
+    let run = ["load", "run", &script];
+    let may = std::fs::File::options()
+        .write(true)
+        .open("/dev/cpu_dma_latency");
+    for args in [&rate[..], &run] {
+        let output = nines(&[args, &wide_awake].concat());
+        let text = stderr(&output);
+        if may.is_err() {
+            assert_eq!(output.status.code(), Some(2), "{text}");
+            let words = [
+                "keep the processors awake: /dev/cpu_dma_latency",
+                "leave --keep-awake out",
+            ];
+            assert!(words.iter().all(|w| text.contains(w)), "{text}");
+            continue;
+        }
+        assert!(took_place(output.status.code()), "{text}");
+        let report: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+        assert_eq!(report["nines"]["client"]["kept_awake"], true);
+    }
+}
+
+#[test]
 fn other_peoples_hosts_need_a_statement() {
     let run = |args: &[&str], setting: Option<&str>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nines"));

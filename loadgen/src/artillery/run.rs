@@ -21,6 +21,7 @@ use super::template::{self, as_text};
 use super::vu::{Shared, Vu, lock, most_requests};
 use super::{config, ensure};
 use crate::LoadError;
+use crate::awake::Awake;
 use crate::beside::Beside;
 use crate::conn::Target;
 use crate::engine::wall_clock;
@@ -47,6 +48,8 @@ pub struct RunOptions {
     pub own_target: bool,
     /// Keep each second's whole histogram, for a heat map or an HdrHistogram log.
     pub keep_seconds: bool,
+    /// Hold [`Awake`] as long as the run lasts.
+    pub keep_awake: bool,
     /// Set by [`crate::beside::scripts`]: it is run beside another.
     pub beside: Option<Beside>,
 }
@@ -101,6 +104,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<Results, RunError> {
     let confined = check_target(&script, options.own_target)?;
+    let awake = options.keep_awake.then(Awake::hold).transpose()?;
     let start = Instant::now();
     let dialers = Arc::new(Dialers::new(script.insecure));
     let pool = script.http.pool.map(|n| Arc::new(Pool::new(n, &dialers)));
@@ -172,7 +176,10 @@ pub async fn run(
     };
     let cpu: Vec<Duration> = ended.iter().map(|e| e.cpu).collect();
     let engine = ended.first().map_or("", |e| e.engine);
-    let own = Own::of_threads(engine, &cpu, shared.start.elapsed());
+    let own = Own {
+        kept_awake: awake.is_some(),
+        ..Own::of_threads(engine, &cpu, shared.start.elapsed())
+    };
     lock(&shared.metrics).end();
     recorder.tick();
     let stopped = stop.is_cancelled();

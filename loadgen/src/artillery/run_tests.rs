@@ -118,6 +118,7 @@ pub(crate) async fn play_at(
         seed: 1,
         own_target: false,
         keep_seconds: false,
+        keep_awake: false,
         beside: None,
     };
     let (tx, mut rx) = mpsc::channel(1024);
