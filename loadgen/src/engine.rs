@@ -1,6 +1,7 @@
 //! Owns a run: workers, each with one connection, take requests in the order they fall due, and a recorder sums up.
 //! Latency counts from the due instant, so a stall in server, connections or generator cannot hide.
 
+mod gather;
 mod saturate;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -11,6 +12,8 @@ use model::Labels;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use gather::Gather;
 
 use crate::LoadError;
 use crate::awake::Awake;
@@ -78,6 +81,7 @@ struct Shared {
     /// Ends all traffic at once.
     abort: CancellationToken,
     workers: TaskTracker,
+    gather: Arc<Gather>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -140,6 +144,8 @@ async fn ready(
         .is_some_and(|s| s.peak_rate() <= ONE_THREAD_RATE)
         || plan.transport.http2;
     let limit = plan.slots();
+    let gather = Arc::new(Gather::new(saturate::fits(&plan).then_some(limit)));
+    let theirs = Arc::clone(&gather);
     let start = match &plan.beside {
         Some(_) => Some(plan.begin().await),
         None => None,
@@ -155,6 +161,7 @@ async fn ready(
         deadline: OnceLock::new(),
         start: start.unwrap_or_else(Instant::now),
         workers: TaskTracker::new(),
+        gather: theirs,
         requests,
         wire,
         plan,
@@ -167,8 +174,9 @@ async fn ready(
     // One thread for clock, requests and sockets: no hop between them makes a request late, and each costs less.
     let (done, report) = oneshot::channel();
     let body = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        gather.before_waits(builder.enable_all());
+        let runtime = builder
             .build()
             .map_err(|e| LoadError::Plan(format!("no event loop for the load: {e}")));
         let _ = done.send(runtime.map(|runtime| runtime.block_on(drive(make(), progress))));

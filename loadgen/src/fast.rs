@@ -21,7 +21,7 @@ use crate::report::{Own, Report};
 use crate::schedule::Schedule;
 use crate::stats::{Stats, growing};
 
-mod batching;
+pub(crate) mod batching;
 mod deadlines;
 mod driver;
 mod early;

@@ -159,6 +159,7 @@ impl Flow {
             outcome,
         };
         lock(&self.shared.stats).record(&sample);
+        self.shared.gather.done();
     }
 
     fn dial_failed(&mut self, due: Due, error: &ConnError) {

@@ -4,18 +4,28 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::thread::Timespec;
+
 use super::cpu_time;
+
+/// How long responses are let gather where the kernel cannot be told for how many to wait.
+const NAP: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 150_000,
+};
 
 /// Judged so often.
 const WINDOW: Duration = Duration::from_millis(30);
 /// Of its time a thread is busy, one response at a time, before waiting for several pays.
 const BUSY: f64 = 0.7;
 
+/// A rate, or a cost, of which so much is left is no other.
+const SAME: f64 = 0.97;
 /// It is given up after so many windows in which it did not pay.
 const PATIENCE: u32 = 3;
 
 /// What is known of the rate.
-pub(super) struct Batching {
+pub(crate) struct Batching {
     /// Most responses to wait for.
     most: usize,
     now: usize,
@@ -38,8 +48,8 @@ struct Window {
 }
 
 impl Batching {
-    /// For a closed loop of so many connections, or for an open load.
-    pub(super) fn new(closed: Option<usize>) -> Batching {
+    /// For a closed loop of so many connections (or requests at once), or for an open load.
+    pub(crate) fn new(closed: Option<usize>) -> Batching {
         Batching {
             most: closed.map_or(1, most),
             now: 1,
@@ -61,12 +71,12 @@ impl Batching {
     }
 
     /// How many responses to wait for.
-    pub(super) fn enough(&self) -> usize {
+    pub(crate) fn enough(&self) -> usize {
         self.now
     }
 
     /// So many more are done.
-    pub(super) fn tick(&mut self, more: usize) {
+    pub(crate) fn tick(&mut self, more: usize) {
         if self.most == 1 {
             self.window = None;
             return;
@@ -105,8 +115,12 @@ impl Batching {
                 self.now = self.most;
                 self.worse = 0;
             }
-        } else if rate < 0.85 * self.rate || rate * self.cost < BUSY * 0.8 {
-            // It slows the loop down, or there is no longer so much to do; or the machine was busy with something else.
+        } else if rate < 0.85 * self.rate
+            || rate * self.cost < BUSY * 0.8
+            || (rate < SAME * self.rate && cpu > SAME * self.cost * done as f64)
+        {
+            // It slows the loop down, or there is no longer so much to do, or nothing is saved; or the machine was busy with
+            // something else.
             self.worse += 1;
             if self.worse == PATIENCE {
                 self.now = 1;
@@ -116,6 +130,11 @@ impl Batching {
             self.worse = 0;
         }
     }
+}
+
+/// Sleeps until several responses are likely to be there: asleep, the thread is not woken for each.
+pub(crate) fn let_gather() {
+    let _ = rustix::thread::nanosleep(&NAP);
 }
 
 /// Of so many connections, the most responses to wait for.
@@ -151,6 +170,11 @@ mod tests {
             b.judge(6000, 0.05, 0.048);
         }
         assert_eq!(b.enough(), 32);
+        b.judge(6000, 0.05, 0.046);
+        for expected in [32, 32, 1] {
+            b.judge(5500, 0.05, 0.044);
+            assert_eq!(b.enough(), expected, "slower, and no cheaper");
+        }
         for mut never in [Batching::new(Some(1)), Batching::new(None)] {
             never.judge(6000, 0.05, 0.05);
             assert_eq!(never.enough(), 1);

@@ -15,17 +15,13 @@ use rustix::time::{
     timerfd_settime,
 };
 
+use super::batching::let_gather;
 use super::driver::{Driver, Event, Nap, Waker, dial, dialled};
 use super::memory;
 use super::naps::{Naps, timespec};
 
 const WAKER: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
-/// How long responses are let gather when several are wanted at once.
-const NAP: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 150_000,
-};
 /// Read at once, in bytes.
 const BUFFER: usize = 64 * 1024;
 
@@ -135,8 +131,8 @@ impl Driver for Epoll {
 
     fn wait(&mut self, left: Option<Duration>, enough: usize) -> io::Result<()> {
         if enough > 1 && left != Some(Duration::ZERO) {
-            // epoll cannot wait for several; asleep, we are not woken for each.
-            let _ = rustix::thread::nanosleep(&NAP);
+            // epoll cannot wait for several.
+            let_gather();
         }
         let zero = Timespec::default();
         let timeout = match left {
