@@ -4,21 +4,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
+use rustix::time::{TimerfdFlags, Timespec};
 
 use super::batching::let_gather;
 use super::driver::{Driver, Event, Nap, Waker, dial, dialled};
 use super::memory;
-use super::naps::{Naps, timespec};
+use super::naps::{Naps, Timer};
 
 const WAKER: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
@@ -36,9 +33,7 @@ struct Socket {
 pub(super) struct Epoll {
     epoll: OwnedFd,
     waker: Waker,
-    timer: OwnedFd,
-    /// When the timer fires, if it was set and has not.
-    fires: Option<Instant>,
+    timer: Timer,
     naps: Naps,
     /// Sockets that hold bytes for which there was no room.
     unsent: usize,
@@ -62,14 +57,12 @@ impl Driver for Epoll {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let edge = EventFlags::IN | EventFlags::ET;
         epoll::add(&epoll, waker, EventData::new_u64(WAKER), edge)?;
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        epoll::add(&epoll, &timer, EventData::new_u64(TIMER), edge)?;
+        let timer = Timer::new(TimerfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &timer.fd, EventData::new_u64(TIMER), edge)?;
         Ok(Epoll {
             epoll,
             waker: waker.clone(),
             timer,
-            fires: None,
             naps: Naps::new()?,
             unsent: 0,
             sockets: Vec::new(),
@@ -138,7 +131,7 @@ impl Driver for Epoll {
         let timeout = match left {
             Some(Duration::ZERO) => Some(&zero),
             Some(left) => {
-                self.arm(left)?;
+                self.timer.within(left)?;
                 None
             }
             None => None,
@@ -179,7 +172,7 @@ impl Driver for Epoll {
                 }
                 TIMER => {
                     self.at += 1;
-                    self.fires = None;
+                    self.timer.fired();
                 }
                 _ => {
                     let (key, generation) = ((data & 0xffff_ffff) as usize, (data >> 32) as u32);
@@ -212,22 +205,6 @@ impl Epoll {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),
         }
-    }
-
-    /// Sets the timer unless it fires early enough already; a wake too early only costs another wait.
-    fn arm(&mut self, left: Duration) -> io::Result<()> {
-        let now = Instant::now();
-        let at = now + left;
-        if self.fires.is_some_and(|fires| fires > now && fires <= at) {
-            return Ok(());
-        }
-        let spec = Itimerspec {
-            it_interval: Timespec::default(),
-            it_value: timespec(left),
-        };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec)?;
-        self.fires = Some(at);
-        Ok(())
     }
 
     /// The next event of this socket; none when there is no more for now.
@@ -314,6 +291,7 @@ fn write(fd: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
 mod tests {
     use std::io::Read;
     use std::net::TcpListener;
+    use std::time::Instant;
 
     use super::*;
 

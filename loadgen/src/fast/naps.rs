@@ -23,9 +23,10 @@ pub(super) struct Naps {
     turn: usize,
 }
 
-struct Timer {
-    fd: OwnedFd,
-    /// When it fires, on the kernel's monotonic clock; zero when it is not set.
+/// A timer of the kernel.
+pub(super) struct Timer {
+    pub(super) fd: OwnedFd,
+    /// When it fires, since boot; zero when it is not set.
     fires: Duration,
 }
 
@@ -33,11 +34,7 @@ impl Naps {
     /// # Errors
     /// When there are no more descriptors.
     pub(super) fn new() -> io::Result<Naps> {
-        let timer = || {
-            let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
-            let fires = Duration::ZERO;
-            io::Result::Ok(Timer { fd, fires })
-        };
+        let timer = || Timer::new(TimerfdFlags::empty());
         Ok(Naps {
             timers: [timer()?, timer()?],
             turn: 0,
@@ -61,7 +58,7 @@ impl Naps {
         }
         match rustix::io::read(&this.fd, &mut [0_u8; 8]) {
             Ok(_) => {
-                this.fires = Duration::ZERO;
+                this.fired();
                 self.turn ^= 1;
                 Ok(())
             }
@@ -72,6 +69,31 @@ impl Naps {
 }
 
 impl Timer {
+    /// # Errors
+    /// When there are no more descriptors.
+    pub(super) fn new(flags: TimerfdFlags) -> io::Result<Timer> {
+        let flags = flags | TimerfdFlags::CLOEXEC;
+        Ok(Timer {
+            fd: timerfd_create(TimerfdClockId::Monotonic, flags)?,
+            fires: Duration::ZERO,
+        })
+    }
+
+    /// It was seen to have fired.
+    pub(super) fn fired(&mut self) {
+        self.fires = Duration::ZERO;
+    }
+
+    /// Sets it unless it fires within `left` already; a wake too early only costs another wait.
+    pub(super) fn within(&mut self, left: Duration) -> io::Result<()> {
+        let now = since_boot();
+        let at = now + left;
+        if self.fires > now && self.fires <= at {
+            return Ok(());
+        }
+        self.set(at)
+    }
+
     fn set(&mut self, at: Duration) -> io::Result<()> {
         let spec = Itimerspec {
             it_interval: Timespec::default(),
@@ -89,7 +111,7 @@ fn since_boot() -> Duration {
 }
 
 /// The kernel's form of a time.
-pub(super) fn timespec(time: Duration) -> Timespec {
+fn timespec(time: Duration) -> Timespec {
     Timespec {
         tv_sec: time.as_secs() as i64,
         tv_nsec: time.subsec_nanos().into(),
