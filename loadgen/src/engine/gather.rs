@@ -53,3 +53,29 @@ impl Gather {
         let _ = builder;
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_is_counted_up_to_each_wait() {
+        let gather = Arc::new(Gather::new(Some(64)));
+        let mut builder = Builder::new_current_thread();
+        gather.before_waits(&mut builder);
+        let runtime = builder.build().unwrap();
+        runtime.block_on(async {
+            gather.done();
+            gather.done();
+            assert_eq!(gather.done.load(Ordering::Relaxed), 2);
+            let here = Arc::clone(&gather);
+            let seen = tokio::task::spawn_blocking(move || {
+                while here.done.load(Ordering::Relaxed) > 0 {
+                    std::thread::yield_now();
+                }
+            });
+            // This thread waits, and the other sees what it did before.
+            seen.await.unwrap();
+        });
+    }
+}
