@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return server(&args[1], args[2].parse()?);
     }
     let keep_awake = std::env::var_os("KEEP_AWAKE").is_some();
-    // For the loops and the rival, too, which are compared with what ran so.
+    // For all that runs here: our load, and what it is compared with.
     let _awake = keep_awake.then(Awake::hold).transpose()?;
     let seconds: u64 = args.first().map_or(Ok(20), |a| a.parse())?;
     let limits: Vec<usize> = match args.get(1..) {
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for limit in &limits {
         for (name, profile) in Profile::table(RATE * seconds) {
             let (bare_before, sleep_before) = (bare()?, asleep()?);
-            let (good, ours) = one(name, profile, *limit, seconds, keep_awake)?;
+            let (good, ours) = one(name, profile, *limit, seconds)?;
             // The machine's speed changes meanwhile: both before and after.
             let (bare, sleep) = (
                 (bare_before + bare()?) / 2.0,
@@ -190,7 +190,6 @@ fn one(
     profile: Profile,
     connections: usize,
     seconds: u64,
-    keep_awake: bool,
 ) -> Result<(usize, f64), Box<dyn Error>> {
     let remote = start(name, RATE * seconds)?;
     let plan = Plan {
@@ -201,7 +200,6 @@ fn one(
         duration: Duration::from_secs(seconds),
         connections,
         drain: Some(Duration::from_secs(600)),
-        keep_awake,
         ..Plan::new(&format!("http://{}", remote.addr))?
     };
     let due: Vec<Duration> = Schedule::of(&plan)

@@ -103,20 +103,7 @@ pub async fn run(
     plan.check()?;
     let requests = Requests::prepare(&plan)?;
     let wire = Wire::new(&plan)?;
-    let awake = plan.keep_awake.then(Awake::hold).transpose()?;
-    let mut report = ready(plan, requests, wire, progress, stop).await?;
-    report.own.kept_awake = awake.is_some();
-    Ok(report)
-}
-
-/// Runs what has been checked.
-async fn ready(
-    plan: Plan,
-    requests: Requests,
-    wire: Wire,
-    progress: watch::Sender<Progress>,
-    stop: CancellationToken,
-) -> Result<Report, LoadError> {
+    let _awake = plan.keep_awake.then(Awake::hold).transpose()?;
     #[cfg(target_os = "linux")]
     if let Some(engines) = crate::fast::choose(&plan, &requests)? {
         let connector = wire.connector().clone();
@@ -144,7 +131,8 @@ async fn ready(
         .is_some_and(|s| s.peak_rate() <= ONE_THREAD_RATE)
         || plan.transport.http2;
     let limit = plan.slots();
-    let gather = Arc::new(Gather::new(saturate::fits(&plan).then_some(limit)));
+    let saturates = saturate::fits(&plan);
+    let gather = Arc::new(Gather::new(limit));
     let theirs = Arc::clone(&gather);
     let start = match &plan.beside {
         Some(_) => Some(plan.begin().await),
@@ -175,8 +163,11 @@ async fn ready(
     let (done, report) = oneshot::channel();
     let body = move || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        gather.before_waits(builder.enable_all());
+        if saturates {
+            gather.before_waits(&mut builder);
+        }
         let runtime = builder
+            .enable_all()
             .build()
             .map_err(|e| LoadError::Plan(format!("no event loop for the load: {e}")));
         let _ = done.send(runtime.map(|runtime| runtime.block_on(drive(make(), progress))));
@@ -247,7 +238,7 @@ async fn drive(shared: Shared, progress: watch::Sender<Progress>) -> Report {
         threads: 1,
         cpu_s,
         busy: cpu_s / ended.as_secs_f64().max(1e-9),
-        kept_awake: false,
+        kept_awake: shared.plan.keep_awake,
     };
     let stats = std::mem::replace(
         &mut *lock(&shared.stats),

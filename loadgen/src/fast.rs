@@ -274,7 +274,8 @@ pub(crate) async fn run(
     let over = run.start.elapsed();
     progress.send_replace(ticker.tick());
     let cpu: Vec<Duration> = ended.iter().map(|e| e.cpu).collect();
-    let own = Own::of_threads(ended.first().map_or("", |e| e.engine), &cpu, over);
+    let engine = ended.first().map_or("", |e| e.engine);
+    let own = Own::of_threads(engine, &cpu, over, run.plan.keep_awake);
     let stats = std::mem::replace(&mut *run.stats(), Stats::new(run.plan.warm_up, 0));
     let stopped = stopping && matches!(run.plan.model, Model::Closed { .. });
     let (paced, rest) = joined(ended);

@@ -98,14 +98,19 @@ pub struct Own {
 
 impl Own {
     /// Of threads that sent, by the CPU time of each, in a run that took so long.
-    pub(crate) fn of_threads(engine: &str, cpu: &[Duration], over: Duration) -> Own {
+    pub(crate) fn of_threads(
+        engine: &str,
+        cpu: &[Duration],
+        over: Duration,
+        kept_awake: bool,
+    ) -> Own {
         let busiest = cpu.iter().max().copied().unwrap_or_default();
         Own {
             engine: engine.to_owned(),
             threads: cpu.len() as u32,
             cpu_s: cpu.iter().map(Duration::as_secs_f64).sum(),
             busy: busiest.as_secs_f64() / over.as_secs_f64().max(1e-9),
-            kept_awake: false,
+            kept_awake,
         }
     }
 }

@@ -194,7 +194,7 @@ pub struct Common {
     judge: Judge,
 }
 
-/// What every run of the user's own processors is asked.
+/// What `rate`, `closed` and `run` may do to this machine.
 #[derive(Debug, ClapArgs)]
 pub struct AwakeFlag {
     /// Let none of this machine's processors sleep while the run lasts: requests leave more punctually and cost less.

@@ -104,7 +104,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<Results, RunError> {
     let confined = check_target(&script, options.own_target)?;
-    let awake = options.keep_awake.then(Awake::hold).transpose()?;
+    let _awake = options.keep_awake.then(Awake::hold).transpose()?;
     let start = Instant::now();
     let dialers = Arc::new(Dialers::new(script.insecure));
     let pool = script.http.pool.map(|n| Arc::new(Pool::new(n, &dialers)));
@@ -176,10 +176,7 @@ pub async fn run(
     };
     let cpu: Vec<Duration> = ended.iter().map(|e| e.cpu).collect();
     let engine = ended.first().map_or("", |e| e.engine);
-    let own = Own {
-        kept_awake: awake.is_some(),
-        ..Own::of_threads(engine, &cpu, shared.start.elapsed())
-    };
+    let own = Own::of_threads(engine, &cpu, shared.start.elapsed(), options.keep_awake);
     lock(&shared.metrics).end();
     recorder.tick();
     let stopped = stop.is_cancelled();

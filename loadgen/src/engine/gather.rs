@@ -20,14 +20,14 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// For a closed load of so many requests at once; nothing gathers of any other.
-    pub(super) fn new(closed: Option<usize>) -> Gather {
+    /// For a closed load of so many requests at once.
+    pub(super) fn new(slots: usize) -> Gather {
         #[cfg(not(target_os = "linux"))]
-        let _ = closed;
+        let _ = slots;
         Gather {
             done: AtomicUsize::new(0),
             #[cfg(target_os = "linux")]
-            batching: std::sync::Mutex::new(Batching::new(closed)),
+            batching: std::sync::Mutex::new(Batching::new(Some(slots))),
         }
     }
 
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn what_ended_is_counted_up_to_each_wait() {
-        let gather = Arc::new(Gather::new(Some(64)));
+        let gather = Arc::new(Gather::new(64));
         let mut builder = Builder::new_current_thread();
         gather.before_waits(&mut builder);
         let runtime = builder.build().unwrap();

@@ -1,6 +1,6 @@
 //! Owns how many responses a closed loop waits for at once. Waiting for several saves system calls and costs latency, so
-//! it is done only while the generator's own CPU is what limits it, and given up when the rate falls. Of an open load
-//! every response is taken at once. Knows no socket.
+//! it is done only while the generator's own CPU is what limits it, and given up when the rate falls or nothing is saved.
+//! Of an open load every response is taken at once. Knows no socket.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,6 @@ const NAP: Timespec = Timespec {
 const WINDOW: Duration = Duration::from_millis(30);
 /// Of its time a thread is busy, one response at a time, before waiting for several pays.
 const BUSY: f64 = 0.7;
-
 /// A rate, or a cost, of which so much is left is no other.
 const SAME: f64 = 0.97;
 /// It is given up after so many windows in which it did not pay.
