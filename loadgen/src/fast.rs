@@ -34,6 +34,7 @@ pub(crate) mod reactor;
 mod request;
 mod resolve;
 mod shard;
+pub(crate) mod timer;
 mod tls;
 mod uring;
 mod work;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(target_os = "linux")]
+use crate::fast::timer::Timer;
 use crate::schedule::Schedule;
 use crate::stats::{histogram, micros};
 
@@ -69,7 +71,7 @@ pub(crate) async fn pace(
 /// within some ten microseconds and without a thread of its own.
 pub(crate) struct Alarm {
     #[cfg(target_os = "linux")]
-    timer: Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>>,
+    timer: Option<tokio::io::unix::AsyncFd<Timer>>,
 }
 
 impl Alarm {
@@ -101,7 +103,7 @@ impl Alarm {
                 return;
             }
             #[cfg(target_os = "linux")]
-            if let Some(timer) = &self.timer
+            if let Some(timer) = &mut self.timer
                 && wait(timer, left).await.is_ok()
             {
                 continue;
@@ -114,33 +116,21 @@ impl Alarm {
 #[cfg(target_os = "linux")]
 #[expect(
     deprecated,
-    reason = "an OwnedFd keeps its number while it is registered, which is all that the unsafe successor asks for"
+    reason = "a timer keeps its number while it is registered, which is all that the unsafe successor asks for"
 )]
-fn timer_fd() -> Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
-    use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
-    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-    let fd = timerfd_create(TimerfdClockId::Monotonic, flags).ok()?;
-    tokio::io::unix::AsyncFd::new(fd).ok()
+fn timer_fd() -> Option<tokio::io::unix::AsyncFd<Timer>> {
+    let timer = Timer::new(rustix::time::TimerfdFlags::NONBLOCK).ok()?;
+    tokio::io::unix::AsyncFd::new(timer).ok()
 }
 
 #[cfg(target_os = "linux")]
-async fn wait(
-    timer: &tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
-    left: Duration,
-) -> std::io::Result<()> {
-    use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
-    let spec = Itimerspec {
-        it_interval: Timespec::default(),
-        it_value: Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: left.subsec_nanos().into(),
-        },
-    };
-    timerfd_settime(timer, TimerfdTimerFlags::empty(), &spec)?;
+async fn wait(timer: &mut tokio::io::unix::AsyncFd<Timer>, left: Duration) -> std::io::Result<()> {
+    timer.get_mut().within(left)?;
     loop {
         let mut ready = timer.readable().await?;
-        let read = ready.try_io(|fd| Ok(rustix::io::read(fd, &mut [0_u8; 8])?));
+        let read = ready.try_io(|timer| Ok(rustix::io::read(&timer.get_ref().fd, &mut [0_u8; 8])?));
         if let Ok(read) = read {
+            timer.get_mut().fired();
             return read.map(|_| ());
         }
     }

@@ -15,7 +15,8 @@ use rustix::time::{TimerfdFlags, Timespec};
 use super::batching::let_gather;
 use super::driver::{Driver, Event, Nap, Waker, dial, dialled};
 use super::memory;
-use super::naps::{Naps, Timer};
+use super::naps::Naps;
+use super::timer::Timer;
 
 const WAKER: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;

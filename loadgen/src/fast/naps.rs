@@ -4,14 +4,12 @@
 //! sleep, and of a virtual machine that is a trip to the hypervisor. Must not know what falls due.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
-    timerfd_create, timerfd_settime,
-};
+use rustix::time::TimerfdFlags;
+
+use super::timer::{Timer, since_boot};
 
 /// A timer that was set ahead serves when it fires so little before or after the instant that is wanted now.
 const ABOUT: Duration = Duration::from_micros(10);
@@ -21,13 +19,6 @@ pub(super) struct Naps {
     timers: [Timer; 2],
     /// Which is slept on next.
     turn: usize,
-}
-
-/// A timer of the kernel.
-pub(super) struct Timer {
-    pub(super) fd: OwnedFd,
-    /// When it fires, since boot; zero when it is not set.
-    fires: Duration,
 }
 
 impl Naps {
@@ -50,7 +41,7 @@ impl Naps {
             0 => (first, second),
             _ => (second, first),
         };
-        if this.fires <= now || this.fires.abs_diff(at) > ABOUT {
+        if this.fires() <= now || this.fires().abs_diff(at) > ABOUT {
             this.set(at)?;
         }
         if let Some(then) = then.filter(|then| *then > left) {
@@ -65,56 +56,6 @@ impl Naps {
             Err(Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),
         }
-    }
-}
-
-impl Timer {
-    /// # Errors
-    /// When there are no more descriptors.
-    pub(super) fn new(flags: TimerfdFlags) -> io::Result<Timer> {
-        let flags = flags | TimerfdFlags::CLOEXEC;
-        Ok(Timer {
-            fd: timerfd_create(TimerfdClockId::Monotonic, flags)?,
-            fires: Duration::ZERO,
-        })
-    }
-
-    /// It was seen to have fired.
-    pub(super) fn fired(&mut self) {
-        self.fires = Duration::ZERO;
-    }
-
-    /// Sets it unless it fires within `left` already; a wake too early only costs another wait.
-    pub(super) fn within(&mut self, left: Duration) -> io::Result<()> {
-        let now = since_boot();
-        let at = now + left;
-        if self.fires > now && self.fires <= at {
-            return Ok(());
-        }
-        self.set(at)
-    }
-
-    fn set(&mut self, at: Duration) -> io::Result<()> {
-        let spec = Itimerspec {
-            it_interval: Timespec::default(),
-            it_value: timespec(at),
-        };
-        timerfd_settime(&self.fd, TimerfdTimerFlags::ABSTIME, &spec)?;
-        self.fires = at;
-        Ok(())
-    }
-}
-
-fn since_boot() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
-}
-
-/// The kernel's form of a time.
-fn timespec(time: Duration) -> Timespec {
-    Timespec {
-        tv_sec: time.as_secs() as i64,
-        tv_nsec: time.subsec_nanos().into(),
     }
 }
 
